@@ -1,0 +1,22 @@
+//! Cloud Relay: a durable MQTT relay from a balena device to AWS IoT Core.
+//!
+//! **The promise: an acknowledged message is never lost.** The local broker answers a `QoS` 1
+//! PUBLISH with PUBACK (a `QoS` 2 one with PUBREC) only when the message is synced to disk or already
+//! accepted by the cloud. A message leaves the spool only when the cloud has accepted it, or when a
+//! rule the owner chose dropped it, and then it is counted.
+//!
+//! # Layout
+//!
+//! Data flows down the list; dependencies point one way, from `app` to the pure modules.
+//!
+//! * [`app`]: builds the tasks, joins them, owns the order of shutdown.
+//! * [`config`]: the only reader of the environment.
+//! * [`local`]: the local MQTT broker: sockets, sessions, acknowledgements.
+//! * [`store`]: the asynchronous face of the spool; what `local` and `cloud` share.
+//! * [`spool`]: the append-only log on disk. Knows no MQTT client, no tokio, no AWS.
+//! * [`routes`]: local topic to cloud topic; pure.
+//! * [`cloud`]: the egress: TLS, connection, in-flight window.
+//! * [`provisioning`]: the request to `PROVISION_URL` and the Supervisor client.
+//! * [`credentials`]: certificate and key as they come from the environment.
+//! * [`state`]: what the relay is doing, told once per change.
+//! * [`backoff`], [`secret`], [`clock`]: small pure pieces.

@@ -1,0 +1,101 @@
+//! What the relay is doing, as one value that every part can watch.
+//!
+//! In every one of these states the local broker accepts and spools.
+
+use std::fmt;
+
+use tokio::sync::watch;
+
+/// The relay's state. `Display` is the line a person reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The relay has no cloud to send to; says which variable to set.
+    Unconfigured {
+        /// What is missing and what to do.
+        missing: String,
+    },
+    /// The system clock cannot be right yet, so certificates cannot be checked.
+    ClockUnset,
+    /// The provisioning endpoint is being asked to register this device.
+    Provisioning,
+    /// Registered; waiting for balenaCloud to push the credentials.
+    AwaitingCredentials,
+    /// A connection to the cloud is being made.
+    Connecting,
+    /// The cloud accepted the connection.
+    Connected,
+    /// The connection failed or ended; it is tried again.
+    Disconnected {
+        /// Why, in words a person can act on.
+        reason: String,
+    },
+    /// A setting is wrong and trying again will not help.
+    Misconfigured {
+        /// Which one, and what is expected.
+        reason: String,
+    },
+}
+
+impl State {
+    /// The state's stable name, as used in health answers and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Unconfigured { .. } => "unconfigured",
+            State::ClockUnset => "clock-unset",
+            State::Provisioning => "provisioning",
+            State::AwaitingCredentials => "awaiting-credentials",
+            State::Connecting => "connecting",
+            State::Connected => "connected",
+            State::Disconnected { .. } => "disconnected",
+            State::Misconfigured { .. } => "misconfigured",
+        }
+    }
+
+    /// Whether the owner has to act before messages can flow.
+    fn needs_owner(&self) -> bool {
+        matches!(self, State::Unconfigured { .. } | State::Misconfigured { .. })
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::Unconfigured { missing: detail }
+            | State::Disconnected { reason: detail }
+            | State::Misconfigured { reason: detail } => write!(f, "{}: {detail}", self.name()),
+            _ => f.write_str(self.name()),
+        }
+    }
+}
+
+/// Where the state is written and watched. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StateBoard(watch::Sender<State>);
+
+impl StateBoard {
+    /// A board that shows `initial`.
+    pub fn new(initial: State) -> Self {
+        StateBoard(watch::Sender::new(initial))
+    }
+
+    /// Shows `next` and logs it if it differs from what was shown.
+    pub fn set(&self, next: State) {
+        self.0.send_if_modified(|current| {
+            if *current == next {
+                return false;
+            }
+            if next.needs_owner() {
+                tracing::warn!(state = next.name(), "{next}");
+            } else {
+                tracing::info!(state = next.name(), "{next}");
+            }
+            *current = next;
+            true
+        });
+    }
+
+    /// Follows the state from now on.
+    pub fn subscribe(&self) -> watch::Receiver<State> {
+        self.0.subscribe()
+    }
+}
