@@ -9,7 +9,7 @@
 //!
 //! Data flows down the list; dependencies point one way, from `app` to the pure modules.
 //!
-//! * [`app`]: builds the tasks, joins them, owns the order of shutdown.
+//! * `app`: builds the tasks, joins them, owns the order of shutdown.
 //! * [`config`]: the only reader of the environment.
 //! * [`local`]: the local MQTT broker: sockets, sessions, acknowledgements.
 //! * [`store`]: the asynchronous face of the spool; what `local` and `cloud` share.
@@ -20,3 +20,16 @@
 //! * [`credentials`]: certificate and key as they come from the environment.
 //! * [`state`]: what the relay is doing, told once per change.
 //! * [`backoff`], [`secret`], [`clock`]: small pure pieces.
+
+pub mod backoff;
+pub mod clock;
+pub mod cloud;
+pub mod config;
+pub mod credentials;
+pub mod local;
+pub mod provisioning;
+pub mod routes;
+pub mod secret;
+pub mod spool;
+pub mod state;
+pub mod store;

@@ -1,0 +1,1 @@
+//! The egress to the cloud.

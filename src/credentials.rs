@@ -1,0 +1,1 @@
+//! The device's certificate and private key, as they come from the environment.

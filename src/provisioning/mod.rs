@@ -1,0 +1,1 @@
+//! The request to `PROVISION_URL` and the Supervisor client.
