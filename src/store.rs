@@ -5,10 +5,17 @@
 //! blocking is allowed.
 
 use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::spool::{AppendError, Message, Seq};
+use crate::spool::ledger::{Ledger, Outcome};
+use crate::spool::storage::{Directory, DirectoryError};
+use crate::spool::{
+    AppendError, Delivery, Message, OpenError, Options, Progress, Read, Recovery, Seq, Spool,
+};
 
 /// Where the local broker puts messages that go to the cloud. [`Store`] is the real one; tests of
 /// the broker bring their own.
@@ -23,4 +30,162 @@ pub trait Ingress: Clone + Send + Sync + 'static {
 
     /// Resolves when, after [`AppendError::Full`], it is worth trying again.
     fn space(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// What is in it cannot be used.
+    #[error(transparent)]
+    Spool(#[from] OpenError),
+}
+
+/// A handle to the spool. Cheap to clone; one consumer reads.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    spool: Spool,
+    signals: Arc<Signals>,
+}
+
+/// What can be awaited.
+#[derive(Debug)]
+struct Signals {
+    /// The safe watermark; dropped, and so closed, once the spool has failed.
+    safe: Mutex<Option<watch::Sender<Seq>>>,
+    /// Something was appended.
+    appended: Notify,
+    /// The writer thread has moved something.
+    moved: Notify,
+}
+
+impl Signals {
+    fn show(&self, progress: Progress) {
+        let mut safe = self.safe.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.failed {
+            *safe = None;
+        } else if let Some(safe) = safe.as_ref() {
+            safe.send_if_modified(|shown| {
+                let moved = progress.safe > *shown;
+                *shown = progress.safe.max(*shown);
+                moved
+            });
+        }
+        drop(safe);
+        self.moved.notify_waiters();
+    }
+}
+
+impl Store {
+    /// Opens the spool in `directory`, which is made if it is not there.
+    pub fn open(directory: &Path, options: Options) -> Result<(Self, Recovery), StoreError> {
+        let storage = Arc::new(Directory::open(directory)?);
+        let signals = Arc::new(Signals {
+            safe: Mutex::new(Some(watch::Sender::new(0))),
+            appended: Notify::new(),
+            moved: Notify::new(),
+        });
+        let (spool, recovery) = Spool::open(storage, options, {
+            let signals = Arc::clone(&signals);
+            move |progress| signals.show(progress)
+        })?;
+        signals.show(spool.progress());
+        Ok((Store(Arc::new(Inner { spool, signals })), recovery))
+    }
+
+    /// The next messages, in order: up to `count_max`, about `bytes_max` bytes together. Waits until there
+    /// are some. A call that is dropped before it returns may have taken messages with it: they are given
+    /// out again after [`Store::rewind`].
+    pub async fn next(&self, count_max: usize, bytes_max: usize) -> io::Result<Vec<Delivery>> {
+        loop {
+            let appended = self.0.signals.appended.notified();
+            match self.0.spool.read(count_max, bytes_max) {
+                Read::Deliveries(deliveries) => return Ok(deliveries),
+                Read::Empty => appended.await,
+                Read::OnDisk(ticket) => {
+                    let store = self.clone();
+                    let read = tokio::task::spawn_blocking(move || store.0.spool.read_disk(ticket));
+                    let deliveries = read.await.map_err(io::Error::other)??;
+                    if !deliveries.is_empty() {
+                        return Ok(deliveries);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Settles messages that were given out.
+    pub fn settle(&self, seqs: &[Seq], outcome: Outcome) {
+        self.0.spool.settle(seqs, outcome);
+        self.0.signals.show(self.0.spool.progress());
+    }
+
+    /// Goes back to the oldest unsettled message.
+    pub fn rewind(&self) {
+        self.0.spool.rewind();
+    }
+
+    /// Says whether the egress is connected and not behind.
+    pub fn set_keeping_up(&self, keeping_up: bool) {
+        self.0.spool.set_keeping_up(keeping_up);
+    }
+
+    /// The ledger as it stands.
+    pub fn ledger(&self) -> Ledger {
+        self.0.spool.ledger()
+    }
+
+    /// Resolves when the spool has failed, with the reason.
+    pub async fn failed(&self) -> String {
+        loop {
+            let moved = self.0.signals.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if let Some(failure) = self.0.spool.failure() {
+                return failure;
+            }
+            moved.await;
+        }
+    }
+
+    /// Writes and syncs everything. To be called when nobody appends any more; the handle is dead afterwards.
+    pub async fn close(&self) -> Result<Ledger, String> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.0.spool.close())
+            .await
+            .unwrap_or_else(|e| Err(e.to_string()))
+    }
+}
+
+impl Ingress for Store {
+    fn append(&self, message: &Message<'_>) -> Result<Seq, AppendError> {
+        let seq = self.0.spool.append(message)?;
+        self.0.signals.appended.notify_one();
+        Ok(seq)
+    }
+
+    fn safe(&self) -> watch::Receiver<Seq> {
+        let safe = &self.0.signals.safe;
+        match safe.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(safe) => safe.subscribe(),
+            None => watch::channel(0).1,
+        }
+    }
+
+    async fn space(&self) {
+        loop {
+            let moved = self.0.signals.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if self.0.spool.has_space() || self.0.spool.failure().is_some() {
+                return;
+            }
+            moved.await;
+        }
+    }
 }

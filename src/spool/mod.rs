@@ -1,6 +1,61 @@
-//! placeholder for the append-only log
+//! The spool: an append-only log that keeps every message until it is settled.
+//!
+//! ```text
+//!  append ──► tail (memory) ──► writer thread ──► segments on disk
+//!               │    │  one write and one fdatasync for all that wait
+//!               │    └──────────► reader ◄──────────────┘
+//!               │                   │ next, settle, rewind (one consumer)
+//!               ▼                   ▼
+//!          safe watermark       frontier ──► cursor file, old segments removed
+//! ```
+//!
+//! * [`record`]: one message as bytes; [`segment`]: a file of records; `cursor`: what is settled.
+//! * `tail`, `consumer`, [`ledger`]: the state in memory, pure. `core` joins them and decides what the
+//!   writer does next.
+//! * `log`, `reader`, `recovery`: the disk. [`storage`] is the only module that touches the file system.
+//! * `writer`: the thread that carries out what `core` decides.
+//!
+//! Invariants:
+//! * A message with a number below [`Progress::safe`] is on disk and synced, or settled.
+//! * A record is written at most once and never changed; a settled one is never written.
+//! * After a failed write or sync nothing more is written or acknowledged: the spool has *failed*.
+//! * Memory does not depend on the backlog: the tail is bounded, readers stream from disk.
+//! * Numbers rise by one per message; a number that is on disk is never given again.
+//!
+//! The spool knows no MQTT client, no tokio and no AWS: it stores topic, `QoS`, retain flag, payload and
+//! time of arrival.
+
+mod consumer;
+mod core;
+mod cursor;
+pub mod ledger;
+mod log;
+mod reader;
+pub mod record;
+mod recovery;
+pub mod segment;
+pub mod storage;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use crate::clock::Timestamp;
+
+use self::core::{Core, Next};
+use self::ledger::{Ledger, Outcome};
+use self::reader::Reader;
+use self::record::{Decoded, Record};
+use self::storage::Storage;
+
+pub use self::recovery::{OpenError, Recovery};
 
 /// A message's number in the spool, in order of arrival.
 pub type Seq = u64;
@@ -35,4 +90,281 @@ pub enum AppendError {
     /// The disk failed, so nothing more can be promised. The relay is about to stop.
     #[error("the spool has failed and takes nothing more")]
     Failed,
+}
+
+/// The spool's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Most bytes on disk and waiting to be written. At the limit nothing is taken.
+    pub bytes_max: u64,
+    /// Bytes of the file system that are left to others.
+    pub free_bytes_min: u64,
+    /// How long a message may wait in memory for the cloud's acknowledgement before it is written, while
+    /// the reader says that it keeps up ([`Spool::set_keeping_up`]). Zero writes at once.
+    pub linger: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            bytes_max: 256 * 1024 * 1024,
+            free_bytes_min: 16 * 1024 * 1024,
+            linger: Duration::ZERO,
+        }
+    }
+}
+
+/// A message taken out of the spool. It stays in the spool until it is settled.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its number.
+    pub seq: Seq,
+    frame: Bytes,
+}
+
+impl Delivery {
+    /// What was published. `None` cannot happen for a delivery that the spool made: its frame was checked.
+    pub fn message(&self) -> Option<Message<'_>> {
+        match record::decode(&self.frame) {
+            Decoded::Record {
+                record: Record { message, .. },
+                ..
+            } => Some(message),
+            _ => None,
+        }
+    }
+}
+
+/// What there is to read.
+#[derive(Debug)]
+pub enum Read {
+    /// The next messages, in order.
+    Deliveries(Vec<Delivery>),
+    /// There are more, but they must be read from disk: call [`Spool::read_disk`] with this.
+    OnDisk(Ticket),
+    /// Everything has been given out.
+    Empty,
+}
+
+/// Leave to read from disk, void after the next [`Spool::rewind`]: what a read finds that was begun before
+/// it is not given out, or messages would be skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// How far the spool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Every message with a smaller number is synced to disk or settled.
+    pub safe: Seq,
+    /// The spool has failed; see [`Spool::failure`].
+    pub failed: bool,
+}
+
+struct Shared {
+    core: Mutex<Core>,
+    /// Wakes the writer thread.
+    wake: Condvar,
+    reader: Mutex<Reader>,
+    /// Told whenever the writer thread has moved something.
+    on_progress: Box<dyn Fn(Progress) + Send + Sync>,
+}
+
+/// An open spool. Any number of threads may append; one consumer reads and settles.
+pub struct Spool {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Spool {
+    /// Opens the spool in `storage`, whatever state it is in, and starts its writer thread, which calls
+    /// `on_progress` whenever something may have changed: space and failure as well as the progress itself.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        on_progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let recovered = recovery::recover(storage.as_ref())?;
+        let report = recovered.report;
+        let (core, disk) = Core::new(recovered, options, &storage);
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            wake: Condvar::new(),
+            reader: Mutex::new(Reader::new(storage)),
+            on_progress: Box::new(on_progress),
+        });
+        let writer = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || writer::run(&shared, disk)
+            })
+            .map_err(OpenError::Thread)?;
+        Ok((
+            Spool {
+                shared,
+                writer: Mutex::new(Some(writer)),
+            },
+            report,
+        ))
+    }
+
+    /// Takes a message. It may be acknowledged once [`Progress::safe`] has passed the returned number. Does
+    /// no I/O.
+    pub fn append(&self, message: &Message<'_>) -> Result<Seq, AppendError> {
+        let mut core = self.shared.core();
+        let seq = core.append(message, Instant::now())?;
+        self.shared.wake_writer(core);
+        Ok(seq)
+    }
+
+    /// How far the spool is.
+    pub fn progress(&self) -> Progress {
+        self.shared.core().progress()
+    }
+
+    /// Whether [`Spool::append`] would take a message, however large.
+    pub fn has_space(&self) -> bool {
+        self.shared.core().has_space(record::RECORD_BYTES_MAX)
+    }
+
+    /// Why the spool has failed, if it has.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.core().failure().map(str::to_owned)
+    }
+
+    /// The ledger as it stands.
+    pub fn ledger(&self) -> Ledger {
+        self.shared.core().ledger()
+    }
+
+    /// Says whether the consumer is connected and not behind, so that messages may linger in memory.
+    pub fn set_keeping_up(&self, keeping_up: bool) {
+        let mut core = self.shared.core();
+        core.set_keeping_up(keeping_up, Instant::now());
+        self.shared.wake_writer(core);
+    }
+
+    /// Gives out up to `count_max` further messages, about `bytes_max` bytes together. Does no I/O.
+    pub fn read(&self, count_max: usize, bytes_max: usize) -> Read {
+        let mut core = self.shared.core();
+        loop {
+            match core.next() {
+                Next::Memory => {
+                    let frames = core.read_memory(count_max, bytes_max);
+                    if !frames.is_empty() {
+                        return Read::Deliveries(deliveries(frames));
+                    }
+                }
+                Next::Disk(_) => return Read::OnDisk(core.ticket()),
+                Next::Nothing => return Read::Empty,
+            }
+        }
+    }
+
+    /// Gives out the next messages that are on disk; none if there are none, or if `ticket` is void.
+    /// Blocks on the disk. How many it gives depends on their size: one piece of a segment.
+    pub fn read_disk(&self, ticket: Ticket) -> io::Result<Vec<Delivery>> {
+        let mut reader = self
+            .shared
+            .reader
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let (place, from) = {
+                let core = self.shared.core();
+                match core.next() {
+                    Next::Disk(place) if core.ticket() == ticket => (place, core.position()),
+                    _ => return Ok(Vec::new()),
+                }
+            };
+            let chunk = reader.read(place, from)?;
+            let mut core = self.shared.core();
+            if core.ticket() != ticket {
+                return Ok(Vec::new());
+            }
+            let frames = core.take_chunk(place, chunk);
+            self.shared.wake_writer(core);
+            if !frames.is_empty() {
+                return Ok(deliveries(frames));
+            }
+        }
+    }
+
+    /// Settles messages that were given out.
+    pub fn settle(&self, seqs: &[Seq], outcome: Outcome) {
+        let mut core = self.shared.core();
+        for seq in seqs {
+            core.settle(*seq, outcome);
+        }
+        self.shared.wake_writer(core);
+    }
+
+    /// Goes back to the oldest unsettled message: everything unsettled is given out again.
+    pub fn rewind(&self) {
+        self.shared.core().rewind();
+    }
+
+    /// Writes everything that waits, syncs the cursor and ends the writer thread. Nothing is taken any
+    /// more. Returns the failure if the spool has failed.
+    pub fn close(&self) -> Result<Ledger, String> {
+        self.stop();
+        let core = self.shared.core();
+        match core.failure() {
+            Some(failure) => Err(failure.to_owned()),
+            None => Ok(core.ledger()),
+        }
+    }
+
+    fn stop(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = writer.take() {
+            let mut core = self.shared.core();
+            core.close();
+            self.shared.wake_writer(core);
+            if writer.join().is_err() {
+                self.shared
+                    .core()
+                    .fail("the writer thread panicked".to_owned());
+            }
+        }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show_progress(&self) {
+        let progress = self.core().progress();
+        (self.on_progress)(progress);
+    }
+
+    /// Wakes the writer thread if it sleeps longer than it should. Takes the lock, to be let go before.
+    fn wake_writer(&self, mut core: MutexGuard<'_, Core>) {
+        let wake = core.should_wake_writer();
+        drop(core);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+}
+
+fn deliveries(frames: Vec<tail::Frame>) -> Vec<Delivery> {
+    frames
+        .into_iter()
+        .map(|(seq, frame)| Delivery { seq, frame })
+        .collect()
 }

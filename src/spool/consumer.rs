@@ -1,0 +1,194 @@
+//! What the one reader has been given and what of it is settled. Pure.
+//!
+//! The *frontier* is the oldest message given out and not settled, or, if there is none, the reading
+//! position: everything before it is settled. Messages may be settled in any order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Seq;
+
+/// Whether a message is settled, and if so whether its record is on disk all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    No,
+    InMemory,
+    OnDisk,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outstanding {
+    seq: Seq,
+    settled: Settled,
+}
+
+/// The state of the one reader.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    /// The next number to look for.
+    position: Seq,
+    /// Given out, in order of sequence; the first one is not settled.
+    outstanding: VecDeque<Outstanding>,
+    /// At or behind the position, settled earlier: not to be given out again.
+    settled_ahead: BTreeMap<Seq, Settled>,
+}
+
+impl Consumer {
+    /// A reader that begins at `frontier` and leaves out `settled`.
+    pub(super) fn new(frontier: Seq, settled: impl IntoIterator<Item = Seq>) -> Self {
+        Consumer {
+            position: frontier,
+            outstanding: VecDeque::new(),
+            settled_ahead: settled
+                .into_iter()
+                .filter(|seq| *seq >= frontier)
+                .map(|seq| (seq, Settled::OnDisk))
+                .collect(),
+        }
+    }
+
+    /// The next number to look for.
+    pub(super) fn position(&self) -> Seq {
+        self.position
+    }
+
+    /// Every message with a smaller number is settled.
+    pub(super) fn frontier(&self) -> Seq {
+        self.outstanding.front().map_or(self.position, |o| o.seq)
+    }
+
+    /// The settled numbers at or above the frontier whose records are on disk, in order: what a
+    /// start has to leave out.
+    pub(super) fn settled_on_disk(&self) -> impl Iterator<Item = Seq> {
+        let ahead = self.settled_ahead.iter().map(|(seq, s)| (*seq, *s));
+        self.outstanding
+            .iter()
+            .map(|o| (o.seq, o.settled))
+            .chain(ahead)
+            .filter(|(_, settled)| *settled == Settled::OnDisk)
+            .map(|(seq, _)| seq)
+    }
+
+    /// Notes that `seq` is being given out; `false` if it was settled before and must not be.
+    pub(super) fn deliver(&mut self, seq: Seq) -> bool {
+        self.position = self.position.max(seq + 1);
+        let settled = self.settled_ahead.remove(&seq).unwrap_or(Settled::No);
+        self.outstanding.push_back(Outstanding { seq, settled });
+        self.drop_settled();
+        settled == Settled::No
+    }
+
+    /// Moves the position forward over numbers that hold nothing.
+    pub(super) fn skip_to(&mut self, position: Seq) {
+        self.position = self.position.max(position);
+        self.settled_ahead = self.settled_ahead.split_off(&self.position);
+    }
+
+    /// Settles a message that was given out; `on_disk` says where its record is. `false` if it was
+    /// not given out, or was settled already.
+    pub(super) fn settle(&mut self, seq: Seq, on_disk: bool) -> bool {
+        let Ok(index) = self.outstanding.binary_search_by_key(&seq, |o| o.seq) else {
+            return false;
+        };
+        let Some(entry) = self.outstanding.get_mut(index) else {
+            return false;
+        };
+        let newly = entry.settled == Settled::No;
+        if newly {
+            entry.settled = if on_disk {
+                Settled::OnDisk
+            } else {
+                Settled::InMemory
+            };
+        }
+        self.drop_settled();
+        newly
+    }
+
+    /// Goes back to the oldest unsettled message: everything unsettled will be given out again.
+    pub(super) fn rewind(&mut self) {
+        self.position = self.frontier();
+        let settled = self
+            .outstanding
+            .drain(..)
+            .filter(|o| o.settled != Settled::No);
+        self.settled_ahead
+            .extend(settled.map(|o| (o.seq, o.settled)));
+    }
+
+    fn drop_settled(&mut self) {
+        while (self.outstanding.front()).is_some_and(|o| o.settled != Settled::No) {
+            self.outstanding.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frontier_is_the_oldest_unsettled() {
+        let mut consumer = Consumer::new(10, []);
+        for seq in [10, 12, 15] {
+            assert!(consumer.deliver(seq));
+        }
+        assert!(consumer.settle(12, true));
+        assert_eq!(consumer.frontier(), 10);
+        assert!(consumer.settle(10, true));
+        assert_eq!(consumer.frontier(), 15);
+        assert!(consumer.settle(15, true));
+        assert_eq!(consumer.frontier(), 16);
+    }
+
+    #[test]
+    fn settling_twice_or_something_unknown_is_noticed() {
+        let mut consumer = Consumer::new(1, []);
+        consumer.deliver(1);
+        consumer.deliver(2);
+        assert!(consumer.settle(2, true));
+        assert!(!consumer.settle(2, true));
+        assert!(!consumer.settle(7, true));
+    }
+
+    #[test]
+    fn a_rewind_gives_out_only_the_unsettled_again_however_often() {
+        let mut consumer = Consumer::new(1, []);
+        for seq in 1..=4 {
+            consumer.deliver(seq);
+        }
+        consumer.settle(3, true);
+        for _ in 0..3 {
+            consumer.rewind();
+            assert_eq!(consumer.position(), 1);
+            let given: Vec<Seq> = (1..=4).filter(|seq| consumer.deliver(*seq)).collect();
+            assert_eq!(given, [1, 2, 4]);
+            assert_eq!(consumer.settled_on_disk().collect::<Vec<_>>(), [3]);
+        }
+    }
+
+    #[test]
+    fn what_was_settled_in_memory_need_not_be_left_out_by_a_start() {
+        let mut consumer = Consumer::new(1, []);
+        for seq in 1..=3 {
+            consumer.deliver(seq);
+        }
+        consumer.settle(2, false);
+        consumer.settle(3, true);
+        assert_eq!(consumer.settled_on_disk().collect::<Vec<_>>(), [3]);
+        consumer.rewind();
+        assert_eq!(consumer.settled_on_disk().collect::<Vec<_>>(), [3]);
+        let given: Vec<Seq> = (1..=3).filter(|seq| consumer.deliver(*seq)).collect();
+        assert_eq!(given, [1]);
+    }
+
+    #[test]
+    fn a_start_leaves_out_what_was_settled_before() {
+        let mut consumer = Consumer::new(5, [3, 6]);
+        assert!(consumer.deliver(5));
+        assert!(!consumer.deliver(6));
+        consumer.settle(5, true);
+        assert_eq!(consumer.frontier(), 7);
+        consumer.skip_to(20);
+        assert_eq!(consumer.frontier(), 20);
+    }
+}

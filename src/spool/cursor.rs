@@ -1,0 +1,194 @@
+//! The read cursor and the ledger on disk.
+//!
+//! The file `cursor` has two slots that are written in turn, so that a write torn by a power cut
+//! leaves the other one. A slot is written whenever a record that is on disk was settled; it reaches
+//! the flash when the system writes it back, at the latest when it is synced. A cursor that is
+//! behind costs duplicates, never a loss.
+//!
+//! ```text
+//! offset  size  field of a slot
+//!      0     8  magic, "CRCURSOR"
+//!      8     4  CRC-32 (IEEE) of bytes 12 to the end of the slot
+//!     12     4  number S of entries in the list at the end
+//!     16     8  generation: the slot with the higher one counts
+//!     24     8  frontier: every record with a smaller number is settled
+//!     32     8  the next sequence number to be given
+//!     40    32  ledger: delivered, dead-lettered, dropped as damaged, dropped when full
+//!     72    8S  numbers at or above the frontier that are settled too
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use super::Seq;
+use super::ledger::Ledger;
+use super::storage::{Storage, StorageFile};
+
+const FILE: &str = "cursor";
+const MAGIC: [u8; 8] = *b"CRCURSOR";
+/// Size of a slot, in bytes: one page, the unit in which the system writes back.
+const SLOT_BYTES: usize = 4096;
+const FIXED_BYTES: usize = 72;
+/// How many numbers fit in a slot's list. The in-flight window is far smaller.
+pub(super) const SETTLED_MAX: usize = (SLOT_BYTES - FIXED_BYTES) / 8;
+
+/// What has been settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// Every record with a smaller number is settled.
+    pub(super) frontier: Seq,
+    /// The next sequence number to be given.
+    pub(super) next_seq: Seq,
+    /// Numbers at or above the frontier that are settled too; at most [`SETTLED_MAX`] are kept.
+    pub(super) settled: Vec<Seq>,
+    /// The ledger. Its `spooled` is not stored: a start counts what is on disk.
+    pub(super) ledger: Ledger,
+}
+
+/// The file that holds the cursor.
+#[derive(Debug)]
+pub(super) struct CursorFile {
+    file: Arc<dyn StorageFile>,
+    generation: u64,
+}
+
+impl CursorFile {
+    /// Opens the file and reads the newer sound slot; `None` if there is none.
+    pub(super) fn open(storage: &dyn Storage) -> io::Result<(Self, Option<Cursor>)> {
+        let exists = storage.list()?.iter().any(|(name, _)| name == FILE);
+        let file = if exists {
+            storage.open(FILE)?
+        } else {
+            storage.create(FILE)?
+        };
+        let mut best: Option<(u64, Cursor)> = None;
+        for slot in 0..2 {
+            let mut bytes = vec![0; SLOT_BYTES];
+            let read = file.read_at(&mut bytes, slot * SLOT_BYTES as u64)?;
+            bytes.truncate(read);
+            if let Some(found) = decode(&bytes)
+                && best
+                    .as_ref()
+                    .is_none_or(|(generation, _)| found.0 > *generation)
+            {
+                best = Some(found);
+            }
+        }
+        let generation = best.as_ref().map_or(0, |(generation, _)| *generation);
+        Ok((
+            CursorFile { file, generation },
+            best.map(|(_, cursor)| cursor),
+        ))
+    }
+
+    /// Writes the cursor into the older slot. Survives a crash of the process; [`CursorFile::sync`]
+    /// makes it survive a power cut.
+    pub(super) fn write(&mut self, cursor: &Cursor) -> io::Result<()> {
+        self.generation += 1;
+        let offset = (self.generation % 2) * SLOT_BYTES as u64;
+        self.file
+            .write_all_at(&encode(self.generation, cursor), offset)
+    }
+
+    /// Makes the last write durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+fn encode(generation: u64, cursor: &Cursor) -> Vec<u8> {
+    let settled: Vec<Seq> = cursor.settled.iter().copied().take(SETTLED_MAX).collect();
+    let count = u32::try_from(settled.len()).unwrap_or(u32::MAX);
+    let mut body = Vec::with_capacity(SLOT_BYTES);
+    body.extend_from_slice(&count.to_le_bytes());
+    let ledger = &cursor.ledger;
+    for field in [
+        generation,
+        cursor.frontier,
+        cursor.next_seq,
+        ledger.delivered,
+        ledger.dead_lettered,
+        ledger.dropped_damaged,
+        ledger.dropped_full,
+    ]
+    .iter()
+    .chain(&settled)
+    {
+        body.extend_from_slice(&field.to_le_bytes());
+    }
+    body.resize(SLOT_BYTES - 12, 0);
+    let mut slot = Vec::with_capacity(SLOT_BYTES);
+    slot.extend_from_slice(&MAGIC);
+    slot.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    slot.extend_from_slice(&body);
+    slot
+}
+
+fn decode(slot: &[u8]) -> Option<(u64, Cursor)> {
+    if slot.len() != SLOT_BYTES {
+        return None;
+    }
+    let (magic, rest) = slot.split_first_chunk::<8>()?;
+    let (crc, body) = rest.split_first_chunk::<4>()?;
+    if *magic != MAGIC || crc32fast::hash(body).to_le_bytes() != *crc {
+        return None;
+    }
+    let (count, fields) = body.split_first_chunk::<4>()?;
+    let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+    let mut fields = fields
+        .chunks_exact(8)
+        .filter_map(|chunk| Some(u64::from_le_bytes(*chunk.first_chunk()?)));
+    let generation = fields.next()?;
+    let cursor = Cursor {
+        frontier: fields.next()?,
+        next_seq: fields.next()?,
+        ledger: Ledger {
+            delivered: fields.next()?,
+            dead_lettered: fields.next()?,
+            dropped_damaged: fields.next()?,
+            dropped_full: fields.next()?,
+            spooled: 0,
+        },
+        settled: fields.take(count).collect(),
+    };
+    Some((generation, cursor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Cursor {
+        Cursor {
+            frontier: 10,
+            next_seq: 20,
+            settled: vec![12, 15],
+            ledger: Ledger {
+                delivered: 9,
+                dead_lettered: 1,
+                dropped_damaged: 2,
+                dropped_full: 3,
+                spooled: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn a_slot_reads_back_and_every_flipped_bit_is_noticed() {
+        let good = encode(5, &sample());
+        assert_eq!(decode(&good), Some((5, sample())));
+        for bit in (0..good.len() * 8).step_by(7) {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&bad), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_cut_and_costs_only_duplicates() {
+        let mut cursor = sample();
+        cursor.settled = (100..100 + SETTLED_MAX as u64 + 50).collect();
+        let (_, read) = decode(&encode(1, &cursor)).unwrap();
+        assert_eq!(read.settled, cursor.settled[..SETTLED_MAX]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The count of what became of every message. Pure.
+//!
+//! `accepted = delivered + dead_lettered + dropped + spooled`, always: `accepted` is not stored but
+//! is that sum, and every record that is on disk and not settled is counted anew at each start.
+
+/// Why a message was given up, each by a rule or an event the owner can read about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The record could not be read back from the disk.
+    Damaged,
+    /// The spool was full and `SPOOL_FULL` says to drop.
+    Full,
+}
+
+impl DropReason {
+    const ALL: [DropReason; 2] = [DropReason::Damaged, DropReason::Full];
+
+    /// The reason's stable name, as used in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            DropReason::Damaged => "damaged",
+            DropReason::Full => "full",
+        }
+    }
+}
+
+/// What became of a message that leaves the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The cloud accepted it.
+    Delivered,
+    /// It is kept among the dead letters.
+    DeadLettered,
+    /// It was given up.
+    Dropped(DropReason),
+}
+
+/// Messages that have left the spool, since it was made, and those still in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Accepted by the cloud.
+    pub delivered: u64,
+    /// Moved to the dead letters.
+    pub dead_lettered: u64,
+    /// Given up because their record could not be read back.
+    pub dropped_damaged: u64,
+    /// Given up because the spool was full.
+    pub dropped_full: u64,
+    /// Still in the spool.
+    pub spooled: u64,
+}
+
+impl Ledger {
+    /// Every message the spool ever took.
+    pub fn accepted(&self) -> u64 {
+        self.delivered + self.dead_lettered + self.dropped() + self.spooled
+    }
+
+    /// Every message that was given up, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        DropReason::ALL.iter().map(|r| self.dropped_for(*r)).sum()
+    }
+
+    /// Messages given up for one reason.
+    pub fn dropped_for(&self, reason: DropReason) -> u64 {
+        match reason {
+            DropReason::Damaged => self.dropped_damaged,
+            DropReason::Full => self.dropped_full,
+        }
+    }
+
+    /// Counts a message in.
+    pub(super) fn accept(&mut self) {
+        self.spooled += 1;
+    }
+
+    /// Counts `count` spooled messages out.
+    pub(super) fn settle(&mut self, outcome: Outcome, count: u64) {
+        let count = count.min(self.spooled);
+        self.spooled -= count;
+        *match outcome {
+            Outcome::Delivered => &mut self.delivered,
+            Outcome::DeadLettered => &mut self.dead_lettered,
+            Outcome::Dropped(DropReason::Damaged) => &mut self.dropped_damaged,
+            Outcome::Dropped(DropReason::Full) => &mut self.dropped_full,
+        } += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_balances_whatever_happens() {
+        let mut ledger = Ledger::default();
+        for _ in 0..10 {
+            ledger.accept();
+        }
+        ledger.settle(Outcome::Delivered, 3);
+        ledger.settle(Outcome::DeadLettered, 1);
+        for reason in DropReason::ALL {
+            ledger.settle(Outcome::Dropped(reason), 1);
+            assert_eq!(ledger.dropped_for(reason), 1, "{}", reason.name());
+        }
+        assert_eq!(
+            (ledger.accepted(), ledger.spooled, ledger.dropped()),
+            (10, 4, 2)
+        );
+    }
+
+    #[test]
+    fn no_more_is_settled_than_was_spooled() {
+        let mut ledger = Ledger::default();
+        ledger.accept();
+        ledger.settle(Outcome::Dropped(DropReason::Damaged), 5);
+        assert_eq!((ledger.accepted(), ledger.dropped_damaged), (1, 1));
+    }
+}

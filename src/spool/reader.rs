@@ -1,0 +1,189 @@
+//! The reading side of the disk: records are streamed in pieces, so memory does not grow with the
+//! backlog.
+//!
+//! Damage is stepped over to the next sound record; how many records it cost is known when the end
+//! of the segment is reached. An I/O error is returned and is not taken for damage.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Seq;
+use super::record::{self, Decoded};
+use super::segment::{self, Header};
+use super::storage::{Storage, StorageFile};
+use super::tail::Frame;
+
+/// How much is read at once, in bytes.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Where the reader is to look, as the index of segments has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The segment's name.
+    pub(super) first_seq: Seq,
+    /// Its durable length, in bytes.
+    pub(super) len: u64,
+    /// The segment behind it; `None` if this is the last one.
+    pub(super) next: Option<Seq>,
+    /// The running count of records at its end, if it is complete and that is known without the next one.
+    pub(super) records_end: Option<u64>,
+}
+
+/// What one read found.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    /// Sound records, in order.
+    pub(super) frames: Vec<Frame>,
+    /// Whether this was the last piece of the segment, as far as it is durable.
+    pub(super) end: bool,
+    /// At the end of a segment that is complete: records written to it that could not be read back.
+    pub(super) lost: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    first_seq: Seq,
+    file: Arc<dyn StorageFile>,
+    offset: u64,
+    /// One more than the last sequence number read.
+    next_seq: Seq,
+    /// `None` if the header is damaged.
+    records_before: Option<u64>,
+    records_seen: u64,
+}
+
+/// Reads records in order.
+#[derive(Debug)]
+pub(super) struct Reader {
+    storage: Arc<dyn Storage>,
+    open: Option<Open>,
+}
+
+impl Reader {
+    /// A reader over `storage`.
+    pub(super) fn new(storage: Arc<dyn Storage>) -> Self {
+        Reader {
+            storage,
+            open: None,
+        }
+    }
+
+    /// Reads the next piece of the segment at `place`: records numbered `from` or higher.
+    pub(super) fn read(&mut self, place: Place, from: Seq) -> io::Result<Chunk> {
+        let mut open = match self.open.take() {
+            Some(open) if open.first_seq == place.first_seq && open.next_seq <= from => open,
+            _ => open_segment(self.storage.as_ref(), place.first_seq)?,
+        };
+        let mut chunk = Chunk::default();
+        if open.offset < place.len {
+            read_frames(&mut open, place.len, from, &mut chunk.frames)?;
+        }
+        chunk.end = open.offset >= place.len;
+        if chunk.end {
+            chunk.lost = self.lost(&open, place)?;
+        }
+        self.open = Some(open);
+        Ok(chunk)
+    }
+
+    /// How many records of a segment read to its end could not be read, by the running counts of its
+    /// header and of the next one's.
+    fn lost(&self, open: &Open, place: Place) -> io::Result<u64> {
+        let end = match (place.records_end, place.next) {
+            (Some(end), _) => Some(end),
+            (None, Some(next)) => {
+                let next = self.storage.open(&segment::name(next))?;
+                read_header(next.as_ref())?.map(|header| header.records_before)
+            }
+            (None, None) => None,
+        };
+        let Some((begin, end)) = open.records_before.zip(end) else {
+            return Ok(0);
+        };
+        Ok(end.saturating_sub(begin).saturating_sub(open.records_seen))
+    }
+}
+
+/// Reads a segment's header; `None` if it is damaged.
+pub(super) fn read_header(file: &dyn StorageFile) -> io::Result<Option<Header>> {
+    let mut bytes = [0; segment::HEADER_BYTES];
+    let read = file.read_at(&mut bytes, 0)?;
+    Ok(bytes
+        .get(..read)
+        .and_then(|bytes| Header::decode(bytes).ok()))
+}
+
+fn open_segment(storage: &dyn Storage, first_seq: Seq) -> io::Result<Open> {
+    let file = storage.open(&segment::name(first_seq))?;
+    let header = read_header(file.as_ref())?;
+    Ok(Open {
+        first_seq,
+        file,
+        offset: segment::HEADER_BYTES as u64,
+        next_seq: first_seq,
+        records_before: header.map(|header| header.records_before),
+        records_seen: 0,
+    })
+}
+
+/// Reads one piece at `open.offset` and takes the records out of it. Where it meets damage it goes on
+/// with the whole rest of the segment in memory, to find the next sound record in it.
+fn read_frames(open: &mut Open, len: u64, from: Seq, frames: &mut Vec<Frame>) -> io::Result<()> {
+    let piece = read_piece(open, len, CHUNK_BYTES)?;
+    let piece = match record::decode(&piece) {
+        Decoded::Incomplete { needed } => read_piece(open, len, needed)?,
+        _ => piece,
+    };
+    if take_records(open, &piece, from, frames) == Piece::Damaged {
+        let rest = read_piece(open, len, usize::MAX)?;
+        let sound = record::find_next(&rest, 1).unwrap_or(rest.len());
+        open.offset += sound as u64;
+        take_records(open, &rest.slice(sound..), from, frames);
+    }
+    Ok(())
+}
+
+#[derive(PartialEq, Eq)]
+enum Piece {
+    Sound,
+    /// What stands at `open.offset` now is no record.
+    Damaged,
+}
+
+/// Takes whole records from the start of `piece`, which stands at `open.offset`, and moves that on.
+fn take_records(open: &mut Open, piece: &Bytes, from: Seq, frames: &mut Vec<Frame>) -> Piece {
+    let mut rest = piece.clone();
+    while !rest.is_empty() {
+        match record::decode(&rest) {
+            Decoded::Record { record, len } => {
+                let seq = record.seq;
+                open.records_seen += 1;
+                open.next_seq = seq + 1;
+                open.offset += len as u64;
+                let frame = rest.split_to(len);
+                if seq >= from {
+                    frames.push((seq, frame));
+                }
+            }
+            // The next piece will begin with it, unless nothing whole came before it.
+            Decoded::Incomplete { .. } if rest.len() < piece.len() => break,
+            Decoded::Incomplete { .. } | Decoded::Corrupt => return Piece::Damaged,
+        }
+    }
+    Piece::Sound
+}
+
+fn read_piece(open: &Open, len: u64, bytes_max: usize) -> io::Result<Bytes> {
+    let left = usize::try_from(len - open.offset).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; left.min(bytes_max)];
+    let read = open.file.read_at(&mut bytes, open.offset)?;
+    if read < bytes.len() {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the segment is shorter than what was written to it",
+        ));
+    }
+    Ok(Bytes::from(bytes))
+}

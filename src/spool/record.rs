@@ -1,0 +1,282 @@
+//! One message as bytes on disk. Pure: no I/O, no time.
+//!
+//! A record is written once and never changed. All integers are little-endian.
+//!
+//! ```text
+//! offset  size  field
+//!      0     2  magic, "CR"
+//!      2     2  length F of the extra fields
+//!      4     4  length N of everything after this 12-byte prefix
+//!      8     4  CRC-32 (IEEE) of bytes 0..8 and 12..12+N
+//!     12     8  sequence number
+//!     20     8  time of arrival, milliseconds since the Unix epoch
+//!     28     1  flags: bits 0-1 QoS, bit 2 retain, bit 3 the clock was set on arrival
+//!     29     1  zero
+//!     30     2  length T of the topic
+//!     32     T  topic, UTF-8
+//!  32+T     F  extra fields; a reader skips what it does not know
+//! 32+T+F  rest  payload
+//! ```
+//!
+//! The checksum covers the lengths as well as the content, and lengths are checked against
+//! [`RECORD_BYTES_MAX`] before anything is allocated or read.
+
+use crate::clock::Timestamp;
+
+use super::{Message, Seq};
+
+/// Bytes before the part that [`Prefix::body_len`] counts.
+pub(super) const PREFIX_BYTES: usize = 12;
+/// Prefix plus the fixed fields: the size of a record with empty topic and payload.
+pub(super) const HEADER_BYTES: usize = 32;
+/// The largest record, in bytes. Twice what AWS IoT Core takes as payload, plus the longest topic
+/// MQTT allows, rounded up.
+pub const RECORD_BYTES_MAX: usize = 512 * 1024;
+
+const MAGIC: [u8; 2] = *b"CR";
+const FLAG_QOS: u8 = 0b0011;
+const FLAG_RETAIN: u8 = 0b0100;
+const FLAG_CLOCK_SET: u8 = 0b1000;
+
+/// A record found in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its sequence number.
+    pub seq: Seq,
+    /// What was published.
+    pub message: Message<'a>,
+}
+
+/// What stands at the start of a buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// A valid record of `len` bytes.
+    Record {
+        /// The record.
+        record: Record<'a>,
+        /// Its length in bytes, prefix included.
+        len: usize,
+    },
+    /// Perhaps a record, but the buffer ends before it does: `needed` bytes would tell.
+    Incomplete {
+        /// Bytes from the start of the buffer.
+        needed: usize,
+    },
+    /// Not a record.
+    Corrupt,
+}
+
+/// The bytes a message takes on disk.
+pub fn encoded_len(message: &Message<'_>) -> usize {
+    HEADER_BYTES + message.topic.len() + message.payload.len()
+}
+
+/// Writes `message` as the record numbered `seq`, or returns `None` if it is larger than
+/// [`RECORD_BYTES_MAX`] or its topic longer than 65,535 bytes.
+pub fn encode(seq: Seq, message: &Message<'_>) -> Option<Vec<u8>> {
+    let len = encoded_len(message);
+    if len > RECORD_BYTES_MAX {
+        return None;
+    }
+    let topic_len = u16::try_from(message.topic.len()).ok()?;
+    let body_len = u32::try_from(len - PREFIX_BYTES).ok()?;
+    let mut flags = message.qos & FLAG_QOS;
+    if message.retain {
+        flags |= FLAG_RETAIN;
+    }
+    if message.received.clock_set {
+        flags |= FLAG_CLOCK_SET;
+    }
+
+    let mut bytes = Vec::with_capacity(len);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&0_u16.to_le_bytes());
+    bytes.extend_from_slice(&body_len.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&seq.to_le_bytes());
+    bytes.extend_from_slice(&message.received.unix_ms.to_le_bytes());
+    bytes.extend_from_slice(&[flags, 0]);
+    bytes.extend_from_slice(&topic_len.to_le_bytes());
+    bytes.extend_from_slice(message.topic.as_bytes());
+    bytes.extend_from_slice(message.payload);
+    let crc = checksum(&bytes)?;
+    bytes.get_mut(8..PREFIX_BYTES)?.copy_from_slice(&crc);
+    Some(bytes)
+}
+
+/// Reads what stands at the start of `bytes`.
+pub fn decode(bytes: &[u8]) -> Decoded<'_> {
+    let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() else {
+        return if MAGIC.starts_with(bytes.get(..2).unwrap_or(bytes)) {
+            Decoded::Incomplete {
+                needed: PREFIX_BYTES,
+            }
+        } else {
+            Decoded::Corrupt
+        };
+    };
+    let [m0, m1, f0, f1, n0, n1, n2, n3, crc @ ..] = *prefix;
+    let len = usize::try_from(u32::from_le_bytes([n0, n1, n2, n3]))
+        .unwrap_or(usize::MAX)
+        .saturating_add(PREFIX_BYTES);
+    if [m0, m1] != MAGIC || !(HEADER_BYTES..=RECORD_BYTES_MAX).contains(&len) {
+        return Decoded::Corrupt;
+    }
+    let Some(frame) = bytes.get(..len) else {
+        return Decoded::Incomplete { needed: len };
+    };
+    if checksum(frame) != Some(crc) {
+        return Decoded::Corrupt;
+    }
+    let extra_len = usize::from(u16::from_le_bytes([f0, f1]));
+    match parse(frame, extra_len) {
+        Some(record) => Decoded::Record { record, len },
+        None => Decoded::Corrupt,
+    }
+}
+
+/// Where, at or after `from`, the next valid record starts.
+pub fn find_next(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        let rest = bytes.get(at..)?;
+        let step = rest.windows(MAGIC.len()).position(|w| w == MAGIC)?;
+        at += step;
+        if matches!(decode(bytes.get(at..)?), Decoded::Record { .. }) {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+/// Reads the fields of a frame whose checksum is right.
+fn parse(frame: &[u8], extra_len: usize) -> Option<Record<'_>> {
+    let (header, content) = frame.split_first_chunk::<HEADER_BYTES>()?;
+    let (_, fields) = header.split_first_chunk::<PREFIX_BYTES>()?;
+    let (seq, fields) = fields.split_first_chunk::<8>()?;
+    let (unix_ms, fields) = fields.split_first_chunk::<8>()?;
+    let &[flags, _, t0, t1] = fields else {
+        return None;
+    };
+    let (topic, content) = content.split_at_checked(usize::from(u16::from_le_bytes([t0, t1])))?;
+    let (_extra, payload) = content.split_at_checked(extra_len)?;
+    Some(Record {
+        seq: u64::from_le_bytes(*seq),
+        message: Message {
+            topic: std::str::from_utf8(topic).ok()?,
+            payload,
+            qos: flags & FLAG_QOS,
+            retain: flags & FLAG_RETAIN != 0,
+            received: Timestamp {
+                unix_ms: u64::from_le_bytes(*unix_ms),
+                clock_set: flags & FLAG_CLOCK_SET != 0,
+            },
+        },
+    })
+}
+
+/// The checksum of a frame, over all but the checksum itself.
+fn checksum(frame: &[u8]) -> Option<[u8; 4]> {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(frame.get(..8)?);
+    hasher.update(frame.get(PREFIX_BYTES..)?);
+    Some(hasher.finalize().to_le_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Message<'static> {
+        Message {
+            topic: "sensors",
+            payload: b"{\"t\":21}",
+            qos: 1,
+            retain: true,
+            received: Timestamp {
+                unix_ms: 1_790_000_000_123,
+                clock_set: true,
+            },
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let bytes = encode(7, &sample()).unwrap();
+        assert_eq!(bytes.len(), encoded_len(&sample()));
+        let Decoded::Record { record, len } = decode(&bytes) else {
+            panic!("not a record");
+        };
+        assert_eq!(
+            (record.seq, record.message, len),
+            (7, sample(), bytes.len())
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let good = encode(7, &sample()).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                !matches!(decode(&bad), Decoded::Record { .. }),
+                "bit {bit} went unnoticed"
+            );
+        }
+    }
+
+    #[test]
+    fn every_cut_is_incomplete_and_says_how_much_is_needed() {
+        let good = encode(7, &sample()).unwrap();
+        for cut in 0..good.len() {
+            let Decoded::Incomplete { needed } = decode(&good[..cut]) else {
+                panic!("cut at {cut} is not incomplete");
+            };
+            assert!(needed > cut && needed <= good.len());
+        }
+    }
+
+    #[test]
+    fn extra_fields_of_a_later_version_are_skipped() {
+        let mut bytes = encode(7, &sample()).unwrap();
+        let at = HEADER_BYTES + sample().topic.len();
+        bytes.splice(at..at, *b"extra");
+        bytes[2..4].copy_from_slice(&5_u16.to_le_bytes());
+        let body_len = u32::try_from(bytes.len() - PREFIX_BYTES).unwrap();
+        bytes[4..8].copy_from_slice(&body_len.to_le_bytes());
+        let crc = checksum(&bytes).unwrap();
+        bytes[8..12].copy_from_slice(&crc);
+        let Decoded::Record { record, .. } = decode(&bytes) else {
+            panic!("not a record");
+        };
+        assert_eq!(record.message, sample());
+    }
+
+    #[test]
+    fn a_length_beyond_the_maximum_is_corrupt_and_not_waited_for() {
+        let mut bytes = encode(7, &sample()).unwrap();
+        bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(decode(&bytes), Decoded::Corrupt);
+    }
+
+    #[test]
+    fn a_message_larger_than_a_record_is_not_encoded() {
+        let payload = vec![0; RECORD_BYTES_MAX];
+        let message = Message {
+            payload: &payload,
+            ..sample()
+        };
+        assert_eq!(encode(1, &message), None);
+    }
+
+    #[test]
+    fn the_next_valid_record_is_found_behind_damage() {
+        let mut bytes = encode(1, &sample()).unwrap();
+        let second = bytes.len();
+        bytes.extend(encode(2, &sample()).unwrap());
+        bytes[40] ^= 0xFF;
+        assert_eq!(find_next(&bytes, 1), Some(second));
+        assert_eq!(find_next(&bytes, second + 1), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! The file system, as the spool sees it: the seam at which tests inject power cuts and full disks.
+//!
+//! The only module of the spool that touches the file system. Nothing here decides anything.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory of files.
+pub trait Storage: fmt::Debug + Send + Sync {
+    /// Makes a new, empty file. It is an error if it exists.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
+    /// All files with their lengths in bytes, in no order.
+    fn list(&self) -> io::Result<Vec<(String, u64)>>;
+    /// Renames a file, replacing what was there.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes creations, renames and removals durable.
+    fn sync_directory(&self) -> io::Result<()>;
+    /// Bytes that can still be written on this file system by an ordinary user.
+    fn free_bytes(&self) -> io::Result<u64>;
+}
+
+/// A file of a [`Storage`].
+pub trait StorageFile: fmt::Debug + Send + Sync {
+    /// Writes all of `bytes` at `offset`.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Makes content and length durable (`fdatasync`).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Cuts or extends the file.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+}
+
+/// A real directory, held by one process at a time.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It is not there and cannot be made, or cannot be written to.
+    #[error(
+        "DATA_DIR: cannot {operation} {}: {source}; \
+         mount a volume there that this process may write to",
+        path.display()
+    )]
+    Unusable {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process holds it.
+    #[error(
+        "DATA_DIR: {} is in use by another running relay; stop it or choose another directory",
+        path.display()
+    )]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
+}
+
+impl Directory {
+    /// Makes the directory if it is not there, and locks it until the value is dropped.
+    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let unusable = |operation, path: &Path, source| DirectoryError::Unusable {
+            operation,
+            path: path.to_owned(),
+            source,
+        };
+        if !path.is_dir() {
+            fs::create_dir_all(path).map_err(|e| unusable("create", path, e))?;
+            if let Some(parent) = path.parent() {
+                sync_directory(parent).map_err(|e| unusable("sync", parent, e))?;
+            }
+        }
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(|e| unusable("write to", &lock_path, e))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Directory {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse { path: lock_path }),
+            Err(TryLockError::Error(e)) => Err(unusable("lock", &lock_path, e)),
+        }
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+impl Storage for Directory {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))?;
+        Ok(Arc::new(DiskFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))?;
+        Ok(Arc::new(DiskFile(file)))
+    }
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                files.push((name, entry.metadata()?.len()));
+            }
+        }
+        Ok(files)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        sync_directory(&self.path)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+#[derive(Debug)]
+struct DiskFile(File);
+
+impl StorageFile for DiskFile {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}

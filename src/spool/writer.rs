@@ -1,0 +1,115 @@
+//! The thread that writes: it carries out what [`Core`](super::core::Core) decides, one job at a time,
+//! and holds no lock while it does.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use super::Shared;
+use super::core::{Disk, Job};
+use super::log::LogError;
+use super::tail::Frame;
+
+/// Runs until the spool is closed or has failed.
+pub(super) fn run(shared: &Shared, mut disk: Disk) {
+    loop {
+        let job = shared.core().next_job(Instant::now());
+        let result = match job {
+            Job::Write { frames, through } => write(shared, &mut disk, &frames).inspect(|full| {
+                if !full {
+                    shared.core().written(through);
+                }
+            }),
+            Job::SaveCursor(cursor) => disk
+                .cursor_file
+                .write(&cursor)
+                .map(|()| false)
+                .or_else(|e| cursor_failed("write to", e)),
+            Job::Remove(segments) => disk.log.remove(&segments).map(|()| {
+                shared.core().removed(&segments);
+                false
+            }),
+            Job::Sleep(alarm) => {
+                sleep(shared, alarm);
+                continue;
+            }
+            Job::End(cursor) => {
+                let saved = disk
+                    .cursor_file
+                    .write(&cursor)
+                    .and_then(|()| disk.cursor_file.sync());
+                if let Err(e) = saved {
+                    shared
+                        .core()
+                        .fail(format!("cannot save the cursor file: {e}"));
+                }
+                break;
+            }
+        };
+        match result {
+            Ok(false) => {}
+            Ok(true) => shared.core().disk_full(Instant::now()),
+            Err(e) => shared.core().fail(e.to_string()),
+        }
+        shared.show_progress();
+    }
+    shared.show_progress();
+}
+
+/// Makes `frames` durable, one segment after the other. `true` if the disk is too full for all of them.
+fn write(shared: &Shared, disk: &mut Disk, mut frames: &[Frame]) -> Result<bool, LogError> {
+    let size: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
+    let floor = shared.core().free_bytes_min();
+    if disk
+        .storage
+        .free_bytes()
+        .is_ok_and(|free| free < floor.saturating_add(size))
+    {
+        return Ok(true);
+    }
+    while !frames.is_empty() {
+        match disk.log.append(frames) {
+            Ok(appended) => {
+                shared.core().appended(appended, frames);
+                frames = frames.get(appended.count..).unwrap_or_default();
+            }
+            Err(LogError::DiskFull(_)) => return Ok(true),
+            Err(failed) => return Err(failed),
+        }
+    }
+    Ok(false)
+}
+
+/// Sleeps until the alarm or until somebody calls. The core may have changed since it chose to sleep: then
+/// it is no longer marked as sleeping and there is nothing to wait for.
+fn sleep(shared: &Shared, alarm: Option<std::time::Duration>) {
+    let core = shared.core();
+    if !core.is_sleeping() {
+        return;
+    }
+    match alarm {
+        Some(alarm) => drop(
+            shared
+                .wake
+                .wait_timeout(core, alarm)
+                .unwrap_or_else(PoisonError::into_inner),
+        ),
+        None => drop(
+            shared
+                .wake
+                .wait(core)
+                .unwrap_or_else(PoisonError::into_inner),
+        ),
+    }
+}
+
+fn cursor_failed(operation: &'static str, source: std::io::Error) -> Result<bool, LogError> {
+    if source.kind() == std::io::ErrorKind::StorageFull {
+        // The slots exist after the first write, so this is the first one: it is tried again at the end.
+        return Ok(true);
+    }
+    Err(LogError::Failed {
+        operation,
+        file: "the cursor file".to_owned(),
+        source,
+    })
+}
