@@ -19,6 +19,7 @@
 //! * [`provisioning`]: the request to `PROVISION_URL` and the Supervisor client.
 //! * [`credentials`]: certificate and key as they come from the environment.
 //! * [`state`]: what the relay is doing, told once per change.
+//! * [`logging`]: plain single lines on stdout.
 //! * [`backoff`], [`secret`], [`clock`]: small pure pieces.
 
 pub mod backoff;
@@ -27,6 +28,7 @@ pub mod cloud;
 pub mod config;
 pub mod credentials;
 pub mod local;
+pub mod logging;
 pub mod provisioning;
 pub mod routes;
 pub mod secret;

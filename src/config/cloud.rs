@@ -1,0 +1,324 @@
+//! Which cloud, and what it takes to talk to it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fault::Reading;
+use super::raw::Raw;
+use super::value;
+use crate::secret::Secret;
+
+/// `AWS_PORT`: MQTT over TLS. On 443 AWS expects ALPN `x-amzn-mqtt-ca`.
+const AWS_PORT_DEFAULT: u16 = 8883;
+/// `MESSAGING_HOST`.
+const GCP_HOST_DEFAULT: &str = "mqtt.googleapis.com";
+/// `GCP_TOKEN_LIFETIME`: default and longest, 24 hours in minutes.
+const GCP_TOKEN_LIFETIME_MINUTES_MAX: u32 = 1_440;
+/// `GCP_RENEWAL_START`, in minutes before expiry.
+const GCP_RENEWAL_START_MINUTES_DEFAULT: u32 = 15;
+/// `CONNECT_TIMEOUT_SEC`.
+const CONNECT_TIMEOUT_S_DEFAULT: u32 = 30;
+/// `CONNECT_TIMEOUT_SEC`: longer waits hide a dead link.
+const CONNECT_TIMEOUT_S_MAX: u32 = 600;
+
+/// The clouds there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// AWS.
+    Aws,
+    /// Azure.
+    Azure,
+    /// Google, and ClearBlade, which took over its protocol.
+    Gcp,
+}
+
+impl Provider {
+    /// The value of `CLOUD_PROVIDER` in any case.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_uppercase().as_str() {
+            "AWS" => Ok(Provider::Aws),
+            "AZURE" => Ok(Provider::Azure),
+            "GCP" | "CLEARBLADE" => Ok(Provider::Gcp),
+            _ => Err("AWS, AZURE or GCP (which stands for ClearBlade too)".to_owned()),
+        }
+    }
+
+    /// What the other variables imply. Nothing implied is taken as AWS, the relay's main cloud.
+    pub(super) fn detect(raw: &Raw) -> Self {
+        let google_function = || {
+            let url = raw.provision_url.as_deref();
+            url.is_some_and(|url| url.contains("cloudfunctions.net"))
+        };
+        if raw.aws_data_endpoint.is_some() {
+            Provider::Aws
+        } else if raw.azure_hub_host.is_some() {
+            Provider::Azure
+        } else if google_function() {
+            Provider::Gcp
+        } else {
+            Provider::Aws
+        }
+    }
+
+    /// As in `CLOUD_PROVIDER`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Provider::Aws => "AWS",
+            Provider::Azure => "AZURE",
+            Provider::Gcp => "GCP",
+        }
+    }
+
+    /// What to say when the cloud's host name is unknown.
+    pub(super) fn how_to_set_host(self) -> &'static str {
+        match self {
+            Provider::Aws => {
+                "set AWS_DATA_ENDPOINT to the host name of your AWS IoT Core (xxxxxxxx-ats.iot.<region>.amazonaws.com)"
+            }
+            Provider::Azure => "set AZURE_HUB_HOST to the host name of your IoT hub",
+            Provider::Gcp => "set MESSAGING_HOST to the host name of the message broker",
+        }
+    }
+}
+
+/// Which variables carry the provider's credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialVariables {
+    /// All that the cloud function sets.
+    pub expected: &'static [&'static str],
+    /// Those that are not set.
+    pub missing: Vec<&'static str>,
+}
+
+impl CredentialVariables {
+    pub(super) fn read(raw: &Raw, provider: Provider) -> Self {
+        let (expected, values): (&'static [&'static str], Vec<&Option<String>>) = match provider {
+            Provider::Aws => (
+                &["AWS_CERT", "AWS_PRIVATE_KEY"],
+                vec![&raw.aws_cert, &raw.aws_private_key],
+            ),
+            Provider::Azure => (
+                &["AZURE_CERT", "AZURE_PRIVATE_KEY"],
+                vec![&raw.azure_cert, &raw.azure_private_key],
+            ),
+            Provider::Gcp => (
+                &[
+                    "GCP_CLIENT_PATH",
+                    "GCP_DATA_TOPIC_ROOT",
+                    "GCP_PRIVATE_KEY",
+                    "GCP_PROJECT_ID",
+                ],
+                vec![
+                    &raw.gcp_client_path,
+                    &raw.gcp_data_topic_root,
+                    &raw.gcp_private_key,
+                    &raw.gcp_project_id,
+                ],
+            ),
+        };
+        let missing = expected
+            .iter()
+            .zip(values)
+            .filter(|(_, value)| value.is_none());
+        CredentialVariables {
+            expected,
+            missing: missing.map(|(name, _)| *name).collect(),
+        }
+    }
+
+    /// Whether at least one of them is set.
+    pub fn some_present(&self) -> bool {
+        self.missing.len() < self.expected.len()
+    }
+}
+
+/// Where to send to. The credentials in it may still be on their way. `Display` is for the
+/// start-up log and shows no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudConfig {
+    /// AWS.
+    Aws(AwsConfig),
+    /// Azure.
+    Azure(AzureConfig),
+    /// Google or ClearBlade.
+    Gcp(GcpConfig),
+}
+
+/// AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsConfig {
+    /// `AWS_DATA_ENDPOINT`, a bare host name.
+    pub endpoint: String,
+    /// `AWS_PORT`. 443 means ALPN `x-amzn-mqtt-ca`.
+    pub port: u16,
+    /// `AWS_ROOT_CA_PATH`; `None` means the built-in roots. Not opened here.
+    pub root_ca_path: Option<PathBuf>,
+    /// `AWS_CERT`, base64 of PEM, not decoded here.
+    pub cert: Option<Secret>,
+    /// `AWS_PRIVATE_KEY`, base64 of PEM, not decoded here.
+    pub private_key: Option<Secret>,
+}
+
+/// Azure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureConfig {
+    /// `AZURE_HUB_HOST`, a bare host name.
+    pub host: String,
+    /// `AZURE_CERT`, base64 of PEM, not decoded here.
+    pub cert: Option<Secret>,
+    /// `AZURE_PRIVATE_KEY`, base64 of PEM, not decoded here.
+    pub private_key: Option<Secret>,
+}
+
+/// Google or ClearBlade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcpConfig {
+    /// `MESSAGING_HOST`, a bare host name.
+    pub host: String,
+    /// `GCP_CLIENT_PATH`: the MQTT client id.
+    pub client_path: Option<String>,
+    /// `GCP_DATA_TOPIC_ROOT`: what precedes `/<CLOUD_CONSUMER_TOPIC>`.
+    pub data_topic_root: Option<String>,
+    /// `GCP_PROJECT_ID`: the audience of the token.
+    pub project_id: Option<String>,
+    /// `GCP_PRIVATE_KEY`, base64 of PEM, not decoded here.
+    pub private_key: Option<Secret>,
+    /// `GCP_TOKEN_LIFETIME`, given in minutes.
+    pub token_lifetime: Duration,
+    /// `GCP_RENEWAL_START`, given in minutes before expiry; shorter than the lifetime.
+    pub renewal_start: Duration,
+    /// `CONNECT_TIMEOUT_SEC`, given in seconds.
+    pub connect_timeout: Duration,
+}
+
+impl CloudConfig {
+    /// Checks the variables of every cloud, so that a fault is seen whichever is chosen, and
+    /// returns the chosen one if its host name is known.
+    pub(super) fn read(raw: &Raw, provider: Provider, reading: &mut Reading) -> Option<Self> {
+        let aws = AwsConfig::read(raw, reading);
+        let azure = AzureConfig::read(raw, reading);
+        let gcp = GcpConfig::read(raw, reading);
+        match provider {
+            Provider::Aws => aws.map(CloudConfig::Aws),
+            Provider::Azure => azure.map(CloudConfig::Azure),
+            Provider::Gcp => Some(CloudConfig::Gcp(gcp)),
+        }
+    }
+}
+
+impl AwsConfig {
+    fn read(raw: &Raw, reading: &mut Reading) -> Option<Self> {
+        let endpoint = reading.parse(
+            "AWS_DATA_ENDPOINT",
+            raw.aws_data_endpoint.as_deref(),
+            value::host,
+        );
+        let port = reading.parse("AWS_PORT", raw.aws_port.as_deref(), value::port);
+        let root_ca_path = reading.parse(
+            "AWS_ROOT_CA_PATH",
+            raw.aws_root_ca_path.as_deref(),
+            |path| Ok(PathBuf::from(path)),
+        );
+        let cert = reading.parse_hidden("AWS_CERT", raw.aws_cert.as_deref(), value::secret);
+        let private_key = reading.parse_hidden(
+            "AWS_PRIVATE_KEY",
+            raw.aws_private_key.as_deref(),
+            value::secret,
+        );
+        Some(AwsConfig {
+            endpoint: endpoint?,
+            port: port.unwrap_or(AWS_PORT_DEFAULT),
+            root_ca_path,
+            cert,
+            private_key,
+        })
+    }
+}
+
+impl AzureConfig {
+    fn read(raw: &Raw, reading: &mut Reading) -> Option<Self> {
+        let host = reading.parse("AZURE_HUB_HOST", raw.azure_hub_host.as_deref(), value::host);
+        let cert = reading.parse_hidden("AZURE_CERT", raw.azure_cert.as_deref(), value::secret);
+        let private_key = reading.parse_hidden(
+            "AZURE_PRIVATE_KEY",
+            raw.azure_private_key.as_deref(),
+            value::secret,
+        );
+        Some(AzureConfig {
+            host: host?,
+            cert,
+            private_key,
+        })
+    }
+}
+
+impl GcpConfig {
+    fn read(raw: &Raw, reading: &mut Reading) -> Self {
+        let host = reading.parse("MESSAGING_HOST", raw.messaging_host.as_deref(), value::host);
+        let lifetime_minutes = reading
+            .parse(
+                "GCP_TOKEN_LIFETIME",
+                raw.gcp_token_lifetime.as_deref(),
+                value::number(1..=GCP_TOKEN_LIFETIME_MINUTES_MAX, "minutes"),
+            )
+            .unwrap_or(GCP_TOKEN_LIFETIME_MINUTES_MAX);
+        // An unset start follows a short lifetime down; only one that was set can be a fault.
+        let renewal_minutes = reading
+            .parse(
+                "GCP_RENEWAL_START",
+                raw.gcp_renewal_start.as_deref(),
+                value::number(
+                    0..=lifetime_minutes.saturating_sub(1),
+                    "minutes before expiry (less than GCP_TOKEN_LIFETIME)",
+                ),
+            )
+            .unwrap_or(GCP_RENEWAL_START_MINUTES_DEFAULT.min(lifetime_minutes / 2));
+        let connect_timeout_s = reading
+            .parse(
+                "CONNECT_TIMEOUT_SEC",
+                raw.connect_timeout_sec.as_deref(),
+                value::number(1..=CONNECT_TIMEOUT_S_MAX, "seconds"),
+            )
+            .unwrap_or(CONNECT_TIMEOUT_S_DEFAULT);
+        let mut text =
+            |name, value: &Option<String>| reading.parse(name, value.as_deref(), value::plain_text);
+        let client_path = text("GCP_CLIENT_PATH", &raw.gcp_client_path);
+        let data_topic_root = text("GCP_DATA_TOPIC_ROOT", &raw.gcp_data_topic_root);
+        let project_id = text("GCP_PROJECT_ID", &raw.gcp_project_id);
+        GcpConfig {
+            host: host.unwrap_or_else(|| GCP_HOST_DEFAULT.to_owned()),
+            client_path,
+            data_topic_root,
+            project_id,
+            private_key: reading.parse_hidden(
+                "GCP_PRIVATE_KEY",
+                raw.gcp_private_key.as_deref(),
+                value::secret,
+            ),
+            token_lifetime: minutes(lifetime_minutes),
+            renewal_start: minutes(renewal_minutes),
+            connect_timeout: Duration::from_secs(connect_timeout_s.into()),
+        }
+    }
+}
+
+fn minutes(count: u32) -> Duration {
+    Duration::from_secs(60 * u64::from(count))
+}
+
+impl fmt::Display for CloudConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloudConfig::Aws(aws) => {
+                write!(f, "{}:{} roots=", aws.endpoint, aws.port)?;
+                match &aws.root_ca_path {
+                    Some(path) => write!(f, "{}", path.display()),
+                    None => f.write_str("built-in"),
+                }
+            }
+            CloudConfig::Azure(azure) => f.write_str(&azure.host),
+            CloudConfig::Gcp(gcp) => f.write_str(&gcp.host),
+        }
+    }
+}

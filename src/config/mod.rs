@@ -1,0 +1,315 @@
+//! The only reader of the environment.
+//!
+//! [`Config::from_env`] reads every variable once, trims it, takes an empty one as unset, and checks
+//! all of them before it fails, so that one look at the log shows every fault.
+//!
+//! Missing cloud settings are no fault: the relay then accepts and spools, and [`Config::readiness`]
+//! says in words what to set. balenaCloud pushes the credentials one by one, so one without the other
+//! is no fault either.
+//!
+//! Invariant: no error, `Debug` or summary line shows a secret. What this module does not do: open
+//! files, resolve names or decode credentials.
+
+mod cloud;
+mod fault;
+mod http_url;
+mod raw;
+mod topic;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tracing::Level;
+
+pub use cloud::{AwsConfig, AzureConfig, CloudConfig, CredentialVariables, GcpConfig, Provider};
+pub use fault::{ConfigErrors, Fault};
+pub use http_url::HttpUrl;
+
+use crate::routes::Routes;
+use crate::secret::Secret;
+use fault::Reading;
+use raw::Raw;
+
+/// `DATA_DIR`: where the spool lives unless told otherwise; the mount point of the named volume.
+pub const DEFAULT_DATA_DIR: &str = "/data";
+/// `LOCAL_MQTT_LISTEN`: this device only, on MQTT's registered port.
+pub const DEFAULT_LOCAL_LISTEN: &str = "127.0.0.1:1883";
+/// `PRODUCER_TOPIC` and, but for ClearBlade, `CLOUD_CONSUMER_TOPIC`.
+pub const DEFAULT_TOPIC: &str = "sensors";
+/// `CLOUD_CONSUMER_TOPIC` for Google and ClearBlade.
+pub const DEFAULT_TOPIC_GCP: &str = "events";
+/// A device UUID becomes the AWS Thing name and the client id: at most 128 bytes (AWS quota).
+pub const DEVICE_UUID_BYTES_MAX: usize = 128;
+
+/// Everything the relay was told, checked. `Debug` masks secrets.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `DATA_DIR`. Not opened here.
+    pub data_dir: PathBuf,
+    /// `LOG_LEVEL`.
+    pub log_level: Level,
+    /// `LOCAL_MQTT_LISTEN`.
+    pub local_listen: SocketAddr,
+    /// Who this device and service are.
+    pub device: Device,
+    /// `PRODUCER_TOPIC` to `CLOUD_CONSUMER_TOPIC`.
+    pub routes: Routes,
+    /// `CLOUD_PROVIDER`, or what the other variables imply; AWS if they imply nothing.
+    pub provider: Provider,
+    /// Where to send to; `None` while its host name is unknown.
+    pub cloud: Option<CloudConfig>,
+    /// Which credentials the provider needs, and which of them are not there.
+    pub credentials: CredentialVariables,
+    /// `PROVISION_URL`.
+    pub provisioning: Option<HttpUrl>,
+    /// The Supervisor's API, if the service's labels grant it.
+    pub supervisor: Option<Supervisor>,
+}
+
+/// Who this device and service are, as balena tells every container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// `BALENA_DEVICE_UUID`, else `RESIN_DEVICE_UUID`: Thing name and MQTT client id.
+    pub uuid: Option<String>,
+    /// `BALENA_SERVICE_NAME`, else `RESIN_SERVICE_NAME`.
+    pub service: Option<String>,
+}
+
+/// How to reach the balena Supervisor on this device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Supervisor {
+    /// `BALENA_SUPERVISOR_ADDRESS`, else `RESIN_SUPERVISOR_ADDRESS`.
+    pub address: HttpUrl,
+    /// `BALENA_SUPERVISOR_API_KEY`, else `RESIN_SUPERVISOR_API_KEY`.
+    pub key: Secret,
+    /// `SUPERVISOR_FORCE_UPDATE`: whether an update may override other services' update locks.
+    pub force_update: bool,
+}
+
+/// What the relay can do with what it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Connect to the cloud.
+    Ready,
+    /// Provision, or wait for credentials that are on their way.
+    NeedsCredentials,
+    /// Accept and spool only, until the owner sets something.
+    Unconfigured {
+        /// What to set, in words.
+        missing: String,
+    },
+}
+
+impl Config {
+    /// Reads this process's environment.
+    pub fn from_env() -> Result<Self, ConfigErrors> {
+        Self::from_vars(std::env::vars_os().map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        }))
+    }
+
+    /// Reads an environment given as pairs. A value with U+FFFD in it counts as not being UTF-8.
+    pub fn from_vars(
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let raw = Raw::from_vars(vars);
+        let mut reading = Reading::default();
+        let config = Self::read(&raw, &mut reading);
+        reading.finish(config)
+    }
+
+    /// Checks every variable. What is faulty is noted in `reading` and replaced by its default, so
+    /// that the rest can be checked; such a configuration is never handed out.
+    fn read(raw: &Raw, reading: &mut Reading) -> Self {
+        let provisioning = reading.parse_hidden(
+            "PROVISION_URL",
+            raw.provision_url.as_deref(),
+            HttpUrl::parse,
+        );
+        let provider = reading
+            .parse(
+                "CLOUD_PROVIDER",
+                raw.cloud_provider.as_deref(),
+                Provider::parse,
+            )
+            .unwrap_or_else(|| Provider::detect(raw));
+        Config {
+            data_dir: reading
+                .parse("DATA_DIR", raw.data_dir.as_deref(), |dir| {
+                    Ok(PathBuf::from(dir))
+                })
+                .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
+            log_level: reading
+                .parse("LOG_LEVEL", raw.log_level.as_deref(), value::log_level)
+                .unwrap_or(Level::INFO),
+            local_listen: reading
+                .parse(
+                    "LOCAL_MQTT_LISTEN",
+                    raw.local_mqtt_listen.as_deref(),
+                    value::listen,
+                )
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883))),
+            device: Device::read(raw, reading),
+            routes: read_routes(raw, provider, reading),
+            provider,
+            cloud: CloudConfig::read(raw, provider, reading),
+            credentials: CredentialVariables::read(raw, provider),
+            provisioning,
+            supervisor: Supervisor::read(raw, reading),
+        }
+    }
+
+    /// What the relay can do with this configuration.
+    pub fn readiness(&self) -> Readiness {
+        let credentials = &self.credentials;
+        if !credentials.missing.is_empty() {
+            return if self.provisioning.is_some() || credentials.some_present() {
+                Readiness::NeedsCredentials
+            } else {
+                Readiness::Unconfigured {
+                    missing: self.what_to_set(),
+                }
+            };
+        }
+        if self.cloud.is_none() {
+            return Readiness::Unconfigured {
+                missing: self.what_to_set(),
+            };
+        }
+        if self.device.uuid.is_none() {
+            let missing = "BALENA_DEVICE_UUID is not set; balena sets it in every container, and \
+                           elsewhere it must be set to the device's name in the cloud";
+            return Readiness::Unconfigured {
+                missing: missing.to_owned(),
+            };
+        }
+        Readiness::Ready
+    }
+
+    /// The sentence for [`Readiness::Unconfigured`].
+    fn what_to_set(&self) -> String {
+        let mut steps = Vec::new();
+        if self.cloud.is_none() {
+            steps.push(self.provider.how_to_set_host().to_owned());
+        }
+        if !self.credentials.missing.is_empty() && self.provisioning.is_none() {
+            steps.push(format!(
+                "set PROVISION_URL to the address of the cloud function, or {}",
+                self.credentials.missing.join(" and ")
+            ));
+        }
+        steps.join("; ")
+    }
+
+    /// The effective configuration in one line for the start-up log; secrets only as set or unset.
+    pub fn summary(&self) -> String {
+        fn or_unset(value: Option<&dyn fmt::Display>) -> String {
+            value.map_or_else(|| "unset".to_owned(), ToString::to_string)
+        }
+        let mut parts = vec![
+            format!("DATA_DIR={}", self.data_dir.display()),
+            format!("LOG_LEVEL={}", self.log_level),
+            format!("LOCAL_MQTT_LISTEN={}", self.local_listen),
+            format!(
+                "device={}",
+                or_unset(self.device.uuid.as_ref().map(|uuid| uuid as _))
+            ),
+            format!(
+                "service={}",
+                or_unset(self.device.service.as_ref().map(|name| name as _))
+            ),
+            format!("provider={}", self.provider.name()),
+            format!(
+                "cloud={}",
+                or_unset(self.cloud.as_ref().map(|cloud| cloud as _))
+            ),
+            format!("{:?}", self.routes),
+        ];
+        for name in self.credentials.expected {
+            let missing = self.credentials.missing.contains(name);
+            parts.push(format!("{name}={}", if missing { "unset" } else { "set" }));
+        }
+        let supervisor = self.supervisor.as_ref();
+        let force_update = supervisor.is_some_and(|api| api.force_update);
+        parts.extend([
+            format!(
+                "PROVISION_URL={}",
+                or_unset(self.provisioning.as_ref().map(|url| url as _))
+            ),
+            format!(
+                "supervisor={}",
+                or_unset(supervisor.map(|api| &api.address as _))
+            ),
+            format!("SUPERVISOR_FORCE_UPDATE={force_update}"),
+        ]);
+        parts.join(" ")
+    }
+}
+
+impl Device {
+    fn read(raw: &Raw, reading: &mut Reading) -> Self {
+        let (name, uuid) = raw.device_uuid();
+        let uuid = reading.parse(name, uuid, value::device_uuid);
+        let (name, service) = raw.service_name();
+        let service = reading.parse(name, service, value::plain_text);
+        Device { uuid, service }
+    }
+}
+
+impl Supervisor {
+    fn read(raw: &Raw, reading: &mut Reading) -> Option<Self> {
+        let force_update = reading
+            .parse(
+                "SUPERVISOR_FORCE_UPDATE",
+                raw.supervisor_force_update.as_deref(),
+                value::flag,
+            )
+            .unwrap_or(false);
+        let (name, address) = raw.supervisor_address();
+        let address = reading.parse_hidden(name, address, HttpUrl::parse);
+        let (name, key) = raw.supervisor_api_key();
+        let key = reading.parse_hidden(name, key, value::secret);
+        Some(Supervisor {
+            address: address?,
+            key: key?,
+            force_update,
+        })
+    }
+}
+
+/// The one route. AWS's topic rules apply where AWS is the cloud, MQTT's everywhere.
+fn read_routes(raw: &Raw, provider: Provider, reading: &mut Reading) -> Routes {
+    let producer = reading
+        .parse(
+            "PRODUCER_TOPIC",
+            raw.producer_topic.as_deref(),
+            topic::local,
+        )
+        .unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
+    let check = if provider == Provider::Aws {
+        topic::aws
+    } else {
+        topic::cloud
+    };
+    let default = if provider == Provider::Gcp {
+        DEFAULT_TOPIC_GCP
+    } else {
+        DEFAULT_TOPIC
+    };
+    let consumer = reading
+        .parse(
+            "CLOUD_CONSUMER_TOPIC",
+            raw.cloud_consumer_topic.as_deref(),
+            check,
+        )
+        .unwrap_or_else(|| default.to_owned());
+    Routes::new(producer, consumer)
+}
