@@ -22,4 +22,28 @@ impl Routes {
     pub fn cloud_topic(&self, topic: &str) -> Option<&str> {
         (topic == self.producer_topic).then_some(self.cloud_topic.as_str())
     }
+
+    /// The cloud topic for a message that was spooled on the local topic `topic`, perhaps under another
+    /// configuration: it was acknowledged, so it must arrive, and goes where messages go now.
+    pub fn spooled_cloud_topic(&self, topic: &str) -> &str {
+        self.cloud_topic(topic).unwrap_or(&self.cloud_topic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_producer_topic_goes_to_the_cloud() {
+        let routes = Routes::new("sensors", "site/data");
+        assert_eq!(routes.cloud_topic("sensors"), Some("site/data"));
+        assert_eq!(routes.cloud_topic("sensors/1"), None);
+    }
+
+    #[test]
+    fn what_was_spooled_under_an_earlier_route_still_arrives() {
+        let routes = Routes::new("sensors", "site/data");
+        assert_eq!(routes.spooled_cloud_topic("old"), "site/data");
+    }
 }

@@ -1,1 +1,123 @@
-//! The egress to the cloud.
+//! The egress: takes messages out of the spool and publishes them to the cloud.
+//!
+//! The way of an acknowledgement, which is the promise's second half:
+//!
+//! ```text
+//!            ┌────────────────── 6. settle ──────────────────┐
+//!            ▼                                               │
+//!  spool ─1. next─► pending ─2. open─► window ─3. PUBLISH─► cloud
+//!                                        ▲                   │
+//!                                        └──5. seq ◄──4. PUBACK
+//! ```
+//!
+//! 1. [`Store::next`] gives messages out in order; they stay in the spool.
+//! 2. The [`window`] gives each a packet identifier, if fewer than its limit are unacknowledged.
+//! 3. The connection writes them, many in one write.
+//! 4. The cloud acknowledges, in any order.
+//! 5. The window turns packet identifiers back into numbers.
+//! 6. The spool settles them. Nothing else makes a message leave the spool.
+//!
+//! Every connection starts from the oldest unsettled message, with an empty window and a clean MQTT
+//! session: the spool, not the session, owns redelivery.
+//!
+//! The MQTT client is our own loop over `rumqttc`'s packet codec: its event loop drops what is
+//! unacknowledged when a session is not present, and hides which packet identifier a message got.
+
+mod connect;
+mod packet;
+mod session;
+pub mod tls;
+pub mod window;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::routes::Routes;
+use crate::state::{State, StateBoard};
+use crate::store::Store;
+
+use self::connect::ConnectError;
+use self::session::{Ended, Session};
+
+/// The first retry after the cloud refused or dropped us comes within this. AWS IoT Core takes one CONNECT per
+/// second and client id.
+const RETRY_BASE: Duration = Duration::from_secs(1);
+/// Retries after the cloud refused us are at most this far apart.
+const RETRY_MAX: Duration = Duration::from_mins(1);
+/// Retries while the network does not lead to the cloud are at most this far apart: they cost the cloud
+/// nothing, and the backlog waits for the first one that gets through.
+const NETWORK_RETRY_MAX: Duration = Duration::from_secs(1);
+/// A connection that lasted this long, or had a message accepted, was good: the next one is tried at once.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// The cloud to publish to.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Host name, also the server name in TLS.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// MQTT client identifier: the device UUID.
+    pub client_id: String,
+    /// Roots, certificate, key and ALPN.
+    pub tls: Arc<ClientConfig>,
+}
+
+/// Why the egress ended; everything else is retried.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressError {
+    /// The spool could not be read.
+    #[error("cannot read from the spool: {0}")]
+    Spool(#[from] std::io::Error),
+}
+
+/// Keeps a connection to the cloud and drains the spool through it, until `shutdown`.
+pub async fn run(
+    endpoint: Endpoint,
+    store: Store,
+    routes: Arc<Routes>,
+    state: StateBoard,
+    shutdown: CancellationToken,
+) -> Result<(), EgressError> {
+    let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
+    let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
+    let mut session = Session::new(store, routes);
+    state.set(State::Connecting);
+    loop {
+        let connected = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            connected = connect::connect(&endpoint) => connected,
+        };
+        let (reason, delay) = match connected {
+            Ok(connection) => {
+                state.set(State::Connected);
+                let since = Instant::now();
+                let ended = session.run(connection, &shutdown).await?;
+                let Ended::Lost { reason, progress } = ended else {
+                    return Ok(());
+                };
+                if progress || since.elapsed() >= STABLE_AFTER {
+                    refused.reset();
+                }
+                unreachable.reset();
+                (reason.to_string(), refused.next_delay(fastrand::f64()))
+            }
+            Err(error @ ConnectError::Unreachable { .. }) => {
+                let delay = unreachable.next_delay(fastrand::f64());
+                (error.to_string(), delay)
+            }
+            Err(error) => (error.to_string(), refused.next_delay(fastrand::f64())),
+        };
+        tracing::debug!("next try to reach the cloud in {delay:.1?}");
+        state.set(State::Disconnected { reason });
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}

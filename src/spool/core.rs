@@ -65,6 +65,14 @@ pub(super) enum Next {
     Nothing,
 }
 
+/// What the writer thread is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writer {
+    Awake,
+    AsleepUntil(Instant),
+    Asleep,
+}
+
 /// The spool's state.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -88,8 +96,7 @@ pub(super) struct Core {
     disk_full_until: Option<Instant>,
     closing: bool,
     failure: Option<String>,
-    /// Set while the writer thread sleeps: until when, if it set an alarm.
-    sleeping: Option<Option<Instant>>,
+    writer: Writer,
 }
 
 impl Core {
@@ -118,7 +125,7 @@ impl Core {
             disk_full_until: None,
             closing: false,
             failure: None,
-            sleeping: None,
+            writer: Writer::Awake,
         };
         let disk = Disk {
             log: Log::new(Arc::clone(storage), recovered.records_written),
@@ -291,7 +298,7 @@ impl Core {
 
     /// Decides what the writer thread does next.
     pub(super) fn next_job(&mut self, now: Instant) -> Job {
-        self.sleeping = None;
+        self.writer = Writer::Awake;
         if self.failure.is_some() {
             return Job::End(self.cursor());
         }
@@ -315,7 +322,7 @@ impl Core {
             return Job::End(self.cursor());
         }
         let alarm = due.or(self.disk_full_until);
-        self.sleeping = Some(alarm);
+        self.writer = alarm.map_or(Writer::Asleep, Writer::AsleepUntil);
         Job::Sleep(alarm.map(|at| at.saturating_duration_since(now)))
     }
 
@@ -336,26 +343,24 @@ impl Core {
 
     /// Whether the writer thread is to sleep, as far as anybody knows.
     pub(super) fn is_sleeping(&self) -> bool {
-        self.sleeping.is_some()
+        self.writer != Writer::Awake
     }
 
     /// Whether the writer thread sleeps longer than it should.
     pub(super) fn should_wake_writer(&mut self) -> bool {
-        let Some(alarm) = self.sleeping else {
-            return false;
+        let due = self.tail.due().filter(|_| self.disk_full_until.is_none());
+        let sooner = match self.writer {
+            Writer::Awake => return false,
+            Writer::AsleepUntil(alarm) => due.is_some_and(|due| due < alarm),
+            Writer::Asleep => due.is_some(),
         };
-        let sooner = self
-            .tail
-            .due()
-            .filter(|_| self.disk_full_until.is_none())
-            .is_some_and(|due| alarm.is_none_or(|alarm| due < alarm));
         let wake = self.closing
             || self.cursor_dirty
             || sooner
             || (self.tail.unwritten_bytes() >= COMMIT_BYTES && self.disk_full_until.is_none())
             || self.failure.is_some();
         if wake {
-            self.sleeping = None;
+            self.writer = Writer::Awake;
         }
         wake
     }

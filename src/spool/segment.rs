@@ -67,55 +67,48 @@ impl Header {
     /// The header as bytes.
     pub(super) fn encode(self) -> Vec<u8> {
         let header_len = u16::try_from(HEADER_BYTES).unwrap_or(u16::MAX);
-        let mut head = Vec::with_capacity(HEADER_BYTES);
-        head.extend_from_slice(&MAGIC);
-        head.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        head.extend_from_slice(&header_len.to_le_bytes());
-        let mut tail = Vec::with_capacity(16);
-        tail.extend_from_slice(&self.first_seq.to_le_bytes());
-        tail.extend_from_slice(&self.records_before.to_le_bytes());
-        let crc = checksum(&head, &tail);
-        head.extend_from_slice(&crc);
-        head.extend_from_slice(&tail);
-        head
+        let mut start = Vec::with_capacity(HEADER_BYTES);
+        start.extend_from_slice(&MAGIC);
+        start.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        start.extend_from_slice(&header_len.to_le_bytes());
+        let counts = [
+            self.first_seq.to_le_bytes(),
+            self.records_before.to_le_bytes(),
+        ]
+        .concat();
+        let crc = checksum(&start, &counts);
+        start.extend_from_slice(&crc);
+        start.extend_from_slice(&counts);
+        start
     }
 
     /// Reads a header from the start of `bytes`.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
-        let (head, rest) = bytes
-            .split_first_chunk::<12>()
-            .ok_or(HeaderError::Damaged)?;
-        let (crc, rest) = rest.split_first_chunk::<4>().ok_or(HeaderError::Damaged)?;
-        let (first_seq, rest) = rest.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
-        let (records_before, _) = rest.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
-        let tail = rest_of(first_seq, records_before);
-        if !head.starts_with(&MAGIC) || checksum(head, &tail) != *crc {
-            return Err(HeaderError::Damaged);
-        }
-        let [.., v0, v1, _, _] = *head;
+        let fields = || {
+            let (start, rest) = bytes.split_first_chunk::<12>()?;
+            let (crc, rest) = rest.split_first_chunk::<4>()?;
+            let (counts, _) = rest.split_first_chunk::<16>()?;
+            let (first_seq, records_before) = counts.split_first_chunk::<8>()?;
+            let sound = start.starts_with(&MAGIC) && checksum(start, counts) == *crc;
+            sound.then_some((*start, *first_seq, records_before.first_chunk().copied()?))
+        };
+        let (start, first_seq, records_before) = fields().ok_or(HeaderError::Damaged)?;
+        let [.., v0, v1, _, _] = start;
         let version = u16::from_le_bytes([v0, v1]);
         if version != FORMAT_VERSION {
             return Err(HeaderError::Version(version));
         }
         Ok(Header {
-            first_seq: u64::from_le_bytes(*first_seq),
-            records_before: u64::from_le_bytes(*records_before),
+            first_seq: u64::from_le_bytes(first_seq),
+            records_before: u64::from_le_bytes(records_before),
         })
     }
 }
 
-fn rest_of(first_seq: &[u8; 8], records_before: &[u8; 8]) -> [u8; 16] {
-    let mut tail = [0; 16];
-    let (a, b) = tail.split_at_mut(8);
-    a.copy_from_slice(first_seq);
-    b.copy_from_slice(records_before);
-    tail
-}
-
-fn checksum(head: &[u8], tail: &[u8]) -> [u8; 4] {
+fn checksum(start: &[u8], counts: &[u8]) -> [u8; 4] {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(head);
-    hasher.update(tail);
+    hasher.update(start);
+    hasher.update(counts);
     hasher.finalize().to_le_bytes()
 }
 

@@ -58,7 +58,7 @@ fn a_disk_read_begun_before_a_rewind_gives_nothing_out() {
 fn a_message_settled_while_it_lingers_is_safe_and_never_written() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
-        linger: Duration::from_secs(3_600),
+        linger: Duration::from_hours(1),
         ..Options::default()
     };
     let Opened { spool, .. } = open_with(dir.path(), options);
@@ -79,7 +79,7 @@ fn a_message_settled_while_it_lingers_is_safe_and_never_written() {
 fn when_the_reader_falls_behind_what_lingers_is_written_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
-        linger: Duration::from_secs(3_600),
+        linger: Duration::from_hours(1),
         ..Options::default()
     };
     let Opened { spool, .. } = open_with(dir.path(), options);

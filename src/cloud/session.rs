@@ -1,0 +1,364 @@
+//! One connection's life: publishes go out as the window allows, acknowledgements settle them.
+//!
+//! One task reads and writes. It waits for whichever comes first: an answer, room in the socket, a message to
+//! send, the alarm or the end. A connection ends when the cloud closes it, says nonsense, or stops
+//! acknowledging; then everything unsettled is taken from the spool again by the next one.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::EgressError;
+use super::connect::{Connection, KEEP_ALIVE_S};
+use super::packet::{self, Answer, Malformed, Publish};
+use super::window::{Acknowledged, IN_FLIGHT_MAX, Window};
+use crate::routes::Routes;
+use crate::spool::ledger::Outcome;
+use crate::spool::{Delivery, Seq};
+use crate::store::Store;
+
+/// A PINGREQ is sent after this much silence of ours: well within the keep alive.
+const PING_AFTER: Duration = Duration::from_secs(KEEP_ALIVE_S as u64 * 3 / 4);
+/// PINGRESP must come within this time.
+const PINGRESP_TIMEOUT: Duration = Duration::from_secs(10);
+/// At shutdown, how long to wait for acknowledgements of what is in flight. It spares duplicates.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How much is taken from the spool at once, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+/// Room made for each read of answers, in bytes: a thousand acknowledgements.
+const ANSWERS_BYTES: usize = 4 * 1024;
+/// Buffers that grew beyond this are given back when they are empty, in bytes.
+const BUFFER_KEPT_BYTES: usize = 64 * 1024;
+/// No more is encoded while this much waits for the socket, in bytes.
+const UNSENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a connection was given up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LostReason {
+    #[error("the cloud closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the cloud sent {0}, which was not asked for")]
+    Unexpected(&'static str),
+    #[error("the cloud stopped acknowledging")]
+    NoAcknowledgement,
+    #[error("the cloud did not answer a ping")]
+    NoPong,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// We were told to stop.
+    Shutdown,
+    /// It was lost.
+    Lost {
+        reason: LostReason,
+        /// Whether the cloud had accepted at least one message.
+        progress: bool,
+    },
+}
+
+type NextMessages = Pin<Box<dyn Future<Output = io::Result<Vec<Delivery>>> + Send>>;
+
+/// What outlives a connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    store: Store,
+    routes: Arc<Routes>,
+    /// The highest number ever sent: it and everything before it is repeated with DUP set.
+    sent_through: Seq,
+}
+
+impl Session {
+    pub(super) fn new(store: Store, routes: Arc<Routes>) -> Self {
+        Session {
+            store,
+            routes,
+            sent_through: 0,
+        }
+    }
+
+    /// Drains the spool through `connection` until it is lost or `shutdown`.
+    pub(super) async fn run(
+        &mut self,
+        connection: Connection,
+        shutdown: &CancellationToken,
+    ) -> Result<Ended, EgressError> {
+        self.store.rewind();
+        let (reader, writer) = tokio::io::split(connection.stream);
+        let mut link = Link {
+            session: self,
+            reader,
+            writer,
+            received: connection.received,
+            unsent: BytesMut::new(),
+            flushed: true,
+            window: Window::default(),
+            pending: VecDeque::new(),
+            acknowledged: Vec::new(),
+            progress: false,
+            last_sent: Instant::now(),
+            ping_sent: None,
+        };
+        let ended = link.run(shutdown).await;
+        match ended {
+            Ok(()) => Ok(Ended::Shutdown),
+            Err(Stop::Lost(reason)) => Ok(Ended::Lost {
+                reason,
+                progress: link.progress,
+            }),
+            Err(Stop::Spool(error)) => Err(error.into()),
+        }
+    }
+}
+
+/// Why the loop stopped.
+enum Stop {
+    Lost(LostReason),
+    Spool(io::Error),
+}
+
+impl From<LostReason> for Stop {
+    fn from(reason: LostReason) -> Self {
+        Stop::Lost(reason)
+    }
+}
+
+impl From<Malformed> for Stop {
+    fn from(malformed: Malformed) -> Self {
+        Stop::Lost(malformed.into())
+    }
+}
+
+impl From<io::Error> for LostReason {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => LostReason::Closed,
+            _ => LostReason::Broken(error),
+        }
+    }
+}
+
+/// One connection.
+struct Link<'s, S> {
+    session: &'s mut Session,
+    reader: ReadHalf<S>,
+    writer: WriteHalf<S>,
+    received: BytesMut,
+    unsent: BytesMut,
+    /// Whether the TLS layer has passed on all it was given.
+    flushed: bool,
+    window: Window,
+    /// Taken from the spool, not yet sent.
+    pending: VecDeque<Delivery>,
+    /// Scratch: accepted by the cloud, to be settled together.
+    acknowledged: Vec<Seq>,
+    progress: bool,
+    last_sent: Instant,
+    ping_sent: Option<Instant>,
+}
+
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
+    async fn run(&mut self, shutdown: &CancellationToken) -> Result<(), Stop> {
+        // Kept across turns: a call that is dropped takes messages with it.
+        let mut next: Option<NextMessages> = None;
+        let mut alarm = Box::pin(sleep_until(self.deadline()));
+        self.take_answers()?;
+        loop {
+            self.send_pending();
+            if next.is_none() && self.pending.is_empty() && self.window.room() > 0 {
+                let store = self.session.store.clone();
+                next = Some(Box::pin(async move {
+                    store.next(IN_FLIGHT_MAX, READ_BYTES).await
+                }));
+            }
+            if self.deadline() < alarm.deadline() {
+                alarm.as_mut().reset(self.deadline());
+            }
+            self.received.reserve(ANSWERS_BYTES);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return self.farewell().await,
+                read = self.reader.read_buf(&mut self.received) => {
+                    self.answered(read)?;
+                }
+                sent = send(&mut self.writer, &mut self.unsent, &mut self.flushed),
+                    if !self.flushed || !self.unsent.is_empty() => sent.map_err(LostReason::from)?,
+                messages = ready(&mut next), if next.is_some() => {
+                    next = None;
+                    self.pending.extend(messages.map_err(Stop::Spool)?);
+                }
+                () = alarm.as_mut() => {
+                    self.on_alarm(Instant::now())?;
+                    alarm.as_mut().reset(self.deadline());
+                }
+            }
+        }
+    }
+
+    /// Encodes what the window and the socket have room for.
+    fn send_pending(&mut self) {
+        let now = Instant::now();
+        while self.window.room() > 0 && self.unsent.len() < UNSENT_BYTES_MAX {
+            let Some(delivery) = self.pending.pop_front() else {
+                break;
+            };
+            let Some(message) = delivery.message() else {
+                continue;
+            };
+            let topic = self.session.routes.spooled_cloud_topic(message.topic);
+            let bytes = topic.len() + message.payload.len();
+            let packet_id = self.window.open(delivery.seq, bytes, now);
+            Publish {
+                topic,
+                payload: message.payload,
+                packet_id,
+                dup: delivery.seq <= self.session.sent_through,
+            }
+            .write(&mut self.unsent);
+            self.session.sent_through = self.session.sent_through.max(delivery.seq);
+            self.last_sent = now;
+        }
+    }
+
+    /// Handles the outcome of a read.
+    fn answered(&mut self, read: io::Result<usize>) -> Result<(), Stop> {
+        if read.map_err(LostReason::from)? == 0 {
+            return Err(LostReason::Closed.into());
+        }
+        self.take_answers()
+    }
+
+    /// Handles every whole packet that was received.
+    fn take_answers(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        let mut result = Ok(());
+        while result.is_ok() {
+            match packet::read(&mut self.received) {
+                Ok(None) => break,
+                Ok(Some(Answer::Acknowledged(packet_id))) => {
+                    if let Acknowledged::Message(seq) = self.window.acknowledge(packet_id, now) {
+                        self.acknowledged.push(seq);
+                    }
+                }
+                Ok(Some(Answer::Pong)) => self.ping_sent = None,
+                Ok(Some(Answer::Connected(_))) => {
+                    result = Err(LostReason::Unexpected("a second CONNACK").into());
+                }
+                Ok(Some(Answer::Unexpected(name))) => {
+                    result = Err(LostReason::Unexpected(name).into());
+                }
+                Err(malformed) => result = Err(malformed.into()),
+            }
+        }
+        if !self.acknowledged.is_empty() {
+            self.progress = true;
+            self.session
+                .store
+                .settle(&self.acknowledged, Outcome::Delivered);
+            self.acknowledged.clear();
+        }
+        result
+    }
+
+    /// The next moment at which something must have happened.
+    fn deadline(&self) -> Instant {
+        let ping = match self.ping_sent {
+            Some(sent) => sent + PINGRESP_TIMEOUT,
+            None => self.last_sent + PING_AFTER,
+        };
+        self.window.deadline().map_or(ping, |d| d.min(ping))
+    }
+
+    fn on_alarm(&mut self, now: Instant) -> Result<(), Stop> {
+        if self
+            .window
+            .deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            return Err(LostReason::NoAcknowledgement.into());
+        }
+        if let Some(sent) = self.ping_sent {
+            if sent + PINGRESP_TIMEOUT <= now {
+                return Err(LostReason::NoPong.into());
+            }
+        } else if self.last_sent + PING_AFTER <= now {
+            packet::write_ping(&mut self.unsent)?;
+            self.last_sent = now;
+            self.ping_sent = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Waits a moment for what is in flight, then says DISCONNECT. A connection lost meanwhile is no
+    /// failure any more: the spool has everything.
+    async fn farewell(&mut self) -> Result<(), Stop> {
+        let deadline = Instant::now() + FAREWELL_TIMEOUT;
+        while !self.window.is_empty() {
+            tokio::select! {
+                () = sleep_until(deadline) => break,
+                read = self.reader.read_buf(&mut self.received) => {
+                    if self.answered(read).is_err() {
+                        return Ok(());
+                    }
+                }
+                sent = send(&mut self.writer, &mut self.unsent, &mut self.flushed),
+                    if !self.flushed || !self.unsent.is_empty() => {
+                    if sent.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        packet::write_disconnect(&mut self.unsent)?;
+        let goodbye = async {
+            send(&mut self.writer, &mut self.unsent, &mut self.flushed).await?;
+            self.writer.shutdown().await
+        };
+        if let Ok(Err(error)) = tokio::time::timeout_at(deadline, goodbye).await {
+            tracing::debug!("the cloud was gone before DISCONNECT: {error}");
+        }
+        Ok(())
+    }
+}
+
+/// Writes all of `unsent` and flushes. May be dropped and called again.
+async fn send<W: tokio::io::AsyncWrite + Unpin>(
+    writer: &mut W,
+    unsent: &mut BytesMut,
+    flushed: &mut bool,
+) -> io::Result<()> {
+    while !unsent.is_empty() {
+        *flushed = false;
+        if writer.write_buf(unsent).await? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    writer.flush().await?;
+    *flushed = true;
+    if unsent.capacity() > BUFFER_KEPT_BYTES {
+        *unsent = BytesMut::new();
+    }
+    Ok(())
+}
+
+async fn ready(next: &mut Option<NextMessages>) -> io::Result<Vec<Delivery>> {
+    match next {
+        Some(next) => next.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,88 @@
+//! The TLS side of a connection to the cloud: which roots it trusts and which certificate it shows.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::credentials::Credentials;
+
+/// The port on which AWS IoT Core shares HTTPS and needs ALPN to tell MQTT apart.
+const HTTPS_PORT: u16 = 443;
+/// The ALPN name for MQTT with client certificates on port 443 (AWS IoT Core developer guide).
+const ALPN_AWS_MQTT: &[u8] = b"x-amzn-mqtt-ca";
+
+/// Why no TLS configuration can be made. Trying again does not help.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file of roots cannot be read.
+    #[error("AWS_ROOT_CA_PATH: cannot read {}: {source}", path.display())]
+    RootsUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file of roots holds none.
+    #[error(
+        "AWS_ROOT_CA_PATH: {} holds no certificate in PEM form; \
+         give the file with the roots to trust, or leave the variable unset for the built-in ones",
+        path.display()
+    )]
+    NoRoots {
+        /// The file.
+        path: PathBuf,
+    },
+    /// rustls refuses the certificate or key.
+    #[error("the device's certificate and key cannot be used for TLS: {0}")]
+    Refused(#[from] rustls::Error),
+}
+
+/// A TLS client that shows the device's certificate. It trusts the roots in `root_ca_path`, or the built-in
+/// ones; on port 443 it asks for MQTT by ALPN.
+pub fn client_config(
+    credentials: &Credentials,
+    root_ca_path: Option<&Path>,
+    port: u16,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match root_ca_path {
+        Some(path) => read_roots(path)?,
+        None => built_in_roots(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(credentials.chain(), credentials.private_key())?;
+    if port == HTTPS_PORT {
+        config.alpn_protocols = vec![ALPN_AWS_MQTT.to_vec()];
+    }
+    Ok(Arc::new(config))
+}
+
+/// Mozilla's roots; the Amazon Root CAs are among them.
+pub fn built_in_roots() -> RootCertStore {
+    RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    }
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let unreadable = |source| TlsError::RootsUnreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
+    let mut roots = RootCertStore::empty();
+    for certificate in rustls_pemfile::certs(&mut reader) {
+        roots.add(certificate.map_err(unreadable)?)?;
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NoRoots {
+            path: path.to_owned(),
+        });
+    }
+    Ok(roots)
+}

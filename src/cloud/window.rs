@@ -1,0 +1,228 @@
+//! The publishes that the cloud has not acknowledged yet. Pure.
+//!
+//! Packet identifiers are given in turn, and a slot is freed only when it is the oldest: so all identifiers in
+//! use lie in one stretch no longer than the limit and cannot collide, and an acknowledgement is found by
+//! subtraction. A message that was acknowledged out of turn is settled at once; only its slot waits.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::spool::Seq;
+
+/// Unacknowledged publishes at most: AWS IoT Core's quota per connection.
+pub const IN_FLIGHT_MAX: usize = 100;
+/// Unacknowledged bytes at most, so that a slow link is not filled for minutes ahead: one second of AWS IoT
+/// Core's throughput quota of 512 KiB/s. One message is always allowed.
+pub const IN_FLIGHT_BYTES_MAX: usize = 512 * 1024;
+/// The cloud must acknowledge something within this time...
+const PUBACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// ...and the time that what is in flight needs at this speed, bytes per second: a slow link is not a dead one.
+const SLOWEST_LINK_BYTES_PER_S: u32 = 4 * 1024;
+/// One acknowledgement that never comes, while others do, was lost after this time.
+const LOST_PUBACK_TIMEOUT: Duration = Duration::from_mins(1);
+
+#[derive(Debug)]
+struct Slot {
+    seq: Seq,
+    bytes: usize,
+    sent: Instant,
+    acknowledged: bool,
+}
+
+/// What an acknowledgement meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The message with this number is accepted by the cloud.
+    Message(Seq),
+    /// It was acknowledged before.
+    Again,
+    /// No message has this packet identifier.
+    Unknown,
+}
+
+/// The in-flight window of one connection.
+#[derive(Debug)]
+pub struct Window {
+    slots: VecDeque<Slot>,
+    /// Packet identifier of the first slot; 1 to 65,535.
+    first_packet_id: u16,
+    bytes: usize,
+    last_acknowledged: Option<Instant>,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Window {
+            slots: VecDeque::with_capacity(IN_FLIGHT_MAX),
+            first_packet_id: 1,
+            bytes: 0,
+            last_acknowledged: None,
+        }
+    }
+}
+
+impl Window {
+    /// How many more messages may be sent now.
+    pub fn room(&self) -> usize {
+        if self.bytes >= IN_FLIGHT_BYTES_MAX {
+            return 0;
+        }
+        IN_FLIGHT_MAX.saturating_sub(self.slots.len())
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Takes the message `seq` of `bytes` bytes and returns its packet identifier. Not to be called without
+    /// [`Window::room`].
+    pub fn open(&mut self, seq: Seq, bytes: usize, now: Instant) -> u16 {
+        let packet_id = nth_packet_id(self.first_packet_id, self.slots.len());
+        self.bytes += bytes;
+        self.slots.push_back(Slot {
+            seq,
+            bytes,
+            sent: now,
+            acknowledged: false,
+        });
+        packet_id
+    }
+
+    /// Notes the acknowledgement of `packet_id`.
+    pub fn acknowledge(&mut self, packet_id: u16, now: Instant) -> Acknowledged {
+        let index = distance(self.first_packet_id, packet_id);
+        let Some(slot) = self.slots.get_mut(index).filter(|_| packet_id != 0) else {
+            return Acknowledged::Unknown;
+        };
+        if std::mem::replace(&mut slot.acknowledged, true) {
+            return Acknowledged::Again;
+        }
+        let seq = slot.seq;
+        self.bytes -= slot.bytes;
+        self.last_acknowledged = Some(now);
+        while self.slots.front().is_some_and(|slot| slot.acknowledged) {
+            self.slots.pop_front();
+            self.first_packet_id = nth_packet_id(self.first_packet_id, 1);
+        }
+        Acknowledged::Message(seq)
+    }
+
+    /// When the connection is to be given up unless an acknowledgement comes first.
+    pub fn deadline(&self) -> Option<Instant> {
+        let oldest = self.slots.front()?.sent;
+        let progress = self.last_acknowledged.map_or(oldest, |at| at.max(oldest));
+        let in_flight = u32::try_from(self.bytes).unwrap_or(u32::MAX);
+        let slow_link = Duration::from_secs(u64::from(in_flight / SLOWEST_LINK_BYTES_PER_S));
+        let silent = progress + PUBACK_TIMEOUT + slow_link;
+        Some(silent.min(oldest + LOST_PUBACK_TIMEOUT + slow_link))
+    }
+}
+
+/// The identifier `n` places behind `first`, wrapping from 65,535 to 1.
+fn nth_packet_id(first: u16, n: usize) -> u16 {
+    let zero_based = (usize::from(first) - 1 + n) % usize::from(u16::MAX);
+    u16::try_from(zero_based + 1).unwrap_or(1)
+}
+
+/// How many places `packet_id` is behind `first`.
+fn distance(first: u16, packet_id: u16) -> usize {
+    let ids = usize::from(u16::MAX);
+    (usize::from(packet_id) + ids - usize::from(first)) % ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn an_acknowledgement_finds_its_message_in_any_order() {
+        let mut window = Window::default();
+        let ids: Vec<u16> = (10..14).map(|seq| window.open(seq, 1, now())).collect();
+        assert_eq!(ids, [1, 2, 3, 4]);
+        assert_eq!(window.acknowledge(3, now()), Acknowledged::Message(12));
+        assert_eq!(window.acknowledge(3, now()), Acknowledged::Again);
+        assert_eq!(window.acknowledge(1, now()), Acknowledged::Message(10));
+        assert_eq!(window.acknowledge(1, now()), Acknowledged::Unknown);
+        assert_eq!(window.acknowledge(5, now()), Acknowledged::Unknown);
+        assert_eq!(window.acknowledge(0, now()), Acknowledged::Unknown);
+        assert_eq!(window.acknowledge(2, now()), Acknowledged::Message(11));
+        assert_eq!(window.acknowledge(4, now()), Acknowledged::Message(13));
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_in_flight_and_only_the_oldest_makes_room() {
+        let mut window = Window::default();
+        for seq in 0..IN_FLIGHT_MAX as u64 {
+            assert!(window.room() > 0);
+            window.open(seq, 1, now());
+        }
+        assert_eq!(window.room(), 0);
+        window.acknowledge(2, now());
+        assert_eq!(window.room(), 0);
+        window.acknowledge(1, now());
+        assert_eq!(window.room(), 2);
+    }
+
+    #[test]
+    fn bytes_are_limited_too_but_one_message_always_goes() {
+        let mut window = Window::default();
+        assert!(window.room() > 0);
+        let id = window.open(1, 2 * IN_FLIGHT_BYTES_MAX, now());
+        assert_eq!(window.room(), 0);
+        window.acknowledge(id, now());
+        assert_eq!(window.room(), IN_FLIGHT_MAX);
+    }
+
+    #[test]
+    fn identifiers_wrap_around_zero_and_never_collide() {
+        let mut window = Window::default();
+        let held = window.open(0, 1, now());
+        window.acknowledge(held, now());
+        for seq in 1..200_000 {
+            let older = window.open(seq, 1, now());
+            let newer = window.open(seq + 1_000_000, 1, now());
+            assert!(older != 0 && newer != 0 && older != newer);
+            assert_eq!(
+                window.acknowledge(newer, now()),
+                Acknowledged::Message(seq + 1_000_000)
+            );
+            assert_eq!(window.acknowledge(older, now()), Acknowledged::Message(seq));
+        }
+    }
+
+    #[test]
+    fn silence_ends_the_connection_and_every_acknowledgement_gives_more_time() {
+        let mut window = Window::default();
+        let start = now();
+        assert_eq!(window.deadline(), None);
+        window.open(1, 1, start);
+        let second = window.open(2, 1, start);
+        assert_eq!(window.deadline(), Some(start + PUBACK_TIMEOUT));
+        let later = start + Duration::from_secs(9);
+        window.acknowledge(second, later);
+        assert_eq!(window.deadline(), Some(later + PUBACK_TIMEOUT));
+        let much_later = start + Duration::from_secs(55);
+        let third = window.open(3, 1, much_later);
+        window.acknowledge(third, much_later);
+        assert_eq!(window.deadline(), Some(start + LOST_PUBACK_TIMEOUT));
+    }
+
+    #[test]
+    fn much_in_flight_is_given_the_time_a_slow_link_needs() {
+        let mut window = Window::default();
+        let start = now();
+        window.open(1, 128 * 1024, start);
+        assert_eq!(
+            window.deadline(),
+            Some(start + PUBACK_TIMEOUT + Duration::from_secs(32))
+        );
+    }
+}
