@@ -53,7 +53,10 @@ impl State {
 
     /// Whether the owner has to act before messages can flow.
     fn needs_owner(&self) -> bool {
-        matches!(self, State::Unconfigured { .. } | State::Misconfigured { .. })
+        matches!(
+            self,
+            State::Unconfigured { .. } | State::Misconfigured { .. }
+        )
     }
 }
 
