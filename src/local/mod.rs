@@ -1,1 +1,49 @@
-//! The local MQTT broker.
+//! The local MQTT broker: MQTT 3.1.1 (and 3.1) for the apps on the device.
+//!
+//! ```text
+//!            ┌──────────────── connection (one task a client) ────────────────┐
+//! app ──TCP──► read buffer ──► packet ──► inbound ──────► Ingress::append     │
+//!            │                              │  └────────► broker::publish ────┼─► other sessions
+//!            │                              ▼                                 │   (and their bells)
+//! app ◄─TCP──┤ write buffer ◄── acks (owed, in order) ◄── watermark `safe`    │
+//!            │      ▲────────── session (deliveries) ◄─── own bell            │
+//!            └────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Invariants:
+//! * A `QoS` 1 or 2 PUBLISH to a topic with a cloud route is answered with PUBACK or PUBREC (and
+//!   PUBCOMP) only when the watermark says that the spool has it safe. When the spool is full, the client
+//!   is not read from; when the spool has failed, nothing is acknowledged and [`serve`] returns an error.
+//! * One client never slows another: queues are bounded by bytes, writing has a time-out.
+//! * Whatever bytes a client sends cost at most its own connection.
+//!
+//! What it does not do: no login and no TLS (it listens on the device only), no shared
+//! subscriptions, no persistence of local sessions and retained messages over a restart. A stop of the
+//! relay publishes no wills: the clients have not died, and will be back when the relay is.
+//!
+//! `topic`, `publication`, `acks`, `session`, `subscriptions`, `retained` and `broker` are pure;
+//! `packet` is the only module that knows the codec; `handshake`, `inbound`, `connection` and this
+//! module do the I/O.
+
+mod acks;
+mod broker;
+mod connection;
+mod counters;
+mod deadlines;
+mod handshake;
+mod inbound;
+mod limits;
+mod packet;
+mod publication;
+mod retained;
+mod server;
+mod session;
+mod subscriptions;
+mod topic;
+
+#[cfg(test)]
+mod tests;
+
+pub use counters::{Counter, Counters};
+pub use limits::Limits;
+pub use server::{LocalError, Options, bind, serve, serve_with};

@@ -1,0 +1,441 @@
+//! The life of one connection: CONNECT, rounds of reading, handling and writing, and its end.
+//!
+//! A round handles every complete packet that was read, puts all acknowledgements and deliveries that
+//! may leave into one buffer, and then waits for whatever comes first: bytes from the client, room to
+//! write, a higher watermark, the session's bell, room in the spool, a deadline, or a stop. Reading goes
+//! on while writing waits, so that a client that is busy sending cannot block itself.
+//!
+//! Invariant: a packet stays in `input` until it was handled. When the spool is full it stays there,
+//! and is handled again when there is room.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::acks::Owed;
+use super::counters::Counters;
+use super::deadlines::{Deadlines, Expired};
+use super::handshake::{self, Admitted};
+use super::inbound::{Client, Handled, Spooled};
+use super::packet::{self, Frame, PacketError, Publish, Will};
+use super::server::{LocalError, Shared};
+use crate::clock;
+use crate::store::Ingress;
+
+/// How much is read at once: the least, for a quiet client, and the most, for one that keeps filling
+/// its buffer.
+const READ_BYTES_MIN: usize = 2 * 1024;
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// What is still read from a client whose packet waits for room in the spool. It is not handled; it is
+/// how the broker notices that the client has gone.
+const READ_AHEAD_BYTES: usize = 4 * 1024;
+
+/// An empty buffer that has grown beyond this is given back.
+const BUFFER_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("it said good-bye")]
+    Disconnected,
+    #[error("it closed the connection without DISCONNECT")]
+    Closed,
+    #[error("the relay is stopping")]
+    Stopped,
+    #[error("another connection came with the same client identifier")]
+    TakenOver,
+    #[error("it was silent for more than one and a half times its keep alive")]
+    KeepAlive,
+    #[error("it did not send CONNECT in time")]
+    ConnectTimeout,
+    #[error("it did not read what was sent to it")]
+    WriteTimeout,
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Packet(#[from] PacketError),
+    #[error("{0}")]
+    Protocol(&'static str),
+    #[error(
+        "its message of {size_bytes} bytes (topic and payload) to {topic:?} is larger than the spool can take"
+    )]
+    TooLarge { topic: String, size_bytes: usize },
+    #[error("the spool has failed")]
+    SpoolFailed,
+}
+
+impl End {
+    /// Whether the client's will is published: always, except when the client said good-bye
+    /// (MQTT-3.1.2-8, -10), and when it is the relay that leaves.
+    fn is_abnormal(&self) -> bool {
+        !matches!(self, End::Disconnected | End::Stopped | End::SpoolFailed)
+    }
+
+    /// Whether it makes sense to send what is left.
+    fn can_flush(&self) -> bool {
+        !matches!(
+            self,
+            End::Closed | End::WriteTimeout | End::Io(_) | End::SpoolFailed
+        )
+    }
+
+    fn log(&self, client_id: &str, peer: SocketAddr) {
+        match self {
+            End::Disconnected | End::Closed | End::Stopped => {
+                tracing::debug!(client_id, %peer, "client left: {self}");
+            }
+            End::TakenOver
+            | End::KeepAlive
+            | End::ConnectTimeout
+            | End::WriteTimeout
+            | End::Io(_) => {
+                tracing::info!(client_id, %peer, "connection closed: {self}");
+            }
+            End::Packet(_) | End::Protocol(_) | End::TooLarge { .. } | End::SpoolFailed => {
+                tracing::warn!(client_id, %peer, "connection closed: {self}");
+            }
+        }
+    }
+}
+
+/// Serves one client until it leaves, breaks the protocol or the relay stops. An error means that
+/// the spool has failed.
+pub(super) async fn run<I, R, W>(
+    shared: Arc<Shared<I>>,
+    mut reader: R,
+    mut writer: W,
+    peer: SocketAddr,
+) -> Result<(), LocalError>
+where
+    I: Ingress,
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let (mut input, mut out) = (BytesMut::new(), BytesMut::new());
+    let admission = handshake::admit(&shared, &mut reader, &mut input, &mut out);
+    let admission = tokio::select! {
+        () = shared.shutdown.cancelled() => Err(End::Stopped),
+        admission = timeout(shared.limits.connect_timeout, admission) => {
+            admission.unwrap_or(Err(End::ConnectTimeout))
+        }
+    };
+    let admitted = match admission {
+        Ok(admitted) => admitted,
+        Err(end) => {
+            tracing::info!(%peer, "a connection did not become a client's: {end}");
+            if end.can_flush() {
+                close(&mut writer, &mut out, &shared).await;
+            }
+            return Ok(());
+        }
+    };
+    let (mut connection, will) = Connection::new(admitted, &shared, input, out, peer);
+    let (client_id, peer) = (connection.client.client_id.clone(), connection.client.peer);
+    tracing::debug!(client_id, %peer, "client connected");
+    let end = {
+        let _present = Present::new(&shared.counters);
+        connection.rounds(&mut reader, &mut writer).await
+    };
+    end.log(&client_id, peer);
+    let Client {
+        session,
+        link,
+        mut out,
+        ..
+    } = connection.client;
+    shared.broker().disconnect(session, &link);
+    if end.can_flush() {
+        close(&mut writer, &mut out, &shared).await;
+    }
+    match (end, will) {
+        (End::SpoolFailed, _) => Err(LocalError::SpoolFailed),
+        (end, Some(will)) if end.is_abnormal() => publish_will(&shared, &client_id, &will).await,
+        _ => Ok(()),
+    }
+}
+
+/// Counts a client as connected for as long as it lives.
+struct Present<'a>(&'a Counters);
+
+impl<'a> Present<'a> {
+    fn new(counters: &'a Counters) -> Self {
+        counters.clients_connected.add(1);
+        Present(counters)
+    }
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.0.clients_connected.subtract(1);
+    }
+}
+
+type Space = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the rounds of one connection work on, besides the two halves of the stream.
+struct Connection<I> {
+    client: Client<I>,
+    /// Bytes read and not handled.
+    input: BytesMut,
+    /// How much to read next time.
+    read_bytes: usize,
+    deadlines: Deadlines,
+    /// While the packet at the front of `input` waits for the spool: its size, and what it waits for.
+    waiting: Option<(usize, Space)>,
+    stopping: bool,
+}
+
+impl<I: Ingress> Connection<I> {
+    fn new(
+        admitted: Admitted,
+        shared: &Arc<Shared<I>>,
+        input: BytesMut,
+        out: BytesMut,
+        peer: SocketAddr,
+    ) -> (Self, Option<Will>) {
+        let deadlines = Deadlines::new(admitted.keep_alive_s, &shared.limits, Instant::now());
+        let client = Client {
+            shared: Arc::clone(shared),
+            client_id: admitted.client_id,
+            peer,
+            session: admitted.session,
+            link: admitted.link,
+            safe: shared.ingress.safe(),
+            owed: Owed::default(),
+            out,
+        };
+        let connection = Connection {
+            client,
+            input,
+            read_bytes: READ_BYTES_MIN,
+            deadlines,
+            waiting: None,
+            stopping: false,
+        };
+        (connection, admitted.will)
+    }
+
+    async fn rounds<R, W>(&mut self, reader: &mut R, writer: &mut W) -> End
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let shutdown = self.client.shared.shutdown.clone();
+        let mut shutdown = std::pin::pin!(shutdown.cancelled());
+        let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+        loop {
+            if let Err(end) = self.handle_and_fill() {
+                return end;
+            }
+            if self.stopping && self.client.owed.is_empty() && self.client.out.is_empty() {
+                return End::Stopped;
+            }
+            let reading = self.prepare_to_wait();
+            let due = self.deadlines.next();
+            if let Some((at, _)) = due {
+                arm(timer.as_mut(), at);
+            }
+            let waiting = self.waiting.as_mut();
+            let client = &mut self.client;
+            tokio::select! {
+                biased;
+                () = &mut shutdown, if !self.stopping => self.stop(),
+                written = writer.write_buf(&mut client.out), if !client.out.is_empty() => {
+                    if let Err(error) = written { return End::Io(error) }
+                    self.wrote();
+                }
+                changed = client.safe.changed(), if !client.owed.is_empty() => {
+                    if changed.is_err() { return End::SpoolFailed }
+                }
+                () = room(waiting) => self.waiting = None,
+                read = reader.read_buf(&mut self.input), if reading => match read {
+                    Ok(0) => return End::Closed,
+                    Ok(count) => self.was_read(count),
+                    Err(error) => return End::Io(error),
+                },
+                () = client.link.rung() => {}
+                () = &mut timer, if due.is_some() => {
+                    if let Some(end) = self.expired() { return end }
+                }
+            }
+        }
+    }
+
+    /// Handles what was read, and puts what may leave into the client's `out`.
+    fn handle_and_fill(&mut self) -> Result<(), End> {
+        if self.client.link.is_taken_over() {
+            return Err(End::TakenOver);
+        }
+        let handled = if self.stopping {
+            Ok(())
+        } else {
+            self.handle_input()
+        };
+        // Also when a packet ended the connection: those before it are answered.
+        self.client.acknowledge();
+        handled?;
+        if self.stopping {
+            return Ok(());
+        }
+        self.client.deliver()
+    }
+
+    /// Handles every complete packet, unless something holds the client up.
+    fn handle_input(&mut self) -> Result<(), End> {
+        let packet_bytes_max = self.client.shared.limits.packet_bytes_max;
+        let received = clock::now();
+        while self.waiting.is_none() && !self.client.is_congested() {
+            let size = match packet::frame(&self.input, packet_bytes_max)? {
+                Frame::Complete(size) => size,
+                Frame::Missing(missing) => {
+                    self.read_bytes = self.read_bytes.max(missing);
+                    break;
+                }
+            };
+            let bytes = self.input.get(..size).unwrap_or_default();
+            match self.client.handle(packet::parse(bytes)?, received)? {
+                Handled::Done => self.input.advance(size),
+                Handled::SpoolFull => {
+                    let ingress = self.client.shared.ingress.clone();
+                    let space = Box::pin(async move { ingress.space().await });
+                    self.waiting = Some((size, space));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides whether to read, and makes room for it.
+    fn prepare_to_wait(&mut self) -> bool {
+        let now = Instant::now();
+        if !self.client.out.is_empty() {
+            self.deadlines.must_write(now);
+        }
+        let held_up = self.waiting.is_some() || self.client.is_congested();
+        if held_up {
+            // Its silence is our doing.
+            self.deadlines.heard(now);
+        }
+        let reading = match &self.waiting {
+            _ if self.stopping => false,
+            Some((size, _)) => self.input.len() < size + READ_AHEAD_BYTES,
+            None => !held_up,
+        };
+        if self.input.is_empty() && self.input.capacity() > BUFFER_BYTES_KEPT {
+            self.input = BytesMut::new();
+        }
+        if reading {
+            self.input.reserve(self.read_bytes);
+        }
+        reading
+    }
+
+    fn was_read(&mut self, count: usize) {
+        self.deadlines.heard(Instant::now());
+        let filled = self.input.len() == self.input.capacity();
+        self.read_bytes = if filled {
+            (self.read_bytes * 2).min(READ_BYTES_MAX)
+        } else if count < self.read_bytes / 4 {
+            (self.read_bytes / 2).max(READ_BYTES_MIN)
+        } else {
+            self.read_bytes
+        };
+    }
+
+    fn wrote(&mut self) {
+        let out = &mut self.client.out;
+        self.deadlines.wrote(!out.is_empty(), Instant::now());
+        if out.is_empty() && out.capacity() > BUFFER_BYTES_KEPT {
+            *out = BytesMut::new();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.waiting = None;
+        let grace = self.client.shared.limits.shutdown_grace;
+        self.deadlines.stop_at(Instant::now() + grace);
+    }
+
+    fn expired(&self) -> Option<End> {
+        let (at, expired) = self.deadlines.next()?;
+        if at > Instant::now() {
+            return None;
+        }
+        Some(match expired {
+            Expired::KeepAlive => End::KeepAlive,
+            Expired::Write => End::WriteTimeout,
+            Expired::Stop => End::Stopped,
+        })
+    }
+}
+
+/// Resolves when the spool may have room again, if that is waited for.
+async fn room(waiting: Option<&mut (usize, Space)>) {
+    match waiting {
+        Some((_, space)) => space.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Moves the timer only if it would ring too late, or has rung: deadlines move with every packet.
+fn arm(mut timer: Pin<&mut Sleep>, at: Instant) {
+    if timer.is_elapsed() || at < timer.deadline() {
+        timer.as_mut().reset(at);
+    }
+}
+
+/// Sends what is left and closes, as far as the client lets it.
+async fn close<I>(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, shared: &Shared<I>) {
+    let closing = async {
+        writer.write_all_buf(out).await?;
+        writer.shutdown().await
+    };
+    match timeout(shared.limits.close_timeout, closing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the client closed first"),
+        Err(_elapsed) => tracing::debug!("the client did not take the last bytes"),
+    }
+}
+
+/// A will goes the way of any message. When the spool is full it waits like one, until the relay stops.
+async fn publish_will<I: Ingress>(
+    shared: &Shared<I>,
+    client_id: &str,
+    will: &Will,
+) -> Result<(), LocalError> {
+    let publish = Publish {
+        topic: &will.topic,
+        payload: &will.payload,
+        qos: will.qos,
+        retain: will.retain,
+        id: 0,
+    };
+    loop {
+        let reason = match shared.spool(&publish, clock::now()) {
+            Ok(Spooled::As(_) | Spooled::Not) => break,
+            Ok(Spooled::Full) => tokio::select! {
+                () = shared.shutdown.cancelled() => End::Stopped,
+                () = shared.ingress.space() => continue,
+            },
+            Err(End::SpoolFailed) => return Err(LocalError::SpoolFailed),
+            Err(end) => end,
+        };
+        shared.counters.dropped_will.add(1);
+        tracing::warn!(
+            client_id,
+            topic = will.topic,
+            "will message not relayed: {reason}"
+        );
+        break;
+    }
+    shared.fan_out(&publish);
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Every limit of the local broker, with its unit and what happens when it is reached.
+//!
+//! They bound the memory that clients can make the broker hold. They are not settings of the
+//! owner; tests shrink them.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The limits of one broker. [`Default`] holds the values the relay runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at the same time. One more is accepted and closed at once, and counted.
+    pub connections_max: usize,
+    /// How long a client may take from the TCP connection to a complete CONNECT. Then it is closed.
+    pub connect_timeout: Duration,
+    /// The largest "remaining length" of a packet (MQTT 2.2.3), in bytes. A client that announces
+    /// more is closed before anything is allocated. AWS takes payloads of up to 128 KiB, so twice
+    /// that leaves room for local use.
+    pub packet_bytes_max: usize,
+    /// The longest topic name or topic filter, in bytes. A PUBLISH beyond it closes the connection,
+    /// a subscription beyond it is refused with 0x80. (AWS takes 256 bytes, MQTT 65,535.)
+    pub topic_bytes_max: usize,
+    /// The most levels of a topic name or filter; treated like `topic_bytes_max`. As mosquitto.
+    pub topic_levels_max: usize,
+    /// The longest client identifier, in bytes. Beyond it: CONNACK 0x02. MQTT 3.1.3.1 asks for 23.
+    pub client_id_bytes_max: usize,
+    /// Bytes of one client's messages that are on their way to disk or cloud and not acknowledged
+    /// yet. When reached, the client is not read from until some are acknowledged.
+    pub unacknowledged_bytes_max: usize,
+    /// Bytes that wait to be written to one client. Deliveries stop being encoded at half of it; when
+    /// acknowledgements fill the rest, the client is not read from until it reads.
+    pub write_buffer_bytes_max: usize,
+    /// How long a client may accept no byte while there is something to write. Then it is closed.
+    pub write_timeout: Duration,
+    /// How long a connection that is being closed may take for its last bytes.
+    pub close_timeout: Duration,
+    /// How long after a stop was asked for a connection waits for acknowledgements it owes.
+    pub shutdown_grace: Duration,
+    /// `QoS` 1 and 2 messages sent to one client and not acknowledged by it. The rest waits in its
+    /// queue. As mosquitto.
+    pub inflight_max: usize,
+    /// Bytes of messages kept for one session, sent or waiting. Beyond it, new ones are dropped for
+    /// that session and counted; others are not slowed.
+    pub session_bytes_max: usize,
+    /// Bytes of messages kept for all sessions together, above which nothing more is queued for a
+    /// session whose client is away. Connected clients have `session_bytes_max` of their own.
+    pub offline_bytes_max: usize,
+    /// Sessions kept for clients that are away. One more discards the one that is away longest.
+    pub sessions_max: usize,
+    /// Topic filters of one session. One more is refused with 0x80 in SUBACK.
+    pub filters_max: usize,
+    /// Retained messages. A further topic is forwarded but not retained, and counted.
+    pub retained_messages_max: usize,
+    /// Bytes of retained messages, topics included; treated like `retained_messages_max`.
+    pub retained_bytes_max: usize,
+    /// How long to accept nothing after the system refused a connection (out of file descriptors).
+    pub accept_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 1_024,
+            connect_timeout: Duration::from_secs(10),
+            packet_bytes_max: 256 * KIB,
+            topic_bytes_max: 4 * KIB,
+            topic_levels_max: 200,
+            client_id_bytes_max: 512,
+            unacknowledged_bytes_max: MIB,
+            write_buffer_bytes_max: 128 * KIB,
+            write_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(1),
+            shutdown_grace: Duration::from_secs(2),
+            inflight_max: 20,
+            session_bytes_max: MIB,
+            offline_bytes_max: 8 * MIB,
+            sessions_max: 256,
+            filters_max: 256,
+            retained_messages_max: 4_096,
+            retained_bytes_max: 2 * MIB,
+            accept_pause: Duration::from_millis(200),
+        }
+    }
+}

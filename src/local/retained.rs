@@ -1,0 +1,113 @@
+//! The retained message of each topic (MQTT 3.3.1.3). Pure. Kept in memory only.
+
+use std::collections::BTreeMap;
+
+use super::limits::Limits;
+use super::publication::{Publication, QoS};
+use super::topic;
+
+/// All retained messages, by topic name.
+#[derive(Default)]
+pub(super) struct Retained {
+    messages: BTreeMap<Box<str>, (Publication, QoS)>,
+    bytes: usize,
+}
+
+/// A retained message was not kept because of `Limits::retained_messages_max` or `_bytes_max`. The
+/// topic's previous one is gone as well: an outdated value would be worse than none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl Retained {
+    /// Forgets the retained message of `name`.
+    pub(super) fn clear(&mut self, name: &str) {
+        if let Some((old, _)) = self.messages.remove(name) {
+            self.bytes -= old.cost_bytes();
+        }
+    }
+
+    /// Keeps a message as the retained one of `name`.
+    pub(super) fn set(
+        &mut self,
+        name: &str,
+        publication: Publication,
+        qos: QoS,
+        limits: &Limits,
+    ) -> Result<(), Full> {
+        self.clear(name);
+        let bytes = self.bytes + publication.cost_bytes();
+        if self.messages.len() >= limits.retained_messages_max || bytes > limits.retained_bytes_max
+        {
+            return Err(Full);
+        }
+        self.bytes = bytes;
+        self.messages.insert(name.into(), (publication, qos));
+        Ok(())
+    }
+
+    /// The retained messages that match `filter`, by topic name.
+    pub(super) fn matching<'a>(
+        &'a self,
+        filter: &'a str,
+    ) -> impl Iterator<Item = &'a (Publication, QoS)> {
+        self.messages
+            .iter()
+            .filter(move |(name, _)| topic::matches(filter, name))
+            .map(|(_, message)| message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payloads(retained: &Retained, filter: &str) -> Vec<Vec<u8>> {
+        let matching = retained.matching(filter);
+        matching
+            .map(|(message, _)| message.parts().1.to_vec())
+            .collect()
+    }
+
+    fn set(retained: &mut Retained, name: &str, payload: &[u8], limits: &Limits) -> bool {
+        let message = Publication::new(name, payload);
+        retained.set(name, message, QoS::AtMostOnce, limits).is_ok()
+    }
+
+    #[test]
+    fn the_latest_message_of_each_topic_is_kept_until_cleared() {
+        let (mut retained, limits) = (Retained::default(), Limits::default());
+        assert!(set(&mut retained, "a/1", b"old", &limits));
+        assert!(set(&mut retained, "a/2", b"two", &limits));
+        assert!(set(&mut retained, "a/1", b"new", &limits));
+        assert_eq!(payloads(&retained, "a/+"), [b"new", b"two"]);
+        retained.clear("a/1");
+        retained.clear("never/there");
+        assert_eq!(payloads(&retained, "#"), [b"two"]);
+        retained.clear("a/2");
+        assert_eq!(retained.bytes, 0);
+    }
+
+    #[test]
+    fn beyond_either_limit_a_topic_has_no_retained_message() {
+        let limits = Limits {
+            retained_messages_max: 2,
+            retained_bytes_max: 300,
+            ..Limits::default()
+        };
+        let mut retained = Retained::default();
+        assert!(set(&mut retained, "a", b"1", &limits) && set(&mut retained, "b", b"1", &limits));
+        assert!(
+            !set(&mut retained, "c", b"1", &limits),
+            "two topics are the limit"
+        );
+        assert!(
+            set(&mut retained, "a", b"2", &limits),
+            "replacing needs no room"
+        );
+        assert!(
+            !set(&mut retained, "a", &[0; 300], &limits),
+            "too many bytes"
+        );
+        assert_eq!(payloads(&retained, "#"), [b"1"]);
+    }
+}

@@ -1,0 +1,311 @@
+//! One client's session: what is on its way to the client, and which `QoS` 2 messages came from it.
+//! Pure: it hands out packets, it sends none.
+//!
+//! Invariants: messages leave in the order they were offered; at most `Limits::inflight_max` are
+//! unacknowledged by the client; a packet identifier is not used twice at a time; what is kept never
+//! exceeds `Limits::session_bytes_max`. Sessions live in memory and end with the process.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use super::limits::Limits;
+use super::publication::{Delivery, QoS};
+use crate::spool::Seq;
+
+/// The broker's end of the line to one connection. A new connection has a new link.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    bell: Notify,
+    taken_over: AtomicBool,
+}
+
+impl Link {
+    /// Resolves when there may be something to send, or the session was taken over.
+    pub(super) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    /// Whether another connection has the session now.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.taken_over.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_over(&self) {
+        self.taken_over.store(true, Ordering::Release);
+        self.bell.notify_one();
+    }
+
+    fn ring(&self) {
+        self.bell.notify_one();
+    }
+}
+
+/// How far the delivery of a sent message has come.
+#[derive(Debug)]
+enum Stage {
+    /// PUBLISH sent, PUBACK or PUBREC awaited. Kept to be sent again.
+    Sent(Delivery),
+    /// PUBREL sent, PUBCOMP awaited.
+    Released,
+}
+
+/// A sent message that the client has not acknowledged.
+#[derive(Debug)]
+struct Flight {
+    id: u16,
+    stage: Stage,
+}
+
+/// A packet to send to the client.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outgoing {
+    Publish {
+        delivery: Delivery,
+        /// 0 for `QoS` 0.
+        id: u16,
+        duplicate: bool,
+    },
+    PubRel(u16),
+}
+
+/// What became of a message that was offered to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    Queued,
+    /// `QoS` 0 and nobody there: the standard lets it go, and nobody counts it.
+    NotConnected,
+    /// The session is full.
+    Dropped {
+        qos: QoS,
+        /// Whether it is the first of `QoS` 1 or 2 since the queue was empty.
+        first: bool,
+    },
+}
+
+/// One session.
+pub(super) struct Session {
+    pub(super) client_id: String,
+    /// Whether it ends with the connection.
+    pub(super) clean: bool,
+    /// There while the client is connected.
+    link: Option<Arc<Link>>,
+    /// The filters it is subscribed to, so that they can be removed.
+    pub(super) filters: Vec<String>,
+    /// `QoS` 2 packet identifiers taken and not yet released, with what they wait for. MQTT bounds
+    /// them to 65,535.
+    received: HashMap<u16, Option<Seq>>,
+    queue: VecDeque<Delivery>,
+    /// In the order of sending.
+    inflight: VecDeque<Flight>,
+    /// How many of `inflight`, from the front, went out on this connection.
+    sent_here: usize,
+    last_id: u16,
+    /// Bytes in `queue` and `inflight`, and the same summed over all sessions.
+    bytes: usize,
+    bytes_of_all: Arc<AtomicUsize>,
+    full: bool,
+}
+
+impl Session {
+    pub(super) fn new(client_id: &str, clean: bool, bytes_of_all: Arc<AtomicUsize>) -> Self {
+        Session {
+            client_id: client_id.to_owned(),
+            clean,
+            link: None,
+            filters: Vec::new(),
+            received: HashMap::new(),
+            queue: VecDeque::new(),
+            inflight: VecDeque::new(),
+            sent_here: 0,
+            last_id: 0,
+            bytes: 0,
+            bytes_of_all,
+            full: false,
+        }
+    }
+
+    /// A new connection takes the session over; what was in flight will be sent again. Returns the
+    /// previous connection's link, if there is one.
+    pub(super) fn attach(&mut self, link: Arc<Link>) -> Option<Arc<Link>> {
+        self.sent_here = 0;
+        if !self.inflight.is_empty() || !self.queue.is_empty() {
+            link.ring();
+        }
+        self.link.replace(link)
+    }
+
+    /// The client has left. `QoS` 0 messages that were not sent leave with it.
+    pub(super) fn detach(&mut self) {
+        self.link = None;
+        let queue = std::mem::take(&mut self.queue);
+        for delivery in queue {
+            if delivery.qos == QoS::AtMostOnce {
+                self.give_back(&delivery);
+            } else {
+                self.queue.push_back(delivery);
+            }
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    pub(super) fn is_linked_to(&self, link: &Arc<Link>) -> bool {
+        self.link.as_ref().is_some_and(|own| Arc::ptr_eq(own, link))
+    }
+
+    /// Takes a message for the client, if there is room.
+    pub(super) fn offer(&mut self, delivery: Delivery, limits: &Limits) -> Offer {
+        if self.link.is_none() && delivery.qos == QoS::AtMostOnce {
+            return Offer::NotConnected;
+        }
+        let cost = delivery.publication.cost_bytes();
+        let of_all = self.bytes_of_all.load(Ordering::Relaxed);
+        if self.bytes + cost > limits.session_bytes_max
+            || (self.link.is_none() && of_all + cost > limits.offline_bytes_max)
+        {
+            let qos = delivery.qos;
+            let first = qos > QoS::AtMostOnce && !std::mem::replace(&mut self.full, true);
+            return Offer::Dropped { qos, first };
+        }
+        self.bytes += cost;
+        self.bytes_of_all.fetch_add(cost, Ordering::Relaxed);
+        self.queue.push_back(delivery);
+        if let Some(link) = &self.link {
+            link.ring();
+        }
+        Offer::Queued
+    }
+
+    /// The next packet for the client, or `None` if it has to acknowledge first or nothing waits.
+    pub(super) fn next(&mut self, limits: &Limits) -> Option<Outgoing> {
+        if let Some(flight) = self.inflight.get(self.sent_here) {
+            self.sent_here += 1;
+            return Some(match &flight.stage {
+                Stage::Sent(delivery) => Outgoing::Publish {
+                    delivery: delivery.clone(),
+                    id: flight.id,
+                    duplicate: true,
+                },
+                Stage::Released => Outgoing::PubRel(flight.id),
+            });
+        }
+        let next = self.queue.front()?;
+        if next.qos > QoS::AtMostOnce && self.inflight.len() >= limits.inflight_max {
+            return None;
+        }
+        let delivery = self.queue.pop_front()?;
+        if self.queue.is_empty() {
+            self.full = false;
+        }
+        let id = if delivery.qos == QoS::AtMostOnce {
+            self.give_back(&delivery);
+            0
+        } else {
+            let id = self.free_id();
+            let stage = Stage::Sent(delivery.clone());
+            self.inflight.push_back(Flight { id, stage });
+            self.sent_here += 1;
+            id
+        };
+        Some(Outgoing::Publish {
+            delivery,
+            id,
+            duplicate: false,
+        })
+    }
+
+    /// PUBACK from the client. Unknown identifiers are ignored, as everywhere.
+    pub(super) fn puback(&mut self, id: u16) {
+        self.finish(
+            id,
+            |stage| matches!(stage, Stage::Sent(delivery) if delivery.qos == QoS::AtLeastOnce),
+        );
+    }
+
+    /// PUBREC from the client. PUBREL is to be sent whether or not the identifier is known, so that
+    /// the client can finish.
+    pub(super) fn pubrec(&mut self, id: u16) {
+        let Some(flight) = self.inflight.iter_mut().find(|flight| flight.id == id) else {
+            return;
+        };
+        if matches!(&flight.stage, Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce)
+            && let Stage::Sent(delivery) = std::mem::replace(&mut flight.stage, Stage::Released)
+        {
+            self.give_back(&delivery);
+        }
+    }
+
+    /// PUBCOMP from the client.
+    pub(super) fn pubcomp(&mut self, id: u16) {
+        self.finish(id, |stage| matches!(stage, Stage::Released));
+    }
+
+    /// What a `QoS` 2 PUBLISH waits for that was taken before under this identifier.
+    pub(super) fn received(&self, id: u16) -> Option<Option<Seq>> {
+        self.received.get(&id).copied()
+    }
+
+    /// A `QoS` 2 PUBLISH was taken; its PUBREC waits for `awaits`.
+    pub(super) fn receive(&mut self, id: u16, awaits: Option<Seq>) {
+        self.received.insert(id, awaits);
+    }
+
+    /// PUBREL from the client. Returns what the message waits for, which is over for a client that
+    /// waited for its PUBREC.
+    pub(super) fn pubrel(&mut self, id: u16) -> Option<Seq> {
+        self.received.remove(&id).flatten()
+    }
+
+    fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {
+        let position = self.inflight.iter().position(|flight| flight.id == id);
+        let Some(position) = position else { return };
+        if !self
+            .inflight
+            .get(position)
+            .is_some_and(|flight| is_due(&flight.stage))
+        {
+            return;
+        }
+        if position < self.sent_here {
+            self.sent_here -= 1;
+        }
+        if let Some(Flight {
+            stage: Stage::Sent(delivery),
+            ..
+        }) = self.inflight.remove(position)
+        {
+            self.give_back(&delivery);
+        }
+    }
+
+    fn give_back(&mut self, delivery: &Delivery) {
+        let cost = delivery.publication.cost_bytes();
+        self.bytes -= cost;
+        self.bytes_of_all.fetch_sub(cost, Ordering::Relaxed);
+    }
+
+    /// The next identifier that is not in flight; there always is one, as few are in flight.
+    fn free_id(&mut self) -> u16 {
+        loop {
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            if !self.inflight.iter().any(|flight| flight.id == self.last_id) {
+                return self.last_id;
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.bytes_of_all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/session.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! Which sessions want which topics: a tree of topic filters, one level a node. Pure.
+//!
+//! Filters and names must be valid; the limit of levels bounds the depth of recursion. Branches
+//! without subscriptions are removed.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::publication::QoS;
+use super::topic;
+
+/// Names a session within the broker. Never used again.
+pub(super) type SessionKey = u64;
+
+#[derive(Default)]
+struct Node {
+    /// Children by level, the wildcard `+` among them.
+    children: HashMap<Box<str>, Node>,
+    /// Subscriptions to the filter that ends here, and to that filter followed by `#`.
+    exact: Vec<(SessionKey, QoS)>,
+    subtree: Vec<(SessionKey, QoS)>,
+}
+
+/// All subscriptions.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    root: Node,
+}
+
+impl Subscriptions {
+    /// Adds a subscription, or changes its `QoS`. Returns whether it is new.
+    pub(super) fn insert(&mut self, filter: &str, session: SessionKey, qos: QoS) -> bool {
+        let mut node = &mut self.root;
+        for level in levels_before_hash(filter) {
+            if !node.children.contains_key(level) {
+                node.children.insert(level.into(), Node::default());
+            }
+            node = node
+                .children
+                .get_mut(level)
+                .expect("invariant: just inserted");
+        }
+        let subscribers = node.subscribers(filter);
+        match subscribers.iter_mut().find(|(key, _)| *key == session) {
+            Some(found) => {
+                found.1 = qos;
+                false
+            }
+            None => {
+                subscribers.push((session, qos));
+                true
+            }
+        }
+    }
+
+    /// Removes a subscription if it is there.
+    pub(super) fn remove(&mut self, filter: &str, session: SessionKey) {
+        self.root
+            .remove(&mut levels_before_hash(filter), filter, session);
+    }
+
+    /// Collects the sessions that want the topic `name` into `found`, each once with the highest
+    /// `QoS` of its matching filters.
+    pub(super) fn matching(&self, name: &str, found: &mut Vec<(SessionKey, QoS)>) {
+        found.clear();
+        if self.root.is_empty() {
+            return;
+        }
+        let wildcards = !topic::is_reserved(name);
+        self.root.collect(topic::levels(name), wildcards, found);
+        if found.len() > 1 {
+            found.sort_unstable_by_key(|&(session, qos)| (session, Reverse(qos)));
+            found.dedup_by_key(|&mut (session, _)| session);
+        }
+    }
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.exact.is_empty() && self.subtree.is_empty()
+    }
+
+    fn subscribers(&mut self, filter: &str) -> &mut Vec<(SessionKey, QoS)> {
+        if ends_with_hash(filter) {
+            &mut self.subtree
+        } else {
+            &mut self.exact
+        }
+    }
+
+    fn remove<'a>(
+        &mut self,
+        levels: &mut dyn Iterator<Item = &'a str>,
+        filter: &str,
+        session: SessionKey,
+    ) {
+        let Some(level) = levels.next() else {
+            self.subscribers(filter).retain(|&(key, _)| key != session);
+            return;
+        };
+        if let Some(child) = self.children.get_mut(level) {
+            child.remove(levels, filter, session);
+            if child.is_empty() {
+                self.children.remove(level);
+            }
+        }
+    }
+
+    fn collect(
+        &self,
+        mut levels: std::str::Split<'_, char>,
+        wildcards: bool,
+        found: &mut Vec<(SessionKey, QoS)>,
+    ) {
+        if wildcards {
+            found.extend_from_slice(&self.subtree);
+        }
+        let Some(level) = levels.next() else {
+            found.extend_from_slice(&self.exact);
+            return;
+        };
+        if let Some(child) = self.children.get(level) {
+            child.collect(levels.clone(), true, found);
+        }
+        if wildcards && let Some(child) = self.children.get("+") {
+            child.collect(levels, true, found);
+        }
+    }
+}
+
+fn ends_with_hash(filter: &str) -> bool {
+    topic::levels(filter).next_back() == Some("#")
+}
+
+fn levels_before_hash(filter: &str) -> impl Iterator<Item = &str> {
+    topic::levels(filter).take_while(|level| *level != "#")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::topic::CASES;
+    use super::*;
+
+    fn matching(subscriptions: &Subscriptions, name: &str) -> Vec<(SessionKey, QoS)> {
+        let mut found = Vec::new();
+        subscriptions.matching(name, &mut found);
+        found
+    }
+
+    #[test]
+    fn the_tree_matches_as_the_standard_says() {
+        for &(filter, name, expected) in CASES {
+            let mut subscriptions = Subscriptions::default();
+            subscriptions.insert(filter, 1, QoS::AtLeastOnce);
+            let found = !matching(&subscriptions, name).is_empty();
+            assert_eq!(found, expected, "{filter} {name}");
+            // And amid other filters, where the tree has more branches.
+            for &(other, ..) in CASES {
+                subscriptions.insert(other, 2, QoS::AtMostOnce);
+            }
+            let found = matching(&subscriptions, name).contains(&(1, QoS::AtLeastOnce));
+            assert_eq!(found, expected, "{filter} {name}, amid others");
+        }
+    }
+
+    #[test]
+    fn overlapping_filters_match_a_session_once_with_the_highest_qos() {
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.insert("a/b", 1, QoS::AtMostOnce);
+        subscriptions.insert("a/+", 1, QoS::ExactlyOnce);
+        subscriptions.insert("#", 1, QoS::AtLeastOnce);
+        subscriptions.insert("a/#", 2, QoS::AtMostOnce);
+        let found = matching(&subscriptions, "a/b");
+        assert_eq!(found, [(1, QoS::ExactlyOnce), (2, QoS::AtMostOnce)]);
+    }
+
+    #[test]
+    fn a_second_subscription_to_a_filter_replaces_the_first() {
+        let mut subscriptions = Subscriptions::default();
+        assert!(subscriptions.insert("a/#", 1, QoS::ExactlyOnce));
+        assert!(!subscriptions.insert("a/#", 1, QoS::AtMostOnce));
+        assert!(subscriptions.insert("a", 1, QoS::AtMostOnce));
+        assert_eq!(matching(&subscriptions, "a/x"), [(1, QoS::AtMostOnce)]);
+    }
+
+    #[test]
+    fn removing_the_last_subscription_leaves_no_branch_behind() {
+        let mut subscriptions = Subscriptions::default();
+        for &(filter, ..) in CASES {
+            subscriptions.insert(filter, 1, QoS::AtMostOnce);
+            subscriptions.insert(filter, 2, QoS::AtMostOnce);
+        }
+        for &(filter, ..) in CASES {
+            subscriptions.remove(filter, 1);
+            subscriptions.remove("not/there", 1);
+        }
+        assert_eq!(matching(&subscriptions, "sport"), [(2, QoS::AtMostOnce)]);
+        for &(filter, ..) in CASES {
+            subscriptions.remove(filter, 2);
+        }
+        assert!(subscriptions.root.is_empty());
+    }
+}
