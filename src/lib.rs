@@ -9,7 +9,7 @@
 //!
 //! Data flows down the list; dependencies point one way, from `app` to the pure modules.
 //!
-//! * `app`: builds the tasks, joins them, owns the order of shutdown.
+//! * [`app`]: builds the tasks, joins them, owns the order of shutdown.
 //! * [`config`]: the only reader of the environment.
 //! * [`local`]: the local MQTT broker: sockets, sessions, acknowledgements.
 //! * [`store`]: the asynchronous face of the spool; what `local` and `cloud` share.
@@ -22,6 +22,7 @@
 //! * [`logging`]: plain single lines on stdout.
 //! * [`backoff`], [`secret`], [`clock`]: small pure pieces.
 
+pub mod app;
 pub mod backoff;
 pub mod clock;
 pub mod cloud;
