@@ -1,0 +1,237 @@
+//! Builds the tasks, joins them, and owns the order of shutdown.
+//!
+//! Shutdown, all within [`SHUTDOWN_TIMEOUT`]: the local broker stops reading and hands out the
+//! acknowledgements that become due; then the egress waits a moment for what is in flight and says
+//! DISCONNECT; then the spool is synced and closed. The first task that fails starts the same order.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::cloud::{self, EgressError, Endpoint, tls};
+use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
+use crate::credentials::{CredentialNames, Credentials};
+use crate::local::{self, LocalError};
+use crate::provisioning::{self, ProvisionError};
+use crate::routes::Routes;
+use crate::spool::{Options, Recovery};
+use crate::state::{State, StateBoard};
+use crate::store::{Store, StoreError};
+
+/// The directory of the spool under `DATA_DIR`.
+const SPOOL_DIRECTORY: &str = "spool";
+/// A shutdown that takes longer is cut short. Half of what balena gives a container.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the relay could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// `DATA_DIR` cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The local broker cannot listen or has ended.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The egress has ended.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// The provisioning has ended.
+    #[error(transparent)]
+    Provisioning(#[from] ProvisionError),
+    /// Nothing more can be made durable.
+    #[error("the spool has failed, nothing more is acknowledged: {0}")]
+    SpoolFailed(String),
+    /// A task panicked: a defect in this program.
+    #[error("a task of the relay ended unexpectedly: {0}")]
+    Task(#[from] JoinError),
+    /// Shutdown was cut short. What was acknowledged is on disk all the same.
+    #[error("shutdown took longer than {} s and was cut short", SHUTDOWN_TIMEOUT.as_secs())]
+    ShutdownTimeout,
+}
+
+/// The relay, ready to run: its directory is open and its port is taken.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    store: Store,
+    listener: TcpListener,
+}
+
+type Task = JoinHandle<Result<(), AppError>>;
+
+impl App {
+    /// Opens the spool and takes the local port.
+    pub async fn build(config: Config) -> Result<Self, AppError> {
+        let directory = config.data_dir.join(SPOOL_DIRECTORY);
+        let (store, recovery) = Store::open(&directory, Options::default())?;
+        log_recovery(&recovery);
+        let listener = local::bind(config.local_listen).await?;
+        tracing::info!(
+            "accepting MQTT on {}",
+            listener.local_addr().unwrap_or(config.local_listen)
+        );
+        Ok(App {
+            config,
+            store,
+            listener,
+        })
+    }
+
+    /// Relays until `stop` resolves or something fails.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let App {
+            config,
+            store,
+            listener,
+        } = self;
+        let state = StateBoard::new(State::Connecting);
+        let routes = Arc::new(config.routes.clone());
+        let stop_local = CancellationToken::new();
+        let stop_uplink = CancellationToken::new();
+
+        let mut local: Task = tokio::spawn({
+            let (store, routes) = (store.clone(), Arc::clone(&routes));
+            let stop = stop_local.clone();
+            async move { Ok(local::serve(listener, store, routes, stop).await?) }
+        });
+        let mut uplink: Task = tokio::spawn(uplink(
+            config,
+            store.clone(),
+            routes,
+            state,
+            stop_uplink.clone(),
+        ));
+
+        let ended = tokio::select! {
+            () = stop => Ok(()),
+            failure = store.failed() => Err(AppError::SpoolFailed(failure)),
+            ended = &mut local => ended.map_err(AppError::from).flatten(),
+            ended = &mut uplink => ended.map_err(AppError::from).flatten(),
+        };
+        if ended.is_ok() {
+            tracing::info!("stopping");
+        }
+        let shutdown = async {
+            stop_local.cancel();
+            let local = join(local).await;
+            stop_uplink.cancel();
+            let uplink = join(uplink).await;
+            let closed = store.close().await.map_err(AppError::SpoolFailed);
+            closed.and_then(|ledger| {
+                tracing::info!(
+                    accepted = ledger.accepted(),
+                    delivered = ledger.delivered,
+                    spooled = ledger.spooled,
+                    dead_lettered = ledger.dead_lettered,
+                    dropped = ledger.dropped(),
+                    "stopped"
+                );
+                local.and(uplink)
+            })
+        };
+        let shut_down = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
+            .await
+            .unwrap_or(Err(AppError::ShutdownTimeout));
+        ended.and(shut_down)
+    }
+}
+
+/// Waits for a task's end, unless that has been seen already.
+async fn join(task: Task) -> Result<(), AppError> {
+    if task.is_finished() {
+        return Ok(());
+    }
+    task.await.map_err(AppError::from).flatten()
+}
+
+/// What leads to the cloud: depending on the configuration, nothing, provisioning or the egress.
+async fn uplink(
+    config: Config,
+    store: Store,
+    routes: Arc<Routes>,
+    state: StateBoard,
+    shutdown: CancellationToken,
+) -> Result<(), AppError> {
+    let stuck = match config.readiness() {
+        Readiness::NeedsCredentials => {
+            let settings = provisioning::Settings::from(&config);
+            return Ok(provisioning::run(settings, state, shutdown).await?);
+        }
+        Readiness::Unconfigured { missing } => State::Unconfigured { missing },
+        Readiness::Ready => match endpoint(&config) {
+            Ok(endpoint) => {
+                return Ok(cloud::run(endpoint, store, routes, state, shutdown).await?);
+            }
+            Err(reason) => State::Misconfigured { reason },
+        },
+    };
+    state.set(stuck);
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+/// The cloud's endpoint, or in words why there cannot be one.
+fn endpoint(config: &Config) -> Result<Endpoint, String> {
+    let uuid = config.device.uuid.clone().unwrap_or_default();
+    match &config.cloud {
+        Some(CloudConfig::Aws(aws)) => aws_endpoint(aws, uuid),
+        _ => Err(format!(
+            "CLOUD_PROVIDER: this version relays to AWS only, not to {}; messages are kept",
+            config.provider.name()
+        )),
+    }
+}
+
+fn aws_endpoint(aws: &AwsConfig, client_id: String) -> Result<Endpoint, String> {
+    let (Some(cert), Some(key)) = (&aws.cert, &aws.private_key) else {
+        return Err("AWS_CERT and AWS_PRIVATE_KEY must both be set".to_owned());
+    };
+    let credentials = Credentials::from_base64_pem(cert, key, CredentialNames::AWS)
+        .map_err(|error| error.to_string())?;
+    let tls = tls::client_config(&credentials, aws.root_ca_path.as_deref(), aws.port)
+        .map_err(|error| error.to_string())?;
+    Ok(Endpoint {
+        host: aws.endpoint.clone(),
+        port: aws.port,
+        client_id,
+        tls,
+    })
+}
+
+fn log_recovery(recovery: &Recovery) {
+    if recovery.cursor_lost {
+        tracing::warn!(
+            "the spool's cursor was damaged: everything in the spool is sent, some of it again"
+        );
+    }
+    if recovery.segments_set_aside > 0 {
+        tracing::warn!(
+            "{} damaged segments of the spool were set aside as *.damaged",
+            recovery.segments_set_aside
+        );
+    }
+    tracing::info!(
+        spooled = recovery.spooled,
+        disk_bytes = recovery.disk_bytes,
+        torn_bytes = recovery.torn_bytes,
+        "spool opened"
+    );
+}
+
+/// Resolves when the process is told to end, by SIGTERM or SIGINT.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
