@@ -88,9 +88,9 @@ impl StateBoard {
                 return false;
             }
             if next.needs_owner() {
-                tracing::warn!(state = next.name(), "{next}");
+                tracing::warn!("{next}");
             } else {
-                tracing::info!(state = next.name(), "{next}");
+                tracing::info!("{next}");
             }
             *current = next;
             true
