@@ -319,10 +319,7 @@ impl<I: Ingress> Connection<I> {
             self.deadlines.must_write(now);
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
-        if held_up {
-            // Its silence is our doing.
-            self.deadlines.heard(now);
-        }
+        self.deadlines.listening(!held_up, now);
         let reading = match &self.waiting {
             _ if self.stopping => false,
             Some((size, _)) => self.input.len() < size + READ_AHEAD_BYTES,
@@ -338,7 +335,9 @@ impl<I: Ingress> Connection<I> {
     }
 
     fn was_read(&mut self, count: usize) {
-        self.deadlines.heard(Instant::now());
+        if self.waiting.is_none() {
+            self.deadlines.heard(Instant::now());
+        }
         let filled = self.input.len() == self.input.capacity();
         self.read_bytes = if filled {
             (self.read_bytes * 2).min(READ_BYTES_MAX)
