@@ -1,4 +1,4 @@
-//! The acknowledgements that one client is owed, in the order its PUBLISHes came. Pure.
+//! The acknowledgements that one client is owed, in the order its PUBLISH packets came. Pure.
 //!
 //! Invariant: an acknowledgement that waits for a sequence number is not handed out before the
 //! watermark has passed it, and none overtakes an earlier one (MQTT-4.6.0-2, -3): one for a message
@@ -6,14 +6,17 @@
 
 use std::collections::VecDeque;
 
-use super::packet::Ack;
+use super::packet::Reply;
 use crate::spool::Seq;
 
 /// What an entry counts towards the limit of unacknowledged bytes besides its message.
 const OVERHEAD_BYTES: usize = 32;
 
+/// An empty queue that has grown beyond this many entries gives its memory back.
+const CAPACITY_KEPT: usize = 1_024;
+
 struct Entry {
-    ack: Ack,
+    reply: Reply,
     /// The message that must be safe first.
     awaits: Option<Seq>,
     cost_bytes: usize,
@@ -29,25 +32,28 @@ pub(super) struct Owed {
 impl Owed {
     /// Adds an acknowledgement that may leave when the message `awaits` is safe; at once if `None`,
     /// as soon as it is first in line.
-    pub(super) fn owe(&mut self, ack: Ack, awaits: Option<Seq>, message_bytes: usize) {
+    pub(super) fn owe(&mut self, reply: Reply, awaits: Option<Seq>, message_bytes: usize) {
         let cost_bytes = message_bytes + OVERHEAD_BYTES;
         self.bytes += cost_bytes;
         self.queue.push_back(Entry {
-            ack,
+            reply,
             awaits,
             cost_bytes,
         });
     }
 
     /// The next acknowledgement that may leave when everything below `safe` is safe.
-    pub(super) fn release(&mut self, safe: Seq) -> Option<Ack> {
+    pub(super) fn release(&mut self, safe: Seq) -> Option<Reply> {
         let front = self.queue.front()?;
         if front.awaits.is_some_and(|seq| seq >= safe) {
             return None;
         }
         let entry = self.queue.pop_front()?;
         self.bytes -= entry.cost_bytes;
-        Some(entry.ack)
+        if self.queue.is_empty() && self.queue.capacity() > CAPACITY_KEPT {
+            self.queue = VecDeque::new();
+        }
+        Some(entry.reply)
     }
 
     /// Whether nothing is owed.
@@ -65,36 +71,36 @@ impl Owed {
 mod tests {
     use super::*;
 
-    fn released(owed: &mut Owed, safe: Seq) -> Vec<Ack> {
+    fn released(owed: &mut Owed, safe: Seq) -> Vec<Reply> {
         std::iter::from_fn(|| owed.release(safe)).collect()
     }
 
     #[test]
     fn an_acknowledgement_leaves_only_when_the_watermark_has_passed_its_message() {
         let mut owed = Owed::default();
-        owed.owe(Ack::PubAck(1), Some(7), 100);
+        owed.owe(Reply::PubAck(1), Some(7), 100);
         assert_eq!(released(&mut owed, 6), []);
         assert_eq!(released(&mut owed, 7), []);
-        assert_eq!(released(&mut owed, 8), [Ack::PubAck(1)]);
+        assert_eq!(released(&mut owed, 8), [Reply::PubAck(1)]);
         assert!(owed.is_empty());
     }
 
     #[test]
     fn none_overtakes_an_earlier_one() {
         let mut owed = Owed::default();
-        owed.owe(Ack::PubAck(1), None, 0);
-        owed.owe(Ack::PubRec(2), Some(0), 0);
-        owed.owe(Ack::PubAck(3), None, 0);
-        owed.owe(Ack::PubAck(4), Some(1), 0);
-        assert_eq!(released(&mut owed, 0), [Ack::PubAck(1)]);
-        assert_eq!(released(&mut owed, 1), [Ack::PubRec(2), Ack::PubAck(3)]);
-        assert_eq!(released(&mut owed, 2), [Ack::PubAck(4)]);
+        owed.owe(Reply::PubAck(1), None, 0);
+        owed.owe(Reply::PubRec(2), Some(0), 0);
+        owed.owe(Reply::PubAck(3), None, 0);
+        owed.owe(Reply::PubAck(4), Some(1), 0);
+        assert_eq!(released(&mut owed, 0), [Reply::PubAck(1)]);
+        assert_eq!(released(&mut owed, 1), [Reply::PubRec(2), Reply::PubAck(3)]);
+        assert_eq!(released(&mut owed, 2), [Reply::PubAck(4)]);
     }
 
     #[test]
     fn bytes_count_from_owing_to_release() {
         let mut owed = Owed::default();
-        owed.owe(Ack::PubAck(1), Some(0), 1_000);
+        owed.owe(Reply::PubAck(1), Some(0), 1_000);
         assert!(owed.unacknowledged_bytes() >= 1_000);
         owed.release(1);
         assert_eq!(owed.unacknowledged_bytes(), 0);

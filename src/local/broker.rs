@@ -67,22 +67,10 @@ impl Broker {
     /// Gives the connection at `link` its session: the kept one, or a new one. A previous connection
     /// of the same client id is told to close (MQTT-3.1.4-2).
     pub(super) fn connect(&mut self, client_id: &str, clean: bool, link: &Arc<Link>) -> Connected {
-        let kept = self.by_client_id.get(client_id).copied();
-        if let Some(key) = kept {
-            let session = self.sessions.get_mut(&key);
-            let previous = session.and_then(|session| {
-                self.absent.retain(|absent| *absent != key);
-                let previous = session.attach(Arc::clone(link));
-                let ended = clean || session.clean;
-                session.clean = clean;
-                if let Some(previous) = previous {
-                    previous.take_over();
-                }
-                (!ended).then_some(key)
-            });
-            if let Some(session) = previous {
+        if let Some(&key) = self.by_client_id.get(client_id) {
+            if self.resume(key, clean, link) {
                 return Connected {
-                    session,
+                    session: key,
                     session_present: true,
                 };
             }
@@ -98,6 +86,19 @@ impl Broker {
             session: key,
             session_present: false,
         }
+    }
+
+    /// Gives a kept session to the connection at `link`, and has its present one close. Returns false
+    /// if the session ends here because one of the two is clean (MQTT-3.1.2-6).
+    fn resume(&mut self, key: SessionKey, clean: bool, link: &Arc<Link>) -> bool {
+        self.absent.retain(|absent| *absent != key);
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return false;
+        };
+        if let Some(previous) = session.attach(Arc::clone(link)) {
+            previous.take_over();
+        }
+        !clean && !session.clean
     }
 
     /// The connection at `link` has ended. A clean session ends with it, another is kept.
@@ -133,9 +134,10 @@ impl Broker {
     /// Offers a message to every session that wants it, and retains it if asked to. The topic name
     /// must be valid. Nothing is copied if nobody wants it. Topics that begin with `$` belong to the
     /// server: a client's message to one goes nowhere.
-    pub(super) fn publish(&mut self, name: &str, payload: &[u8], qos: QoS, retain: bool) {
+    /// Returns whether any session wanted it.
+    pub(super) fn publish(&mut self, name: &str, payload: &[u8], qos: QoS, retain: bool) -> bool {
         if topic::is_reserved(name) {
-            return;
+            return false;
         }
         let mut shared: Option<Publication> = None;
         if retain {
@@ -143,6 +145,7 @@ impl Broker {
         }
         let mut matched = std::mem::take(&mut self.matched);
         self.subscriptions.matching(name, &mut matched);
+        let wanted = !matched.is_empty();
         for (key, subscribed) in matched.drain(..) {
             let Some(session) = self.sessions.get_mut(&key) else {
                 continue;
@@ -157,6 +160,7 @@ impl Broker {
             count_drop(offer, session, &self.counters);
         }
         self.matched = matched;
+        wanted
     }
 
     /// Subscribes, and queues the matching retained messages. Returns a SUBACK code for each filter.

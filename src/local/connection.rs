@@ -137,7 +137,7 @@ where
         }
     };
     let (mut connection, will) = Connection::new(admitted, &shared, input, out, peer);
-    let (client_id, peer) = (connection.client.client_id.clone(), connection.client.peer);
+    let (client_id, peer) = (connection.client.id.clone(), connection.client.peer);
     tracing::debug!(client_id, %peer, "client connected");
     let end = {
         let _present = Present::new(&shared.counters);
@@ -203,13 +203,14 @@ impl<I: Ingress> Connection<I> {
         let deadlines = Deadlines::new(admitted.keep_alive_s, &shared.limits, Instant::now());
         let client = Client {
             shared: Arc::clone(shared),
-            client_id: admitted.client_id,
+            id: admitted.client_id,
             peer,
             session: admitted.session,
             link: admitted.link,
             safe: shared.ingress.safe(),
             owed: Owed::default(),
             out,
+            fed_others: false,
         };
         let connection = Connection {
             client,
@@ -236,6 +237,10 @@ impl<I: Ingress> Connection<I> {
             }
             if self.stopping && self.client.owed.is_empty() && self.client.out.is_empty() {
                 return End::Stopped;
+            }
+            if std::mem::take(&mut self.client.fed_others) {
+                // Or a fast publisher would fill the queues of subscribers that had no chance to run.
+                tokio::task::yield_now().await;
             }
             let reading = self.prepare_to_wait();
             let due = self.deadlines.next();
@@ -289,6 +294,9 @@ impl<I: Ingress> Connection<I> {
 
     /// Handles every complete packet, unless something holds the client up.
     fn handle_input(&mut self) -> Result<(), End> {
+        if self.input.is_empty() {
+            return Ok(());
+        }
         let packet_bytes_max = self.client.shared.limits.packet_bytes_max;
         let received = clock::now();
         while self.waiting.is_none() && !self.client.is_congested() {
@@ -319,10 +327,7 @@ impl<I: Ingress> Connection<I> {
             self.deadlines.must_write(now);
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
-        if held_up {
-            // Its silence is our doing.
-            self.deadlines.heard(now);
-        }
+        self.deadlines.listening(!held_up, now);
         let reading = match &self.waiting {
             _ if self.stopping => false,
             Some((size, _)) => self.input.len() < size + READ_AHEAD_BYTES,
@@ -338,7 +343,9 @@ impl<I: Ingress> Connection<I> {
     }
 
     fn was_read(&mut self, count: usize) {
-        self.deadlines.heard(Instant::now());
+        if self.waiting.is_none() {
+            self.deadlines.heard(Instant::now());
+        }
         let filled = self.input.len() == self.input.capacity();
         self.read_bytes = if filled {
             (self.read_bytes * 2).min(READ_BYTES_MAX)

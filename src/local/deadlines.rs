@@ -20,8 +20,9 @@ pub(super) struct Deadlines {
     /// One and a half times the keep alive (MQTT-3.1.2-24); `None` if the client switched it off.
     silence_max: Option<Duration>,
     write_timeout: Duration,
-    /// When the client last sent something, or was last not read from.
-    heard: Instant,
+    /// When the client last sent something or was begun to be read from; `None` while it is not read
+    /// from, as it cannot be blamed for silence then.
+    heard: Option<Instant>,
     /// Since when nothing was written although there was something to write.
     stuck: Option<Instant>,
     stop: Option<Instant>,
@@ -33,15 +34,24 @@ impl Deadlines {
         Deadlines {
             silence_max: (keep_alive_s > 0).then_some(keep_alive * 3 / 2),
             write_timeout: limits.write_timeout,
-            heard: now,
+            heard: Some(now),
             stuck: None,
             stop: None,
         }
     }
 
-    /// The client sent something; or it is not read from, so it cannot be blamed for silence.
+    /// The client sent something.
     pub(super) fn heard(&mut self, now: Instant) {
-        self.heard = now;
+        self.heard = Some(now);
+    }
+
+    /// Whether the client is read from now, and what it sends is handled.
+    pub(super) fn listening(&mut self, listening: bool, now: Instant) {
+        if listening {
+            self.heard.get_or_insert(now);
+        } else {
+            self.heard = None;
+        }
     }
 
     /// Bytes were written; `more` wait.
@@ -61,9 +71,8 @@ impl Deadlines {
 
     /// What is due first, and when.
     pub(super) fn next(&self) -> Option<(Instant, Expired)> {
-        let silence = self
-            .silence_max
-            .map(|max| (self.heard + max, Expired::KeepAlive));
+        let silence = self.heard.zip(self.silence_max);
+        let silence = silence.map(|(heard, max)| (heard + max, Expired::KeepAlive));
         let write = self
             .stuck
             .map(|since| (since + self.write_timeout, Expired::Write));
@@ -85,6 +94,11 @@ mod tests {
         assert_eq!(deadlines.next(), due(15));
         deadlines.heard(start + Duration::from_secs(4));
         assert_eq!(deadlines.next(), due(19));
+        deadlines.listening(false, start + Duration::from_secs(5));
+        assert_eq!(deadlines.next(), None);
+        deadlines.listening(true, start + Duration::from_secs(100));
+        deadlines.listening(true, start + Duration::from_secs(101));
+        assert_eq!(deadlines.next(), due(115));
         assert_eq!(Deadlines::new(0, &Limits::default(), start).next(), None);
     }
 

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 
 use super::acks::Owed;
 use super::connection::End;
-use super::packet::{self, Ack, Incoming, Publish};
+use super::packet::{self, Incoming, Publish, Reply};
 use super::publication::QoS;
 use super::server::Shared;
-use super::session::{Link, Outgoing};
+use super::session::{Link, Outgoing, Session, Taken};
 use super::subscriptions::SessionKey;
 use super::topic;
 use crate::clock::Timestamp;
@@ -44,7 +44,7 @@ pub(super) enum Spooled {
 /// One admitted client.
 pub(super) struct Client<I> {
     pub(super) shared: Arc<Shared<I>>,
-    pub(super) client_id: String,
+    pub(super) id: String,
     pub(super) peer: SocketAddr,
     pub(super) session: SessionKey,
     pub(super) link: Arc<Link>,
@@ -52,6 +52,8 @@ pub(super) struct Client<I> {
     pub(super) owed: Owed,
     /// Bytes to send.
     pub(super) out: BytesMut,
+    /// Whether other sessions were given something since this was last cleared.
+    pub(super) fed_others: bool,
 }
 
 impl<I: Ingress> Client<I> {
@@ -66,7 +68,7 @@ impl<I: Ingress> Client<I> {
             Incoming::PubAck(id) => self.with_session(|session| session.puback(id))?,
             Incoming::PubRec(id) => {
                 self.with_session(|session| session.pubrec(id))?;
-                packet::put_ack(&mut self.out, Ack::PubRel(id));
+                packet::put_reply(&mut self.out, Reply::PubRel(id));
             }
             Incoming::PubComp(id) => self.with_session(|session| session.pubcomp(id))?,
             Incoming::PubRel(id) => self.pubrel(id)?,
@@ -78,7 +80,7 @@ impl<I: Ingress> Client<I> {
             Incoming::Unsubscribe { id, filters } => {
                 let mut broker = self.shared.broker();
                 broker.unsubscribe(self.session, &self.link, &filters);
-                packet::put_ack(&mut self.out, Ack::UnsubAck(id));
+                packet::put_reply(&mut self.out, Reply::UnsubAck(id));
             }
             Incoming::PingReq => packet::put_pingresp(&mut self.out),
             Incoming::Disconnect => return Err(End::Disconnected),
@@ -94,7 +96,7 @@ impl<I: Ingress> Client<I> {
         }
         let safe = *self.safe.borrow_and_update();
         while let Some(ack) = self.owed.release(safe) {
-            packet::put_ack(&mut self.out, ack);
+            packet::put_reply(&mut self.out, ack);
         }
     }
 
@@ -112,7 +114,7 @@ impl<I: Ingress> Client<I> {
         while self.out.len() < room_bytes {
             match session.next(limits) {
                 None => break,
-                Some(Outgoing::PubRel(id)) => packet::put_ack(&mut self.out, Ack::PubRel(id)),
+                Some(Outgoing::PubRel(id)) => packet::put_reply(&mut self.out, Reply::PubRel(id)),
                 Some(Outgoing::Publish {
                     delivery,
                     id,
@@ -139,9 +141,9 @@ impl<I: Ingress> Client<I> {
             return Err(End::Protocol("it published to an invalid topic name"));
         }
         if publish.qos == QoS::ExactlyOnce
-            && let Some(awaits) = self.with_session(|session| session.received(publish.id))?
+            && let Some(taken) = self.with_session(|session| session.taken(publish.id))?
         {
-            self.owed.owe(Ack::PubRec(publish.id), awaits, 0);
+            self.owed.owe(Reply::PubRec(publish.id), taken.awaits, 0);
             return Ok(Handled::Done);
         }
         let awaits = match self.shared.spool(publish, received)? {
@@ -157,15 +159,15 @@ impl<I: Ingress> Client<I> {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self
                 .owed
-                .owe(Ack::PubAck(publish.id), awaits, message_bytes),
+                .owe(Reply::PubAck(publish.id), awaits, message_bytes),
             QoS::ExactlyOnce => {
-                self.with_session(|session| session.receive(publish.id, awaits))?;
+                self.with_session(|session| session.take(publish.id, Taken { awaits }))?;
                 self.owed
-                    .owe(Ack::PubRec(publish.id), awaits, message_bytes);
+                    .owe(Reply::PubRec(publish.id), awaits, message_bytes);
             }
         }
         self.shared.counters.messages_received.add(1);
-        self.shared.fan_out(publish);
+        self.fed_others |= self.shared.fan_out(publish);
         Ok(Handled::Done)
     }
 
@@ -174,17 +176,14 @@ impl<I: Ingress> Client<I> {
     fn pubrel(&mut self, id: u16) -> Result<(), End> {
         let awaits = self.with_session(|session| session.pubrel(id))?;
         if awaits.is_some_and(|seq| seq >= *self.safe.borrow()) {
-            self.owed.owe(Ack::PubComp(id), awaits, 0);
+            self.owed.owe(Reply::PubComp(id), awaits, 0);
         } else {
-            packet::put_ack(&mut self.out, Ack::PubComp(id));
+            packet::put_reply(&mut self.out, Reply::PubComp(id));
         }
         Ok(())
     }
 
-    fn with_session<T>(
-        &self,
-        change: impl FnOnce(&mut super::session::Session) -> T,
-    ) -> Result<T, End> {
+    fn with_session<T>(&self, change: impl FnOnce(&mut Session) -> T) -> Result<T, End> {
         let mut broker = self.shared.broker();
         let session = broker.session(self.session, &self.link);
         session.map(change).ok_or(End::TakenOver)
@@ -222,9 +221,9 @@ impl<I: Ingress> Shared<I> {
         }
     }
 
-    /// Hands a message to the local subscribers.
-    pub(super) fn fan_out(&self, publish: &Publish<'_>) {
+    /// Hands a message to the local subscribers. Returns whether there are any.
+    pub(super) fn fan_out(&self, publish: &Publish<'_>) -> bool {
         let mut broker = self.broker();
-        broker.publish(publish.topic, publish.payload, publish.qos, publish.retain);
+        broker.publish(publish.topic, publish.payload, publish.qos, publish.retain)
     }
 }

@@ -11,7 +11,8 @@ const MIB: usize = 1024 * KIB;
 /// The limits of one broker. [`Default`] holds the values the relay runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at the same time. One more is accepted and closed at once, and counted.
+    /// Connections at the same time: half of the 1,024 file descriptors a process usually may have.
+    /// One more is accepted and closed at once, and counted.
     pub connections_max: usize,
     /// How long a client may take from the TCP connection to a complete CONNECT. Then it is closed.
     pub connect_timeout: Duration,
@@ -62,7 +63,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            connections_max: 1_024,
+            connections_max: 512,
             connect_timeout: Duration::from_secs(10),
             packet_bytes_max: 256 * KIB,
             topic_bytes_max: 4 * KIB,

@@ -295,7 +295,7 @@ pub(super) enum ConnectReturn {
 
 /// The packets that consist of a packet identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ack {
+pub(super) enum Reply {
     PubAck(u16),
     PubRec(u16),
     PubRel(u16),
@@ -315,13 +315,13 @@ pub(super) fn put_connack(out: &mut BytesMut, answer: ConnectReturn) {
     out.put_slice(&[0x20, 2, session_present, code]);
 }
 
-pub(super) fn put_ack(out: &mut BytesMut, ack: Ack) {
-    let (first, id) = match ack {
-        Ack::PubAck(id) => (0x40, id),
-        Ack::PubRec(id) => (0x50, id),
-        Ack::PubRel(id) => (0x62, id),
-        Ack::PubComp(id) => (0x70, id),
-        Ack::UnsubAck(id) => (0xB0, id),
+pub(super) fn put_reply(out: &mut BytesMut, reply: Reply) {
+    let (first, id) = match reply {
+        Reply::PubAck(id) => (0x40, id),
+        Reply::PubRec(id) => (0x50, id),
+        Reply::PubRel(id) => (0x62, id),
+        Reply::PubComp(id) => (0x70, id),
+        Reply::UnsubAck(id) => (0xB0, id),
     };
     let [high, low] = id.to_be_bytes();
     out.put_slice(&[first, 2, high, low]);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 /// `QoS` of a message or of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::enum_variant_names, reason = "the names of the standard")]
 pub(super) enum QoS {
     AtMostOnce = 0,
     AtLeastOnce = 1,

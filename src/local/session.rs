@@ -15,6 +15,9 @@ use super::limits::Limits;
 use super::publication::{Delivery, QoS};
 use crate::spool::Seq;
 
+/// An empty queue that has grown beyond this many messages gives its memory back.
+const CAPACITY_KEPT: usize = 256;
+
 /// The broker's end of the line to one connection. A new connection has a new link.
 #[derive(Debug, Default)]
 pub(super) struct Link {
@@ -59,6 +62,13 @@ struct Flight {
     stage: Stage,
 }
 
+/// A `QoS` 2 message from the client, of which nothing is kept but this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// The sequence number that has to be safe before its PUBREC.
+    pub(super) awaits: Option<Seq>,
+}
+
 /// A packet to send to the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outgoing {
@@ -94,9 +104,9 @@ pub(super) struct Session {
     link: Option<Arc<Link>>,
     /// The filters it is subscribed to, so that they can be removed.
     pub(super) filters: Vec<String>,
-    /// `QoS` 2 packet identifiers taken and not yet released, with what they wait for. MQTT bounds
-    /// them to 65,535.
-    received: HashMap<u16, Option<Seq>>,
+    /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier; so there
+    /// are at most 65,535.
+    taken: HashMap<u16, Taken>,
     queue: VecDeque<Delivery>,
     /// In the order of sending.
     inflight: VecDeque<Flight>,
@@ -116,7 +126,7 @@ impl Session {
             clean,
             link: None,
             filters: Vec::new(),
-            received: HashMap::new(),
+            taken: HashMap::new(),
             queue: VecDeque::new(),
             inflight: VecDeque::new(),
             sent_here: 0,
@@ -201,6 +211,9 @@ impl Session {
         let delivery = self.queue.pop_front()?;
         if self.queue.is_empty() {
             self.full = false;
+            if self.queue.capacity() > CAPACITY_KEPT {
+                self.queue = VecDeque::new();
+            }
         }
         let id = if delivery.qos == QoS::AtMostOnce {
             self.give_back(&delivery);
@@ -245,20 +258,20 @@ impl Session {
         self.finish(id, |stage| matches!(stage, Stage::Released));
     }
 
-    /// What a `QoS` 2 PUBLISH waits for that was taken before under this identifier.
-    pub(super) fn received(&self, id: u16) -> Option<Option<Seq>> {
-        self.received.get(&id).copied()
+    /// The `QoS` 2 message that was taken under this identifier and is not yet released.
+    pub(super) fn taken(&self, id: u16) -> Option<Taken> {
+        self.taken.get(&id).copied()
     }
 
-    /// A `QoS` 2 PUBLISH was taken; its PUBREC waits for `awaits`.
-    pub(super) fn receive(&mut self, id: u16, awaits: Option<Seq>) {
-        self.received.insert(id, awaits);
+    /// A `QoS` 2 PUBLISH was taken.
+    pub(super) fn take(&mut self, id: u16, taken: Taken) {
+        self.taken.insert(id, taken);
     }
 
     /// PUBREL from the client. Returns what the message waits for, which is over for a client that
     /// waited for its PUBREC.
     pub(super) fn pubrel(&mut self, id: u16) -> Option<Seq> {
-        self.received.remove(&id).flatten()
+        self.taken.remove(&id)?.awaits
     }
 
     fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {

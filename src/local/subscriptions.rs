@@ -41,16 +41,12 @@ impl Subscriptions {
                 .expect("invariant: just inserted");
         }
         let subscribers = node.subscribers(filter);
-        match subscribers.iter_mut().find(|(key, _)| *key == session) {
-            Some(found) => {
-                found.1 = qos;
-                false
-            }
-            None => {
-                subscribers.push((session, qos));
-                true
-            }
+        if let Some(found) = subscribers.iter_mut().find(|(key, _)| *key == session) {
+            found.1 = qos;
+            return false;
         }
+        subscribers.push((session, qos));
+        true
     }
 
     /// Removes a subscription if it is there.
@@ -88,9 +84,9 @@ impl Node {
         }
     }
 
-    fn remove<'a>(
+    fn remove(
         &mut self,
-        levels: &mut dyn Iterator<Item = &'a str>,
+        levels: &mut dyn Iterator<Item = &str>,
         filter: &str,
         session: SessionKey,
     ) {

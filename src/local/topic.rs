@@ -74,6 +74,44 @@ pub(super) fn matches(filter: &str, name: &str) -> bool {
 }
 
 #[cfg(test)]
+/// The examples of MQTT 4.7.1 and 4.7.2, and what is around them.
+pub(super) const CASES: &[(&str, &str, bool)] = &[
+    ("sport/tennis/player1/#", "sport/tennis/player1", true),
+    (
+        "sport/tennis/player1/#",
+        "sport/tennis/player1/ranking",
+        true,
+    ),
+    (
+        "sport/tennis/player1/#",
+        "sport/tennis/player1/score/wimbledon",
+        true,
+    ),
+    ("sport/tennis/player1/#", "sport/tennis/player10", false),
+    ("sport/#", "sport", true),
+    ("sport/tennis/+", "sport/tennis/player1", true),
+    ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+    ("sport/+", "sport", false),
+    ("sport/+", "sport/", true),
+    ("+/+", "/finance", true),
+    ("/+", "/finance", true),
+    ("+", "/finance", false),
+    ("#", "$SYS/a", false),
+    ("+/a", "$SYS/a", false),
+    ("$SYS/#", "$SYS/a", true),
+    ("$SYS/+", "$SYS/a", true),
+    ("#", "a/b/c", true),
+    ("#", "/", true),
+    ("a/+/c", "a//c", true),
+    ("a/+/#", "a", false),
+    ("a/+/#", "a/b", true),
+    ("a/b", "a/b", true),
+    ("a/b", "a/b/", false),
+    ("a/b", "a/B", false),
+    ("é/+", "é/x", true),
+];
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -124,43 +162,6 @@ mod tests {
         }
     }
 
-    /// The examples of MQTT 4.7.1 and 4.7.2, and what is around them.
-    pub(in crate::local) const CASES: &[(&str, &str, bool)] = &[
-        ("sport/tennis/player1/#", "sport/tennis/player1", true),
-        (
-            "sport/tennis/player1/#",
-            "sport/tennis/player1/ranking",
-            true,
-        ),
-        (
-            "sport/tennis/player1/#",
-            "sport/tennis/player1/score/wimbledon",
-            true,
-        ),
-        ("sport/tennis/player1/#", "sport/tennis/player10", false),
-        ("sport/#", "sport", true),
-        ("sport/tennis/+", "sport/tennis/player1", true),
-        ("sport/tennis/+", "sport/tennis/player1/ranking", false),
-        ("sport/+", "sport", false),
-        ("sport/+", "sport/", true),
-        ("+/+", "/finance", true),
-        ("/+", "/finance", true),
-        ("+", "/finance", false),
-        ("#", "$SYS/a", false),
-        ("+/a", "$SYS/a", false),
-        ("$SYS/#", "$SYS/a", true),
-        ("$SYS/+", "$SYS/a", true),
-        ("#", "a/b/c", true),
-        ("#", "/", true),
-        ("a/+/c", "a//c", true),
-        ("a/+/#", "a", false),
-        ("a/+/#", "a/b", true),
-        ("a/b", "a/b", true),
-        ("a/b", "a/b/", false),
-        ("a/b", "a/B", false),
-        ("é/+", "é/x", true),
-    ];
-
     #[test]
     fn matching_follows_the_standard() {
         for &(filter, name, expected) in CASES {
@@ -168,6 +169,3 @@ mod tests {
         }
     }
 }
-
-#[cfg(test)]
-pub(super) use tests::CASES;

@@ -1,1 +1,174 @@
+//! The broker seen from its clients, split by question. Clients talk over in-memory streams and time is
+//! paused: it advances only when nothing can happen any more, so that waiting for "nothing" is exact.
 
+mod delivery;
+mod hostile;
+mod limits;
+mod listening;
+mod promise;
+mod reconnect;
+mod spool;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::connection;
+use super::counters::Counters;
+use super::limits::Limits;
+use super::server::{LocalError, Options, Shared};
+use crate::routes::Routes;
+use spool::FakeSpool;
+use wire::Connect;
+
+/// The local topic that goes to the cloud.
+const ROUTED: &str = "sensors";
+
+/// A broker without a listener.
+struct Bench {
+    shared: Arc<Shared<FakeSpool>>,
+    spool: FakeSpool,
+    counters: Arc<Counters>,
+    shutdown: CancellationToken,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Bench::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        Bench::routing(ROUTED, limits)
+    }
+
+    fn routing(topic: &str, limits: Limits) -> Self {
+        let (spool, shutdown) = (FakeSpool::new(), CancellationToken::new());
+        let counters = Arc::new(Counters::default());
+        let options = Options {
+            limits,
+            counters: Arc::clone(&counters),
+        };
+        let routes = Arc::new(Routes::new(topic, "cloud"));
+        let shared = Shared::new(spool.clone(), routes, shutdown.clone(), options);
+        Bench {
+            shared: Arc::new(shared),
+            spool,
+            counters,
+            shutdown,
+        }
+    }
+
+    /// A connection that has sent nothing, over a stream that buffers `buffer_bytes` each way.
+    fn open_with_buffer(&self, buffer_bytes: usize) -> TestClient {
+        let (near, far) = tokio::io::duplex(buffer_bytes);
+        let (reader, writer) = tokio::io::split(far);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let run = connection::run(Arc::clone(&self.shared), reader, writer, peer);
+        TestClient {
+            stream: near,
+            task: tokio::spawn(run),
+        }
+    }
+
+    fn open(&self) -> TestClient {
+        self.open_with_buffer(1024 * 1024)
+    }
+
+    async fn connect(&self, connect: Connect<'_>) -> TestClient {
+        let mut client = self.open();
+        client.send(&connect.bytes()).await;
+        let connack = client.receive().await;
+        assert_eq!((connack[0], connack[3]), (0x20, 0), "CONNACK {connack:?}");
+        client
+    }
+
+    /// A client with a clean session and no keep alive.
+    async fn client(&self, id: &str) -> TestClient {
+        self.connect(Connect::clean(id)).await
+    }
+
+    /// A client that is subscribed to `filter`.
+    async fn subscriber(&self, id: &str, filter: &str, qos: u8) -> TestClient {
+        let mut client = self.client(id).await;
+        client.subscribe(filter, qos).await;
+        client
+    }
+}
+
+/// The client's end of a connection.
+struct TestClient {
+    stream: DuplexStream,
+    task: JoinHandle<Result<(), LocalError>>,
+}
+
+impl TestClient {
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The next packet. Panics if none can come any more.
+    async fn receive(&mut self) -> Vec<u8> {
+        let packet = timeout(Duration::from_millis(10), read_packet(&mut self.stream)).await;
+        packet
+            .expect("no packet came")
+            .expect("the connection was closed")
+    }
+
+    async fn expect(&mut self, packet: &[u8]) {
+        assert_eq!(self.receive().await, packet);
+    }
+
+    /// Everything has come to rest and no byte has come.
+    async fn expect_nothing(&mut self) {
+        let packet = timeout(Duration::from_millis(10), read_packet(&mut self.stream)).await;
+        assert!(packet.is_err(), "expected nothing, got {packet:?}");
+    }
+
+    /// The broker closes the connection without another packet.
+    async fn expect_closed(&mut self) {
+        let packet = timeout(Duration::from_hours(1), read_packet(&mut self.stream)).await;
+        assert_eq!(packet.expect("the connection stays open"), None);
+    }
+
+    async fn subscribe(&mut self, filter: &str, qos: u8) {
+        self.send(&wire::subscribe(9, &[(filter, qos)])).await;
+        self.expect(&[0x90, 3, 0, 9, qos]).await;
+    }
+
+    /// The client has been served up to here: an answer to a ping comes next.
+    async fn ping(&mut self) {
+        self.send(&wire::PINGREQ).await;
+        self.expect(&wire::PINGRESP).await;
+    }
+
+    /// The task's result once the connection has ended.
+    async fn ended(self) -> Result<(), LocalError> {
+        drop(self.stream);
+        self.task.await.expect("the connection panicked")
+    }
+}
+
+/// One packet, `None` at the end of the stream.
+async fn read_packet(stream: &mut DuplexStream) -> Option<Vec<u8>> {
+    let mut packet = vec![stream.read_u8().await.ok()?];
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        let byte = stream.read_u8().await.ok()?;
+        packet.push(byte);
+        length |= usize::from(byte & 0x7F) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    let header = packet.len();
+    packet.resize(header + length, 0);
+    stream.read_exact(&mut packet[header..]).await.ok()?;
+    Some(packet)
+}

@@ -1,1 +1,162 @@
+use super::super::publication::Publication;
+use super::*;
 
+fn delivery(payload: &str, qos: QoS) -> Delivery {
+    Delivery {
+        publication: Publication::new("topic", payload.as_bytes()),
+        qos,
+        retain: false,
+    }
+}
+
+fn session(limits: &Limits) -> (Session, Arc<AtomicUsize>) {
+    let all = Arc::new(AtomicUsize::new(0));
+    let mut session = Session::new("client", false, Arc::clone(&all));
+    assert!(session.attach(Arc::default()).is_none());
+    assert_eq!(session.next(limits), None);
+    (session, all)
+}
+
+/// Payload, packet identifier and DUP of the next PUBLISH; the identifier of the next PUBREL.
+fn next(session: &mut Session, limits: &Limits) -> Option<(String, u16, bool)> {
+    Some(match session.next(limits)? {
+        Outgoing::PubRel(id) => ("PUBREL".to_owned(), id, false),
+        Outgoing::Publish {
+            delivery,
+            id,
+            duplicate,
+        } => {
+            let payload = delivery.publication.parts().1.to_vec();
+            (String::from_utf8(payload).unwrap(), id, duplicate)
+        }
+    })
+}
+
+fn expect(session: &mut Session, limits: &Limits, payload: &str, id: u16, duplicate: bool) {
+    let expected = Some((payload.to_owned(), id, duplicate));
+    assert_eq!(next(session, limits), expected);
+}
+
+#[test]
+fn acknowledgements_of_the_wrong_kind_or_number_change_nothing() {
+    let limits = Limits {
+        inflight_max: 2,
+        ..Limits::default()
+    };
+    let (mut session, _) = session(&limits);
+    session.offer(delivery("one", QoS::AtLeastOnce), &limits);
+    session.offer(delivery("two", QoS::ExactlyOnce), &limits);
+    session.offer(delivery("three", QoS::AtLeastOnce), &limits);
+    expect(&mut session, &limits, "one", 1, false);
+    expect(&mut session, &limits, "two", 2, false);
+    for id in [0, 1, 2, 3, 65_535] {
+        session.pubcomp(id);
+    }
+    session.pubrec(1);
+    session.puback(2);
+    session.puback(77);
+    assert_eq!(next(&mut session, &limits), None);
+    session.pubrec(2);
+    session.puback(2);
+    session.pubcomp(2);
+    expect(&mut session, &limits, "three", 3, false);
+}
+
+#[test]
+fn identifiers_wrap_around_and_pass_over_those_in_flight() {
+    let limits = Limits::default();
+    let (mut session, _) = session(&limits);
+    session.offer(delivery("kept", QoS::AtLeastOnce), &limits);
+    expect(&mut session, &limits, "kept", 1, false);
+    for id in (2..=65_535).chain([2, 3]) {
+        session.offer(delivery("x", QoS::AtLeastOnce), &limits);
+        expect(&mut session, &limits, "x", id, false);
+        session.puback(id);
+    }
+}
+
+#[test]
+fn an_acknowledgement_amid_repetition_skips_nothing() {
+    let limits = Limits::default();
+    let (mut session, _) = session(&limits);
+    for payload in ["1", "2", "3"] {
+        session.offer(delivery(payload, QoS::AtLeastOnce), &limits);
+        next(&mut session, &limits);
+    }
+    session.detach();
+    session.attach(Arc::default());
+    expect(&mut session, &limits, "1", 1, true);
+    session.puback(1);
+    session.puback(2);
+    expect(&mut session, &limits, "3", 3, true);
+    assert_eq!(next(&mut session, &limits), None);
+}
+
+#[test]
+fn bytes_are_counted_until_the_client_has_acknowledged_and_given_back_at_the_end() {
+    let limits = Limits::default();
+    let (mut session, all) = session(&limits);
+    let bytes = || all.load(Ordering::Relaxed);
+    session.offer(delivery("0", QoS::AtMostOnce), &limits);
+    session.offer(delivery("1", QoS::AtLeastOnce), &limits);
+    session.offer(delivery("2", QoS::ExactlyOnce), &limits);
+    let each = bytes() / 3;
+    assert!(each > 0);
+    for _ in 0..3 {
+        next(&mut session, &limits);
+    }
+    assert_eq!(bytes(), 2 * each);
+    session.puback(1);
+    assert_eq!(bytes(), each);
+    session.pubrec(2);
+    session.pubrec(2);
+    assert_eq!(bytes(), 0);
+    session.pubcomp(2);
+    session.offer(delivery("0", QoS::AtMostOnce), &limits);
+    session.offer(delivery("3", QoS::AtLeastOnce), &limits);
+    session.detach();
+    assert_eq!(bytes(), each, "QoS 0 does not wait for an absent client");
+    drop(session);
+    assert_eq!(bytes(), 0);
+}
+
+#[test]
+fn a_full_session_drops_the_new_and_says_so_once_until_it_had_room() {
+    let one = delivery("x", QoS::AtLeastOnce);
+    let limits = Limits {
+        session_bytes_max: 2 * one.publication.cost_bytes(),
+        ..Limits::default()
+    };
+    let (mut session, _) = session(&limits);
+    let dropped = |first| Offer::Dropped {
+        qos: QoS::AtLeastOnce,
+        first,
+    };
+    assert_eq!(session.offer(one.clone(), &limits), Offer::Queued);
+    assert_eq!(session.offer(one.clone(), &limits), Offer::Queued);
+    assert_eq!(session.offer(one.clone(), &limits), dropped(true));
+    assert_eq!(session.offer(one.clone(), &limits), dropped(false));
+    next(&mut session, &limits);
+    next(&mut session, &limits);
+    session.puback(1);
+    assert_eq!(session.offer(one.clone(), &limits), Offer::Queued);
+    assert_eq!(session.offer(one, &limits), dropped(true));
+}
+
+#[test]
+fn only_absent_clients_are_held_to_the_limit_of_all_sessions() {
+    let limits = Limits {
+        offline_bytes_max: 10,
+        ..Limits::default()
+    };
+    let (mut session, _) = session(&limits);
+    let message = || delivery("x", QoS::AtLeastOnce);
+    assert_eq!(session.offer(message(), &limits), Offer::Queued);
+    session.detach();
+    assert!(matches!(
+        session.offer(message(), &limits),
+        Offer::Dropped { .. }
+    ));
+    let zero = delivery("x", QoS::AtMostOnce);
+    assert_eq!(session.offer(zero, &limits), Offer::NotConnected);
+}

@@ -1,0 +1,187 @@
+//! Can bytes from a client do more than close its own connection?
+
+use super::wire::{self, Connect, packet, publish, publish_with};
+use super::*;
+use crate::local::packet::{Frame, frame, parse};
+
+#[tokio::test(start_paused = true)]
+async fn what_the_standard_forbids_closes_the_connection() {
+    let bench = Bench::new();
+    let mut witness = bench.subscriber("w", "#", 0).await;
+    let forbidden: &[(&str, Vec<u8>)] = &[
+        ("second CONNECT", Connect::clean("c").bytes()),
+        ("CONNACK", vec![0x20, 2, 0, 0]),
+        ("SUBACK", vec![0x90, 3, 0, 1, 0]),
+        ("PINGRESP", wire::PINGRESP.to_vec()),
+        ("type 0", vec![0, 0]),
+        ("type 15", vec![0xF0, 0]),
+        ("PUBREL with wrong flags", vec![0x60, 2, 0, 1]),
+        (
+            "SUBSCRIBE with wrong flags",
+            vec![0x80, 6, 0, 1, 0, 1, b'a', 0],
+        ),
+        ("PINGREQ with flags", vec![0xC1, 0]),
+        ("PINGREQ with a body", vec![0xC0, 1, 0]),
+        ("DISCONNECT with a body", vec![0xE0, 1, 0]),
+        ("PUBACK of one byte", vec![0x40, 1, 0]),
+        ("PUBACK with packet identifier 0", vec![0x40, 2, 0, 0]),
+        ("PUBLISH of QoS 3", publish_with(0x06, "a", "xx", 0, 0)),
+        (
+            "PUBLISH of QoS 0 with DUP",
+            publish_with(wire::DUP, "a", "x", 0, 0),
+        ),
+        ("PUBLISH with packet identifier 0", publish("a", "x", 1, 0)),
+        (
+            "PUBLISH without packet identifier",
+            packet(0x32, b"\x00\x01a"),
+        ),
+        ("PUBLISH to nothing", publish("", "x", 0, 0)),
+        ("PUBLISH to +", publish("a/+", "x", 0, 0)),
+        ("PUBLISH to #", publish("#", "x", 1, 1)),
+        ("PUBLISH to NUL", publish("a\0", "x", 0, 0)),
+        (
+            "PUBLISH to a long topic",
+            publish(&"a".repeat(5_000), "x", 0, 0),
+        ),
+        ("PUBLISH to no UTF-8", packet(0x30, b"\x00\x02\xC3\x28x")),
+        (
+            "PUBLISH with a topic beyond the end",
+            packet(0x30, b"\x00\x09a"),
+        ),
+        ("SUBSCRIBE to nothing", packet(0x82, b"\x00\x01")),
+        (
+            "SUBSCRIBE with packet identifier 0",
+            wire::subscribe(0, &[("a", 0)]),
+        ),
+        ("SUBSCRIBE of QoS 3", wire::subscribe(1, &[("a", 3)])),
+        ("SUBSCRIBE without QoS", packet(0x82, b"\x00\x01\x00\x01a")),
+        ("UNSUBSCRIBE from nothing", packet(0xA2, b"\x00\x01")),
+        ("UNSUBSCRIBE of one byte", packet(0xA2, b"\x00")),
+        (
+            "a length of five bytes",
+            vec![0x30, 0xFF, 0xFF, 0xFF, 0xFF, 1],
+        ),
+        ("a packet of 256 MiB", vec![0x30, 0xFF, 0xFF, 0xFF, 0x7F]),
+    ];
+    for (what, bytes) in forbidden {
+        let mut client = bench.client("c").await;
+        client.send(bytes).await;
+        let closed = timeout(Duration::from_mins(1), read_packet(&mut client.stream)).await;
+        assert_eq!(closed.expect(what), None, "{what}");
+        client.ended().await.unwrap();
+    }
+    witness.ping().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_a_proper_connect_is_closed_without_an_answer() {
+    let bench = Bench::new();
+    let mut impossible_flags = Connect::clean("c").bytes();
+    impossible_flags[9] |= 1;
+    let mut password_alone = Connect::clean("c").bytes();
+    password_alone[9] |= 0x40;
+    let mut will_qos_without_will = Connect::clean("c").bytes();
+    will_qos_without_will[9] |= 0x08;
+    let will_to_a_wildcard = Connect {
+        will: Some(("a/#", "x", 0, false)),
+        ..Connect::clean("c")
+    };
+    for bytes in [
+        wire::PINGREQ.to_vec(),
+        publish(ROUTED, "x", 1, 1),
+        Connect::clean("c").bytes_as("HTTP", 4),
+        Connect::clean("a\0b").bytes(),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        impossible_flags,
+        password_alone,
+        will_qos_without_will,
+        will_to_a_wildcard.bytes(),
+    ] {
+        let mut client = bench.open();
+        client.send(&bytes).await;
+        client.expect_closed().await;
+        client.ended().await.unwrap();
+    }
+    assert!(bench.spool.stored().is_empty());
+}
+
+/// One packet of each kind that a client may send.
+fn every_kind() -> Vec<Vec<u8>> {
+    let connect = Connect {
+        will: Some(("will", "payload", 2, true)),
+        ..Connect::persistent("client")
+    };
+    vec![
+        connect.bytes(),
+        connect.bytes_as("MQIsdp", 3),
+        publish("a/b", "payload", 0, 0),
+        publish("a/b", "payload", 2, 513),
+        wire::puback(513),
+        wire::pubrec(513),
+        wire::pubrel(513),
+        wire::pubcomp(513),
+        wire::subscribe(513, &[("a/+", 1), ("b/#", 2)]),
+        wire::unsubscribe(513, &["a/+", "b/#"]),
+        wire::PINGREQ.to_vec(),
+        wire::DISCONNECT.to_vec(),
+    ]
+}
+
+#[test]
+fn a_packet_cut_anywhere_is_incomplete_and_a_shortened_one_is_malformed_or_sound() {
+    for packet in every_kind() {
+        assert_eq!(frame(&packet, 1_000), Ok(Frame::Complete(packet.len())));
+        assert!(parse(&packet).is_ok(), "{packet:?}");
+        for cut in 0..packet.len() {
+            let missing = frame(&packet[..cut], 1_000);
+            assert!(
+                matches!(missing, Ok(Frame::Missing(1..))),
+                "{cut} of {packet:?}"
+            );
+        }
+        // The same cuts with a length that says so: whatever they are, they do not panic.
+        for cut in 2..packet.len() {
+            let mut shortened = packet[..cut].to_vec();
+            shortened[1] = u8::try_from(cut - 2).unwrap();
+            assert_eq!(frame(&shortened, 1_000), Ok(Frame::Complete(cut)));
+            drop(parse(&shortened));
+        }
+    }
+}
+
+#[test]
+fn random_changes_of_packets_never_panic() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..20_000 {
+        let mut packet = random.choice(every_kind()).unwrap();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(..packet.len());
+            packet[at] = random.u8(..);
+        }
+        if let Ok(Frame::Complete(size)) = frame(&packet, 1_000) {
+            drop(parse(&packet[..size]));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_packets_after_connect_harm_nobody_else() {
+    let bench = Bench::new();
+    let mut witness = bench.client("witness").await;
+    let mut random = fastrand::Rng::with_seed(2);
+    for _ in 0..300 {
+        let mut bytes = Connect::clean("c").bytes();
+        for _ in 0..random.usize(1..20) {
+            let mut packet = random.choice(every_kind()).unwrap();
+            if random.u8(..4) == 0 {
+                let at = random.usize(..packet.len());
+                packet[at] = random.u8(..);
+            }
+            bytes.extend(packet);
+        }
+        let mut client = bench.open();
+        client.send(&bytes).await;
+        client.ended().await.unwrap();
+        witness.ping().await;
+    }
+}

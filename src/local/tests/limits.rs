@@ -1,0 +1,155 @@
+//! What happens at the limits, and whether one client's limit is another's trouble?
+
+use super::wire::{Connect, RETAIN, puback, publish, publish_with};
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives_and_its_will_published() {
+    let bench = Bench::new();
+    let mut watcher = bench.subscriber("w", "wills", 0).await;
+    let connect = Connect {
+        keep_alive_s: 10,
+        will: Some(("wills", "silent", 0, false)),
+        ..Connect::clean("c")
+    };
+    let mut client = bench.connect(connect).await;
+    tokio::time::advance(Duration::from_secs(14)).await;
+    client.ping().await;
+    let start = tokio::time::Instant::now();
+    client.expect_closed().await;
+    assert_eq!(start.elapsed().as_secs(), 15);
+    watcher.expect(&publish("wills", "silent", 0, 0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_connect_is_closed_in_time() {
+    let bench = Bench::new();
+    let start = tokio::time::Instant::now();
+    let mut client = bench.open();
+    client.send(&[0x10]).await;
+    client.expect_closed().await;
+    assert_eq!(start.elapsed(), Limits::default().connect_timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_is_not_read_from_while_too_much_of_it_is_unacknowledged() {
+    let limits = Limits {
+        unacknowledged_bytes_max: 1_000,
+        ..Limits::default()
+    };
+    let bench = Bench::with(limits);
+    let mut client = bench.client("c").await;
+    let payload = "x".repeat(400);
+    for id in 1..=100 {
+        client.send(&publish(ROUTED, &payload, 1, id)).await;
+    }
+    client.expect_nothing().await;
+    let taken = bench.spool.stored().len();
+    assert!((2..=3).contains(&taken), "{taken} taken");
+    for id in 1..=100_u16 {
+        bench.spool.set_safe(id.into());
+        client.expect(&puback(id)).await;
+    }
+    assert_eq!(bench.spool.stored().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_never_reads_slows_nobody_and_is_closed_in_the_end() {
+    let bench = Bench::with(Limits {
+        session_bytes_max: 20_000,
+        ..Limits::default()
+    });
+    let mut stuck = bench.open_with_buffer(256);
+    stuck.send(&Connect::clean("stuck").bytes()).await;
+    stuck.receive().await;
+    stuck.subscribe("#", 1).await;
+    let mut quick = bench.subscriber("quick", "#", 1).await;
+    let mut client = bench.client("c").await;
+    let payload = "x".repeat(500);
+    for id in 1..=1_000 {
+        client.send(&publish("a", &payload, 1, id)).await;
+        client.expect(&puback(id)).await;
+        quick.expect(&publish("a", &payload, 1, id)).await;
+        quick.send(&puback(id)).await;
+    }
+    assert!(bench.counters.dropped_session_full.get() > 900);
+    let task = stuck.task;
+    let ended = timeout(2 * Limits::default().write_timeout, task).await;
+    ended.expect("the stuck client stays").unwrap().unwrap();
+    quick.ping().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_may_send_without_reading_and_gets_every_acknowledgement_later() {
+    let bench = Bench::new();
+    let mut client = bench.open_with_buffer(4_096);
+    client.send(&Connect::clean("c").bytes()).await;
+    client.receive().await;
+    for id in 1..=10_000 {
+        client.send(&publish("a", "x", 1, id)).await;
+    }
+    for id in 1..=10_000 {
+        client.expect(&puback(id)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_messages_are_in_flight_and_an_acknowledgement_brings_the_next() {
+    let bench = Bench::with(Limits {
+        inflight_max: 2,
+        ..Limits::default()
+    });
+    let mut subscriber = bench.subscriber("s", "a", 1).await;
+    let mut client = bench.client("c").await;
+    for payload in ["1", "2", "3"] {
+        client.send(&publish("a", payload, 1, 1)).await;
+    }
+    subscriber.expect(&publish("a", "1", 1, 1)).await;
+    subscriber.expect(&publish("a", "2", 1, 2)).await;
+    subscriber.expect_nothing().await;
+    subscriber.send(&puback(2)).await;
+    subscriber.expect(&publish("a", "3", 1, 3)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_beyond_the_limit_closes_and_one_at_the_limit_passes() {
+    let bench = Bench::new();
+    let fits = Limits::default().packet_bytes_max - 2 - ROUTED.len();
+    let mut client = bench.client("c").await;
+    client.send(&publish(ROUTED, &"x".repeat(fits), 0, 0)).await;
+    client.ping().await;
+    assert_eq!(bench.spool.stored()[0].payload.len(), fits);
+    client
+        .send(&publish(ROUTED, &"x".repeat(fits + 1), 0, 0))
+        .await;
+    client.expect_closed().await;
+    assert_eq!(bench.spool.stored().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_retained_messages_and_kept_sessions_are_limited() {
+    let bench = Bench::with(Limits {
+        filters_max: 2,
+        retained_messages_max: 1,
+        sessions_max: 1,
+        ..Limits::default()
+    });
+    let mut client = bench.client("c").await;
+    let filters = [("a", 0), ("b", 0), ("a", 1), ("c", 0)];
+    client.send(&super::wire::subscribe(1, &filters)).await;
+    client.expect(&[0x90, 6, 0, 1, 0, 0, 1, 0x80]).await;
+    client.send(&publish_with(RETAIN, "x", "1", 0, 0)).await;
+    client.send(&publish_with(RETAIN, "y", "2", 0, 0)).await;
+    client.ping().await;
+    assert_eq!(bench.counters.dropped_retained.get(), 1);
+    for id in ["p1", "p2"] {
+        let client = bench.connect(Connect::persistent(id)).await;
+        client.ended().await.unwrap();
+    }
+    assert_eq!(bench.counters.sessions_discarded.get(), 1);
+    for (id, present) in [("p2", 1), ("p1", 0)] {
+        let mut client = bench.open();
+        client.send(&Connect::persistent(id).bytes()).await;
+        client.expect(&[0x20, 2, present, 0]).await;
+    }
+}
