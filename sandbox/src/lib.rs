@@ -16,10 +16,13 @@
 //!
 //! Nothing here belongs on a device.
 
+pub mod balena;
 pub mod ca;
 pub mod cloud;
+mod http;
 pub mod ledger;
 pub mod process;
+pub mod provision_endpoint;
 pub mod publisher;
 pub mod relay;
 

@@ -59,13 +59,18 @@ impl RelayProcess {
         program: impl Into<PathBuf>,
         listen: SocketAddr,
     ) -> Result<Self, RelayError> {
+        Self::in_place_of_relay(Process::new(program, std::iter::empty::<String>()), listen)
+    }
+
+    /// Any other program, treated as if it were the relay.
+    pub fn in_place_of_relay(process: Process, listen: SocketAddr) -> Result<Self, RelayError> {
         let parent = std::env::temp_dir();
         let data_dir = tempfile::Builder::new()
             .prefix("cloud-relay-data-")
             .tempdir_in(&parent)
             .map_err(|source| RelayError::DataDir { parent, source })?;
         Ok(RelayProcess {
-            process: Process::new(program, std::iter::empty::<String>()),
+            process,
             data_dir,
             listen,
         })
