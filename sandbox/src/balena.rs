@@ -167,7 +167,9 @@ pub struct Balena {
 
 impl Drop for Balena {
     fn drop(&mut self) {
-        self.end_supervision();
+        if let Some(task) = self.take_supervision() {
+            task.abort();
+        }
     }
 }
 
@@ -254,14 +256,24 @@ impl Balena {
     /// Starts `service` and from now on re-creates it when the variables change.
     /// One service, once.
     pub async fn supervise(&self, service: Arc<RelayProcess>) -> Result<(), BalenaError> {
-        let targets = self
+        let mut targets = self
             .targets
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
             .ok_or(BalenaError::Supervising)?;
-        let variables = self.variables();
-        service.start(&self.environment()).await?;
+        let variables = {
+            let account = self.shared.account();
+            // what was written up to now is in the first start
+            while targets.try_recv().is_ok() {}
+            account.variables.clone()
+        };
+        let environment = complete(
+            &self.shared.options,
+            &self.supervisor_address(),
+            variables.clone(),
+        );
+        service.start(&environment).await?;
         self.shared.tell(SupervisorEvent::Started(
             variables.keys().cloned().collect(),
         ));
@@ -282,15 +294,20 @@ impl Balena {
     }
 
     /// Ends the supervision: from now on the service is the caller's alone.
-    pub fn end_supervision(&self) {
-        let task = self
-            .supervision
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+    pub async fn end_supervision(&self) {
+        let task = self.take_supervision();
         if let Some(task) = task {
             task.abort();
+            // the only error is the one just asked for
+            task.await.ok();
         }
+    }
+
+    fn take_supervision(&self) -> Option<JoinHandle<()>> {
+        self.supervision
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// How often the service was re-created because of a change.

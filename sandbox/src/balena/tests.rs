@@ -37,6 +37,22 @@ async fn two_writes_recreate_the_process_twice_and_first_with_only_one_of_them()
 }
 
 #[tokio::test]
+async fn variables_that_were_there_before_are_in_the_first_start() {
+    let balena = Balena::start(BalenaOptions::new("the-uuid")).await.unwrap();
+    balena.set_variable("A", "1");
+    balena.set_variable("B", "2");
+    let service = toy(OBEDIENT);
+    balena.supervise(Arc::clone(&service)).await.unwrap();
+    service.wait_for_log("A=1 B=2", PATIENCE).await.unwrap();
+    balena.set_variable("A", "3");
+    balena.wait_for_recreations(1, PATIENCE).await.unwrap();
+    service.wait_for_log("A=3 B=2", PATIENCE).await.unwrap();
+    assert_eq!(balena.recreations(), 1);
+    let again = balena.supervise(service).await;
+    assert!(matches!(again, Err(BalenaError::Supervising)));
+}
+
+#[tokio::test]
 async fn a_process_that_ignores_sigterm_is_killed_and_recreated() {
     let options = BalenaOptions {
         stop_grace: Duration::from_millis(100),
