@@ -1,0 +1,212 @@
+//! The books: every message that arrived, in order, and the counts of everything else.
+//!
+//! A message is in the books before its acknowledgement is sent, so whoever saw the acknowledgement
+//! will find the message. The books only grow.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+
+use super::rules::Breach;
+
+/// Messages that a slow follower may be behind before it misses some.
+const FOLLOWER_LAG_MAX: usize = 4_096;
+
+/// A message that arrived in the cloud.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Place in the order of arrival over all connections, from 0.
+    pub order: usize,
+    /// Who sent it.
+    pub client_id: Arc<str>,
+    /// The topic name.
+    pub topic: Arc<str>,
+    /// The payload. It may share its memory with its neighbours.
+    pub payload: Bytes,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// The DUP flag.
+    pub dup: bool,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// When it arrived; messages that were read together share one instant.
+    pub at: Instant,
+}
+
+/// What was counted since the cloud was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// TCP connections.
+    pub tcp_connections: u64,
+    /// CONNECTs that were accepted.
+    pub connects: u64,
+    /// Connections refused before or at CONNECT: certificate, client id or fault.
+    pub refused: u64,
+    /// Messages in the books.
+    pub messages: u64,
+    /// Messages whose payload had arrived before.
+    pub duplicates: u64,
+    /// Publishes lost on purpose or dropped by a rule, without an acknowledgement.
+    pub lost_publishes: u64,
+    /// Acknowledgements lost on purpose.
+    pub lost_pubacks: u64,
+}
+
+/// Too few messages arrived in time.
+#[derive(Debug, thiserror::Error)]
+#[error("only {arrived} of {expected} messages arrived in the cloud within {waited:?}")]
+pub struct TooFew {
+    /// How many were waited for.
+    pub expected: usize,
+    /// How many were there at the end.
+    pub arrived: usize,
+    /// How long was waited.
+    pub waited: Duration,
+}
+
+#[derive(Default)]
+struct Pages {
+    messages: Vec<Received>,
+    /// 64-bit hashes: a false match among a million payloads has odds of 1 in 30 million.
+    payloads: HashSet<u64>,
+    duplicates: u64,
+    breaches: Vec<Breach>,
+    refusals: Vec<String>,
+}
+
+/// See the module.
+pub(crate) struct Books {
+    pages: Mutex<Pages>,
+    hasher: RandomState,
+    arrived: watch::Sender<usize>,
+    connected: watch::Sender<u64>,
+    live: broadcast::Sender<Received>,
+    tcp_connections: AtomicU64,
+    lost_publishes: AtomicU64,
+    lost_pubacks: AtomicU64,
+}
+
+impl Books {
+    pub(crate) fn new() -> Self {
+        Books {
+            pages: Mutex::default(),
+            hasher: RandomState::new(),
+            arrived: watch::Sender::new(0),
+            connected: watch::Sender::new(0),
+            live: broadcast::Sender::new(FOLLOWER_LAG_MAX),
+            tcp_connections: AtomicU64::new(0),
+            lost_publishes: AtomicU64::new(0),
+            lost_pubacks: AtomicU64::new(0),
+        }
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a batch down and empties it. [`Received::order`] is set here.
+    pub(crate) fn record(&self, batch: &mut Vec<Received>) {
+        if batch.is_empty() {
+            return;
+        }
+        let hashes: Vec<u64> = batch
+            .iter()
+            .map(|m| self.hasher.hash_one(&m.payload))
+            .collect();
+        let followed = self.live.receiver_count() > 0;
+        let mut pages = self.pages();
+        for (mut message, hash) in batch.drain(..).zip(hashes) {
+            message.order = pages.messages.len();
+            if !pages.payloads.insert(hash) {
+                pages.duplicates += 1;
+            }
+            if followed {
+                // fails only if the last follower has just left
+                self.live.send(message.clone()).ok();
+            }
+            pages.messages.push(message);
+        }
+        // under the lock, so that the count never goes backwards
+        self.arrived.send_replace(pages.messages.len());
+    }
+
+    pub(crate) fn tcp_connection(&self) {
+        self.tcp_connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connect(&self) {
+        self.connected.send_modify(|connects| *connects += 1);
+    }
+
+    pub(crate) fn refuse(&self, why: String) {
+        self.pages().refusals.push(why);
+    }
+
+    pub(crate) fn lost_publish(&self) {
+        self.lost_publishes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lost_puback(&self) {
+        self.lost_pubacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn breach(&self, breach: Breach) {
+        self.pages().breaches.push(breach);
+    }
+
+    pub(crate) fn breaches(&self) -> Vec<Breach> {
+        self.pages().breaches.clone()
+    }
+
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        self.pages().refusals.clone()
+    }
+
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.pages().messages.clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        *self.arrived.borrow()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let pages = self.pages();
+        Counts {
+            tcp_connections: self.tcp_connections.load(Ordering::Relaxed),
+            connects: *self.connected.borrow(),
+            refused: u64::try_from(pages.refusals.len()).unwrap_or(u64::MAX),
+            messages: u64::try_from(pages.messages.len()).unwrap_or(u64::MAX),
+            duplicates: pages.duplicates,
+            lost_publishes: self.lost_publishes.load(Ordering::Relaxed),
+            lost_pubacks: self.lost_pubacks.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Received> {
+        self.live.subscribe()
+    }
+
+    pub(crate) fn connects(&self) -> watch::Receiver<u64> {
+        self.connected.subscribe()
+    }
+
+    pub(crate) async fn wait_for(&self, expected: usize, timeout: Duration) -> Result<(), TooFew> {
+        let mut arrived = self.arrived.subscribe();
+        let enough = arrived.wait_for(|arrived| *arrived >= expected);
+        match tokio::time::timeout(timeout, enough).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(TooFew {
+                expected,
+                arrived: self.len(),
+                waited: timeout,
+            }),
+        }
+    }
+}

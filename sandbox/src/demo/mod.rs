@@ -1,0 +1,374 @@
+//! The demo: the relay's first hour in half a minute, told as it happens.
+//!
+//! Every step is checked against the stand-ins, never against the relay's own words: what the relay
+//! logs is only shown.
+
+mod sensor;
+mod voice;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloud_relay_sandbox::balena::{Balena, BalenaError, BalenaOptions, SupervisorEvent};
+use cloud_relay_sandbox::ca::{CaError, CertificateAuthority, KeyFormat};
+use cloud_relay_sandbox::cloud::{Cloud, CloudError, CloudOptions, Received};
+use cloud_relay_sandbox::ledger::{MessageId, audit};
+use cloud_relay_sandbox::provision_endpoint::{
+    Answer, EndpointError, EndpointOptions, ProvisionEndpoint,
+};
+use cloud_relay_sandbox::relay::{RelayError, RelayProcess};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::sensor::{Sensor, TOPIC};
+use self::voice::{Speaker, Voice};
+
+/// The device that the demo plays.
+const DEVICE_UUID: &str = "5a6dbc0de0123456789abcdef0123456";
+/// MQTT's registered port, taken if it is free.
+const MQTT_PORT: u16 = 1883;
+/// How long each step may take before the demo has failed.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the cloud function lets the relay wait: time for a backlog.
+const PROVISIONING_DELAY: Duration = Duration::from_secs(4);
+/// Sensor messages shown live, and let through in an outage, before the story goes on.
+const MESSAGES_A_SCENE: usize = 3;
+/// Characters of a payload that are shown.
+const PAYLOAD_CHARS_SHOWN: usize = 200;
+
+/// What the demo shall do.
+#[derive(Debug)]
+pub(crate) struct DemoOptions {
+    /// The relay's program.
+    pub(crate) relay: PathBuf,
+    /// Whether an outage is shown.
+    pub(crate) outage: bool,
+    /// Whether it ends after the story.
+    pub(crate) once: bool,
+}
+
+/// Why the demo failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DemoError {
+    #[error(transparent)]
+    Authority(#[from] CaError),
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Balena(#[from] BalenaError),
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    #[error("cannot make a temporary directory: {0}")]
+    TempDir(std::io::Error),
+    #[error("cannot find a free port for the local broker: {0}")]
+    Port(std::io::Error),
+    #[error("{0}")]
+    Sensor(String),
+    #[error(
+        "{missing} of {expected} acknowledged messages did not arrive in the cloud within {STEP_TIMEOUT:?}"
+    )]
+    Missing { missing: usize, expected: usize },
+}
+
+/// Everything around the relay, and the relay.
+struct Stage {
+    voice: Voice,
+    cloud: Arc<Cloud>,
+    endpoint: ProvisionEndpoint,
+    balena: Arc<Balena>,
+    relay: Arc<RelayProcess>,
+    /// Prints what the parties do.
+    tellers: JoinSet<()>,
+    // last: it holds the root certificate that the relay reads
+    _dir: TempDir,
+}
+
+/// Plays the demo until it is over or `stop` resolves; leaves no process and no directory.
+pub(crate) async fn run(
+    options: &DemoOptions,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DemoError> {
+    let voice = Voice::new();
+    let stage = build(options, voice.clone()).await?;
+    let told = tokio::select! {
+        told = play(&stage, options) => told,
+        () = stop => Ok(()),
+    };
+    stage.strike().await;
+    match &told {
+        Ok(()) => voice.tell("Everything is stopped, temporary files are removed."),
+        Err(_) => voice.tell("Stopped: the story did not come true."),
+    }
+    told
+}
+
+async fn build(options: &DemoOptions, voice: Voice) -> Result<Stage, DemoError> {
+    voice.step("The world: everything that a device meets, on this machine");
+    let dir = tempfile::Builder::new()
+        .prefix("cloud-relay-demo-")
+        .tempdir()
+        .map_err(DemoError::TempDir)?;
+    let authority = Arc::new(CertificateAuthority::new("Cloud Relay sandbox root")?);
+    let root = dir.path().join("root.pem");
+    authority.write_root(&root)?;
+    let cloud = Arc::new(Cloud::start(CloudOptions::new(Arc::clone(&authority))).await?);
+    voice.tell(&format!("cloud (MQTT over mutual TLS): {}", cloud.addr()));
+    let balena = Arc::new(Balena::start(BalenaOptions::new(DEVICE_UUID)).await?);
+    voice.tell(&format!("Supervisor: {}", balena.supervisor_address()));
+    let endpoint = ProvisionEndpoint::start(EndpointOptions {
+        authority,
+        balena: Arc::clone(&balena),
+        key_format: KeyFormat::Pkcs8,
+    })
+    .await?;
+    voice.tell(&format!("provisioning endpoint: {}", endpoint.url()));
+    for (name, value) in [
+        ("PROVISION_URL", endpoint.url()),
+        ("AWS_DATA_ENDPOINT", "localhost".to_owned()),
+        ("AWS_PORT", cloud.port().to_string()),
+        ("AWS_ROOT_CA_PATH", root.display().to_string()),
+    ] {
+        balena.set_variable(name, &value);
+    }
+    let listen = local_address(&voice).await?;
+    let relay = Arc::new(RelayProcess::listening_on(&options.relay, listen)?);
+    let tellers = tellers(&voice, &cloud, &balena, &relay);
+    Ok(Stage {
+        voice,
+        cloud,
+        endpoint,
+        balena,
+        relay,
+        tellers,
+        _dir: dir,
+    })
+}
+
+/// Port 1883 if it is free, another if not.
+async fn local_address(voice: &Voice) -> Result<SocketAddr, DemoError> {
+    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, MQTT_PORT));
+    if TcpListener::bind(wanted).await.is_ok() {
+        return Ok(wanted);
+    }
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let other = other
+        .and_then(|listener| listener.local_addr())
+        .map_err(DemoError::Port)?;
+    voice.tell(&format!(
+        "port {MQTT_PORT} is taken; the relay will listen on {}",
+        other.port()
+    ));
+    Ok(other)
+}
+
+fn tellers(voice: &Voice, cloud: &Cloud, balena: &Balena, relay: &RelayProcess) -> JoinSet<()> {
+    let mut tellers = JoinSet::new();
+    tellers.spawn(retell(
+        voice.clone(),
+        Speaker::Relay,
+        relay.log().follow(),
+        |line| line,
+    ));
+    tellers.spawn(retell(
+        voice.clone(),
+        Speaker::Cloud,
+        cloud.follow(),
+        |message| shown(&message),
+    ));
+    tellers.spawn(retell(
+        voice.clone(),
+        Speaker::Supervisor,
+        balena.follow(),
+        |event| event.to_string(),
+    ));
+    tellers
+}
+
+/// Prints what comes until the sender is gone.
+async fn retell<T: Clone>(
+    voice: Voice,
+    speaker: Speaker,
+    mut source: Receiver<T>,
+    text: impl Fn(T) -> String,
+) {
+    loop {
+        match source.recv().await {
+            Ok(item) => voice.line(speaker, &text(item)),
+            Err(RecvError::Lagged(missed)) => voice.line(speaker, &format!("({missed} more)")),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn shown(message: &Received) -> String {
+    let payload: String = String::from_utf8_lossy(&message.payload)
+        .chars()
+        .take(PAYLOAD_CHARS_SHOWN)
+        .collect();
+    format!("{} <- {payload}", message.topic)
+}
+
+async fn play(stage: &Stage, options: &DemoOptions) -> Result<(), DemoError> {
+    let Stage { voice, .. } = stage;
+    voice.step("The relay boots for the first time, without credentials");
+    stage.endpoint.script(Answer::Work {
+        delay: PROVISIONING_DELAY,
+    });
+    stage.balena.supervise(Arc::clone(&stage.relay)).await?;
+    stage.relay.wait_until_listening(STEP_TIMEOUT).await?;
+
+    voice.step(
+        "A sensor publishes all the same: its messages are acknowledged, so they are on disk",
+    );
+    let sensor = Sensor::start(stage.relay.listen_addr(), voice.clone());
+    sensor
+        .wait_for_acked(1, STEP_TIMEOUT)
+        .await
+        .map_err(DemoError::Sensor)?;
+
+    stage.provisioning().await?;
+    let before: Vec<MessageId> = sensor.acked();
+
+    voice.step("With credentials the relay connects, and the backlog drains");
+    stage.arrived(&before).await?;
+    voice.tell(&format!(
+        "{0} of {0} messages published before provisioning have arrived",
+        before.len()
+    ));
+
+    voice.step("From now on messages arrive as they are published");
+    let live = sensor.acked().len() + MESSAGES_A_SCENE;
+    stage.acked_and_arrived(&sensor, live).await?;
+    if options.outage {
+        stage.outage(&sensor).await?;
+    }
+    if options.once {
+        voice.tell("The story came true.");
+        return Ok(());
+    }
+    voice.step("Your turn");
+    voice.tell("In another terminal, send a message of your own and see it arrive here:");
+    voice.tell("");
+    voice.tell(&format!(
+        "    mosquitto_pub -h 127.0.0.1 -p {} -t {TOPIC} -q 1 -m 'hello'",
+        stage.relay.listen_addr().port()
+    ));
+    voice.tell("");
+    voice.tell("Ctrl-C ends everything.");
+    std::future::pending().await
+}
+
+impl Stage {
+    /// The relay asks, the cloud function works, the Supervisor re-creates.
+    async fn provisioning(&self) -> Result<(), DemoError> {
+        let voice = &self.voice;
+        voice.step("The relay provisions itself");
+        let mut events = self.balena.follow();
+        self.endpoint.wait_for_requests(1, STEP_TIMEOUT).await?;
+        for request in self.endpoint.requests() {
+            voice.line(
+                Speaker::Endpoint,
+                &format!("{} {}", request.method, request.body),
+            );
+        }
+        voice.tell(&format!(
+            "(this cloud function takes {} s)",
+            PROVISIONING_DELAY.as_secs()
+        ));
+        let written = async {
+            while let Ok(event) = events.recv().await {
+                if matches!(&event, SupervisorEvent::Changed(name) if name == "AWS_PRIVATE_KEY") {
+                    voice.line(
+                        Speaker::Endpoint,
+                        "made a certificate, wrote AWS_CERT and AWS_PRIVATE_KEY into balenaCloud",
+                    );
+                    return;
+                }
+            }
+        };
+        // one for each of the two variables
+        let recreated = self.balena.wait_for_recreations(2, STEP_TIMEOUT);
+        tokio::pin!(recreated);
+        tokio::select! {
+            early = &mut recreated => early?,
+            () = written => recreated.await?,
+        }
+        self.relay.wait_until_listening(STEP_TIMEOUT).await?;
+        Ok(())
+    }
+
+    async fn outage(&self, sensor: &Sensor) -> Result<(), DemoError> {
+        self.voice
+            .step("The cloud goes away; the sensor does not notice");
+        self.cloud.stop().await;
+        let lost_sight = sensor.acked().len() + MESSAGES_A_SCENE;
+        sensor
+            .wait_for_acked(lost_sight, STEP_TIMEOUT)
+            .await
+            .map_err(DemoError::Sensor)?;
+        self.voice
+            .step("The cloud comes back, and so do the messages");
+        self.cloud.resume().await?;
+        self.acked_and_arrived(sensor, lost_sight).await?;
+        self.voice.tell(&format!(
+            "{0} of {0} acknowledged messages have arrived",
+            sensor.acked().len()
+        ));
+        Ok(())
+    }
+
+    /// Waits for `count` acknowledged messages and then for the arrival of all of them.
+    async fn acked_and_arrived(&self, sensor: &Sensor, count: usize) -> Result<(), DemoError> {
+        sensor
+            .wait_for_acked(count, STEP_TIMEOUT)
+            .await
+            .map_err(DemoError::Sensor)?;
+        self.arrived(&sensor.acked()).await
+    }
+
+    /// Waits until each of `expected` is in the cloud's books.
+    async fn arrived(&self, expected: &[MessageId]) -> Result<(), DemoError> {
+        let deadline = Instant::now() + STEP_TIMEOUT;
+        loop {
+            let received = self.cloud.received();
+            let payloads = received.iter().map(|message| &*message.payload);
+            let missing = audit(expected.iter().copied(), payloads).missing.len();
+            if missing == 0 {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.cloud.wait_for(received.len() + 1, left).await.is_err() {
+                return Err(DemoError::Missing {
+                    missing,
+                    expected: expected.len(),
+                });
+            }
+        }
+    }
+
+    /// Ends everything in order.
+    async fn strike(mut self) {
+        self.balena.end_supervision().await;
+        if self.relay.process().is_running() {
+            match self.relay.terminate().await {
+                Ok(stopped) => self.voice.tell(&format!(
+                    "relay stopped by {} after {} ms",
+                    if stopped.killed { "SIGKILL" } else { "SIGTERM" },
+                    stopped.took.as_millis()
+                )),
+                // Ctrl-C in a terminal reaches the relay too, so it may have ended just now
+                Err(_) => self.voice.tell("relay stopped"),
+            }
+        }
+        self.cloud.stop().await;
+        self.tellers.shutdown().await;
+    }
+}

@@ -1,0 +1,161 @@
+//! The relay as a process: its own data directory and port, kept over its restarts.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use crate::process::{Environment, Log, Process, ProcessError, Stopped};
+
+/// What Docker and balena give a container between SIGTERM and SIGKILL.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Pause between two tries to connect to a port that does not listen yet: TCP has no event for it.
+const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(5);
+
+/// What can go wrong with the relay.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// No data directory.
+    #[error("cannot make a data directory for the relay under {}: {source}", parent.display())]
+    DataDir {
+        /// Where it was to be made.
+        parent: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// No free port.
+    #[error("cannot find a free port on 127.0.0.1 for LOCAL_MQTT_LISTEN: {source}")]
+    Port {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// The relay. Dropping it kills the process and removes its data directory.
+pub struct RelayProcess {
+    // first, so that the process is gone before its directory goes
+    process: Process,
+    data_dir: TempDir,
+    listen: SocketAddr,
+}
+
+impl RelayProcess {
+    /// The relay at `program`, with a new data directory and a free port, not started yet.
+    pub async fn new(program: impl Into<PathBuf>) -> Result<Self, RelayError> {
+        let listen = free_port()
+            .await
+            .map_err(|source| RelayError::Port { source })?;
+        Self::listening_on(program, listen)
+    }
+
+    /// The same on a port of the caller's choice.
+    pub fn listening_on(
+        program: impl Into<PathBuf>,
+        listen: SocketAddr,
+    ) -> Result<Self, RelayError> {
+        Self::in_place_of_relay(Process::new(program, std::iter::empty::<String>()), listen)
+    }
+
+    /// Any other program, treated as if it were the relay.
+    pub fn in_place_of_relay(process: Process, listen: SocketAddr) -> Result<Self, RelayError> {
+        let parent = std::env::temp_dir();
+        let data_dir = tempfile::Builder::new()
+            .prefix("cloud-relay-data-")
+            .tempdir_in(&parent)
+            .map_err(|source| RelayError::DataDir { parent, source })?;
+        Ok(RelayProcess {
+            process,
+            data_dir,
+            listen,
+        })
+    }
+
+    /// A relay that is running already, with `environment` besides its own two variables.
+    pub async fn start_new(
+        program: impl Into<PathBuf>,
+        environment: &Environment,
+    ) -> Result<Self, RelayError> {
+        let relay = Self::new(program).await?;
+        relay.start(environment).await?;
+        Ok(relay)
+    }
+
+    /// Starts it with `DATA_DIR`, `LOCAL_MQTT_LISTEN` and `environment`, which wins, and nothing
+    /// else. One that still runs is killed first: this is also the restart after a crash.
+    pub async fn start(&self, environment: &Environment) -> Result<(), RelayError> {
+        let mut all = Environment::from([
+            ("DATA_DIR".to_owned(), self.data_dir().display().to_string()),
+            ("LOCAL_MQTT_LISTEN".to_owned(), self.listen.to_string()),
+        ]);
+        all.extend(environment.clone());
+        Ok(self.process.start(&all).await?)
+    }
+
+    /// The process, for its log, signals and figures.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The log over all starts.
+    pub fn log(&self) -> &Log {
+        self.process.log()
+    }
+
+    /// `DATA_DIR`.
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
+    /// `LOCAL_MQTT_LISTEN`.
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Waits for a log line with `part` in it, also among those already written.
+    pub async fn wait_for_log(&self, part: &str, timeout: Duration) -> Result<String, RelayError> {
+        Ok(self.process.wait_for_log(part, timeout).await?)
+    }
+
+    /// Waits until the local port takes connections. Fails at once if the process has ended.
+    pub async fn wait_until_listening(&self, timeout: Duration) -> Result<(), RelayError> {
+        let began = Instant::now();
+        while TcpStream::connect(self.listen).await.is_err() {
+            if !self.process.is_running() {
+                return Err(self.process.not_running().into());
+            }
+            if began.elapsed() > timeout {
+                return Err(RelayError::Process(ProcessError::Timeout {
+                    what: format!("listening on {}", self.listen),
+                    waited: timeout,
+                    log: self.log().tail(),
+                }));
+            }
+            tokio::time::sleep(CONNECT_RETRY_DELAY).await;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM and up to [`STOP_GRACE`], then SIGKILL.
+    pub async fn terminate(&self) -> Result<Stopped, RelayError> {
+        Ok(self.process.terminate(STOP_GRACE).await?)
+    }
+
+    /// SIGKILL.
+    pub async fn kill_9(&self) -> Result<(), RelayError> {
+        self.process.kill_9().await?;
+        Ok(())
+    }
+}
+
+/// A port that was free a moment ago.
+async fn free_port() -> std::io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await?
+        .local_addr()
+}
