@@ -20,11 +20,12 @@ test: setup ## every test: the crates, the foreign peers, the container files
 
 check: lint test ## what CI runs: formatting, lints, dependencies, spelling, then the tests
 
-lint: ## formatting, clippy with warnings denied, dependencies and licences, spelling
+lint: ## formatting, clippy with warnings denied, dependencies and licences, scripts, spelling
 	tests/setup/install --lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(TOOLS)/cargo/bin/cargo-deny --log-level error check bans licenses sources
+	$(TOOLS)/venv/bin/shellcheck tests/setup/install tests/peers/check .ci/run
 	$(TOOLS)/venv/bin/typos
 
 fmt: ## format the Rust code
