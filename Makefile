@@ -1,0 +1,35 @@
+# `make` alone lists the targets. Each works from a fresh clone; what is missing is installed, out loud.
+
+CARGO ?= cargo
+RELAY := target/release/cloud-relay
+TOOLS := .tools
+
+.PHONY: help demo test check lint fmt setup
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
+
+demo: ## the whole story on this machine: cloud, provisioning, relay and sensor; no account needed
+	$(CARGO) build --release --locked -p cloud-relay
+	$(CARGO) run --release --locked -p cloud-relay-sandbox -- demo --relay $(RELAY)
+
+test: setup ## every test: the crates, the foreign peers, the container files
+	$(CARGO) test --workspace --locked
+	tests/peers/check
+	node --test tests/validate/
+
+check: lint test ## what CI runs: formatting, lints, dependencies, spelling, then the tests
+
+lint: ## formatting, clippy with warnings denied, dependencies and licences, scripts, spelling
+	tests/setup/install --lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(TOOLS)/cargo/bin/cargo-deny --log-level error check bans licenses sources
+	$(TOOLS)/venv/bin/shellcheck tests/setup/install tests/peers/check .ci/run
+	$(TOOLS)/venv/bin/typos
+
+fmt: ## format the Rust code
+	$(CARGO) fmt --all
+
+setup: # what the tests need, under .tools/
+	tests/setup/install

@@ -1,0 +1,229 @@
+// A foreign MQTT 3.1.1 client, MQTT.js, that plays one scene against a broker on 127.0.0.1.
+//
+//   node tests/peers/mqttjs_client.mjs PORT SCENE [--topic T] [--count N] [--qos Q] [--client-id ID]
+//
+// Prints one line of JSON and exits 0, or says on stderr what was wrong and exits 1. Scenes: see SCENES at the end;
+// paho_client.py has the same ones. `subscribe` prints the line `ready` first, once it is subscribed.
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createRequire } from 'node:module'
+import { parseArgs } from 'node:util'
+
+const mqtt = createRequire(new URL('../../.tools/node/', import.meta.url))('mqtt')
+
+/** How long one step may take before the scene has failed. */
+const PATIENCE_MS = 20_000
+
+const { positionals, values: options } = parseArgs({
+  allowPositionals: true,
+  options: {
+    topic: { type: 'string', default: 'sensors' },
+    count: { type: 'string', default: '10' },
+    qos: { type: 'string', default: '1' },
+    'client-id': { type: 'string' },
+  },
+})
+const port = Number(positionals[0])
+const count = Number(options.count)
+const scratch = `mqttjs/${process.pid}`
+const numbered = Array.from({ length: count }, (_, number) => `message ${number}`)
+
+/** Waits for `promise`, but not for ever. */
+async function soon(promise, what) {
+  let timer
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: nothing for ${PATIENCE_MS / 1000} s`)), PATIENCE_MS)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** One connection, with what it hears in a queue. It does not reconnect. */
+class Peer {
+  #client
+  #messages = []
+  #arrived = () => {}
+
+  static async connect(settings = {}) {
+    const peer = new Peer()
+    const client = mqtt.connect({ host: '127.0.0.1', port, protocolVersion: 4, reconnectPeriod: 0, ...settings })
+    peer.#client = client
+    client.on('message', (_topic, _payload, packet) => {
+      peer.#messages.push(packet)
+      peer.#arrived()
+    })
+    peer.lost = new Promise((resolve) => client.once('close', resolve))
+    const [connack] = await soon(once(client, 'connect'), 'CONNACK')
+    client.on('error', () => {}) // a connection that ends is for `lost` to tell
+    peer.sessionPresent = connack.sessionPresent
+    return peer
+  }
+
+  async subscribe(filter, qos) {
+    const [granted] = await soon(this.#client.subscribeAsync(filter, { qos }), 'SUBACK')
+    assert.equal(granted.qos, qos, 'granted QoS')
+  }
+
+  async unsubscribe(filter) {
+    await soon(this.#client.unsubscribeAsync(filter), 'UNSUBACK')
+  }
+
+  /** Returns when every message has its PUBACK or PUBCOMP. */
+  async publish(topic, payloads, qos, retain = false) {
+    const sent = payloads.map((payload) => this.#client.publishAsync(topic, payload, { qos, retain }))
+    await soon(Promise.all(sent), `acknowledgements at QoS ${qos}`)
+  }
+
+  async receive() {
+    while (this.#messages.length === 0) {
+      await soon(new Promise((resolve) => (this.#arrived = resolve)), 'message')
+    }
+    return this.#messages.shift()
+  }
+
+  async expectPayloads(wanted, what) {
+    const payloads = []
+    for (const _ of wanted) payloads.push((await this.receive()).payload.toString())
+    assert.deepEqual(payloads, wanted, what)
+  }
+
+  /** Says DISCONNECT. */
+  async close() {
+    await soon(this.#client.endAsync(), 'end of the connection')
+  }
+
+  /** Goes without DISCONNECT, as a process that is killed does. */
+  async vanish() {
+    this.#client.stream.destroy()
+    await soon(this.lost, 'end of the connection')
+  }
+}
+
+async function publish() {
+  const peer = await Peer.connect({ clientId: options['client-id'] })
+  await peer.publish(options.topic, numbered, Number(options.qos))
+  await peer.close()
+  return { published: count, qos: Number(options.qos) }
+}
+
+async function subscribe() {
+  const peer = await Peer.connect({ clientId: options['client-id'] })
+  await peer.subscribe(options.topic, Number(options.qos))
+  console.log('ready')
+  const received = []
+  while (received.length < count) {
+    const { topic, payload, qos, retain } = await peer.receive()
+    received.push({ topic, payload: payload.toString(), qos, retain })
+  }
+  await peer.close()
+  return { received }
+}
+
+/** Every pair of publish and subscription QoS: the lower one counts, and order is kept. */
+async function qos() {
+  const publisher = await Peer.connect()
+  for (const granted of [0, 1, 2]) {
+    const subscriber = await Peer.connect()
+    const topic = `${scratch}/qos/${granted}`
+    await subscriber.subscribe(topic, granted)
+    for (const published of [0, 1, 2]) {
+      await publisher.publish(topic, numbered, published)
+      for (const wanted of numbered) {
+        const message = await subscriber.receive()
+        assert.equal(message.payload.toString(), wanted, `order at QoS ${published} to ${granted}`)
+        assert.equal(message.qos, Math.min(published, granted), `QoS of a QoS ${published} message to ${granted}`)
+      }
+    }
+    await subscriber.close()
+  }
+  await publisher.close()
+  return { pairs: 9, messages: 9 * count }
+}
+
+async function retained() {
+  const topic = `${scratch}/retained`
+  const [publisher, early] = [await Peer.connect(), await Peer.connect()]
+  await early.subscribe(topic, 1)
+  await publisher.publish(topic, ['kept'], 1, true)
+  assert.equal((await early.receive()).retain, false, 'retain flag at a subscription that was there before')
+  const late = await Peer.connect()
+  await late.subscribe(topic, 1)
+  const message = await late.receive()
+  assert.deepEqual([message.payload.toString(), message.retain], ['kept', true], 'retained message')
+  await publisher.publish(topic, [''], 1, true)
+  const after = await Peer.connect()
+  await after.subscribe(topic, 1)
+  await publisher.publish(topic, ['live'], 1)
+  await after.expectPayloads(['live'], 'first message after the retained one was deleted')
+  return { retained: true }
+}
+
+async function will() {
+  const topic = `${scratch}/will`
+  const leaving = (payload) => Peer.connect({ will: { topic, payload, qos: 1, retain: false } })
+  const watcher = await Peer.connect()
+  await watcher.subscribe(topic, 1)
+  await (await leaving('polite')).close()
+  await (await leaving('vanished')).vanish()
+  await watcher.expectPayloads(['vanished'], 'first will heard; a client that says DISCONNECT leaves none')
+  return { will: true }
+}
+
+async function session() {
+  const [topic, clientId] = [`${scratch}/session`, `session-${process.pid}`]
+  const first = await Peer.connect({ clientId, clean: false })
+  assert.equal(first.sessionPresent, false, 'session present at the first connection')
+  await first.subscribe(topic, 1)
+  await first.close()
+  const publisher = await Peer.connect()
+  await publisher.publish(topic, numbered, 1)
+  const again = await Peer.connect({ clientId, clean: false })
+  assert.equal(again.sessionPresent, true, 'session present at the second connection')
+  await again.expectPayloads(numbered, 'messages that came while the subscriber was away')
+  await again.close()
+  assert.equal((await Peer.connect({ clientId, clean: true })).sessionPresent, false, 'session after clean session')
+  return { queued: count }
+}
+
+async function takeover() {
+  const clientId = `takeover-${process.pid}`
+  const first = await Peer.connect({ clientId })
+  const second = await Peer.connect({ clientId })
+  await soon(first.lost, 'end of the connection that was taken over')
+  const topic = `${scratch}/takeover`
+  await second.subscribe(topic, 1)
+  await second.publish(topic, ['still here'], 1)
+  await second.expectPayloads(['still here'], 'message to the client that took over')
+  return { takeover: true }
+}
+
+/** Wildcards match whole levels, and UNSUBSCRIBE ends a subscription. */
+async function filters() {
+  const [peer, publisher] = [await Peer.connect(), await Peer.connect()]
+  await peer.subscribe(`${scratch}/+/end`, 1)
+  await peer.subscribe(`${scratch}/tree/#`, 0)
+  for (const level of ['one/end', 'one/two/end', 'tree', 'tree/deep/er', 'é/end']) {
+    await publisher.publish(`${scratch}/${level}`, [level], 1)
+  }
+  await peer.expectPayloads(['one/end', 'tree', 'tree/deep/er', 'é/end'], 'messages that match the filters')
+  await peer.unsubscribe(`${scratch}/+/end`)
+  await publisher.publish(`${scratch}/one/end`, ['gone'], 1)
+  await publisher.publish(`${scratch}/tree/last`, ['last'], 1)
+  await peer.expectPayloads(['last'], 'messages after UNSUBSCRIBE')
+  return { filters: true }
+}
+
+const SCENES = { publish, subscribe, qos, retained, will, session, takeover, filters }
+
+const scene = positionals[1]
+try {
+  assert.ok(Number.isInteger(port) && scene in SCENES, `usage: PORT ${Object.keys(SCENES).join('|')}`)
+  process.stdout.write(`${JSON.stringify({ scene, ...(await SCENES[scene]()) })}\n`, () => process.exit(0))
+} catch (error) {
+  console.error(`${scene}: ${error.message}`)
+  process.exit(1)
+}
