@@ -130,9 +130,9 @@ impl Store {
         self.0.spool.rewind();
     }
 
-    /// Says whether the egress is connected and not behind.
-    pub fn set_keeping_up(&self, keeping_up: bool) {
-        self.0.spool.set_keeping_up(keeping_up);
+    /// Says whether the egress is connected.
+    pub fn set_linked(&self, linked: bool) {
+        self.0.spool.set_linked(linked);
     }
 
     /// The ledger as it stands.

@@ -112,7 +112,9 @@ impl Session {
             last_sent: Instant::now(),
             ping_sent: None,
         };
+        link.session.store.set_linked(true);
         let ended = link.run(shutdown).await;
+        link.session.store.set_linked(false);
         match ended {
             Ok(()) => Ok(Ended::Shutdown),
             Err(Stop::Lost(reason)) => Ok(Ended::Lost {

@@ -4,6 +4,7 @@
 //! position: everything before it is settled. Messages may be settled in any order.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use super::Seq;
 
@@ -19,6 +20,7 @@ enum Settled {
 struct Outstanding {
     seq: Seq,
     settled: Settled,
+    given_out: Instant,
 }
 
 /// The state of the one reader.
@@ -69,10 +71,14 @@ impl Consumer {
     }
 
     /// Notes that `seq` is being given out; `false` if it was settled before and must not be.
-    pub(super) fn deliver(&mut self, seq: Seq) -> bool {
+    pub(super) fn deliver(&mut self, seq: Seq, now: Instant) -> bool {
         self.position = self.position.max(seq + 1);
         let settled = self.settled_ahead.remove(&seq).unwrap_or(Settled::No);
-        self.outstanding.push_back(Outstanding { seq, settled });
+        self.outstanding.push_back(Outstanding {
+            seq,
+            settled,
+            given_out: now,
+        });
         self.drop_settled();
         settled == Settled::No
     }
@@ -83,17 +89,15 @@ impl Consumer {
         self.settled_ahead = self.settled_ahead.split_off(&self.position);
     }
 
-    /// Settles a message that was given out; `on_disk` says where its record is. `false` if it was
-    /// not given out, or was settled already.
-    pub(super) fn settle(&mut self, seq: Seq, on_disk: bool) -> bool {
-        let Ok(index) = self.outstanding.binary_search_by_key(&seq, |o| o.seq) else {
-            return false;
-        };
-        let Some(entry) = self.outstanding.get_mut(index) else {
-            return false;
-        };
-        let newly = entry.settled == Settled::No;
-        if newly {
+    /// Settles a message that was given out; `on_disk` says where its record is. Returns when it was given
+    /// out, or `None` if it was not, or was settled already.
+    pub(super) fn settle(&mut self, seq: Seq, on_disk: bool) -> Option<Instant> {
+        let index = (self.outstanding)
+            .binary_search_by_key(&seq, |o| o.seq)
+            .ok()?;
+        let entry = self.outstanding.get_mut(index)?;
+        let given_out = (entry.settled == Settled::No).then_some(entry.given_out);
+        if given_out.is_some() {
             entry.settled = if on_disk {
                 Settled::OnDisk
             } else {
@@ -101,7 +105,24 @@ impl Consumer {
             };
         }
         self.drop_settled();
-        newly
+        given_out
+    }
+
+    /// Whether `seq` was settled.
+    pub(super) fn is_settled(&self, seq: Seq) -> bool {
+        seq < self.frontier()
+            || self.settled_ahead.contains_key(&seq)
+            || self
+                .outstanding
+                .binary_search_by_key(&seq, |o| o.seq)
+                .is_ok_and(|i| (self.outstanding.get(i)).is_some_and(|o| o.settled != Settled::No))
+    }
+
+    /// Gives up everything before `seq`, given out or not.
+    pub(super) fn abandon_before(&mut self, seq: Seq) {
+        self.outstanding.retain(|o| o.seq >= seq);
+        self.skip_to(seq);
+        self.drop_settled();
     }
 
     /// Goes back to the oldest unsettled message: everything unsettled will be given out again.
@@ -126,41 +147,47 @@ impl Consumer {
 mod tests {
     use super::*;
 
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     #[test]
     fn the_frontier_is_the_oldest_unsettled() {
         let mut consumer = Consumer::new(10, []);
         for seq in [10, 12, 15] {
-            assert!(consumer.deliver(seq));
+            assert!(consumer.deliver(seq, now()));
         }
-        assert!(consumer.settle(12, true));
+        assert!(consumer.settle(12, true).is_some());
         assert_eq!(consumer.frontier(), 10);
-        assert!(consumer.settle(10, true));
+        assert!(consumer.settle(10, true).is_some());
         assert_eq!(consumer.frontier(), 15);
-        assert!(consumer.settle(15, true));
+        assert!(consumer.settle(15, true).is_some());
         assert_eq!(consumer.frontier(), 16);
     }
 
     #[test]
     fn settling_twice_or_something_unknown_is_noticed() {
         let mut consumer = Consumer::new(1, []);
-        consumer.deliver(1);
-        consumer.deliver(2);
-        assert!(consumer.settle(2, true));
-        assert!(!consumer.settle(2, true));
-        assert!(!consumer.settle(7, true));
+        consumer.deliver(1, now());
+        consumer.deliver(2, now());
+        assert!(consumer.settle(2, true).is_some());
+        assert!(consumer.settle(2, true).is_none());
+        assert!(consumer.settle(7, true).is_none());
     }
 
     #[test]
     fn a_rewind_gives_out_only_the_unsettled_again_however_often() {
         let mut consumer = Consumer::new(1, []);
         for seq in 1..=4 {
-            consumer.deliver(seq);
+            consumer.deliver(seq, now());
         }
         consumer.settle(3, true);
         for _ in 0..3 {
             consumer.rewind();
             assert_eq!(consumer.position(), 1);
-            let given: Vec<Seq> = (1..=4).filter(|seq| consumer.deliver(*seq)).collect();
+            let given: Vec<Seq> = (1..=4)
+                .filter(|seq| consumer.deliver(*seq, now()))
+                .collect();
             assert_eq!(given, [1, 2, 4]);
             assert_eq!(consumer.settled_on_disk().collect::<Vec<_>>(), [3]);
         }
@@ -170,25 +197,42 @@ mod tests {
     fn what_was_settled_in_memory_need_not_be_left_out_by_a_start() {
         let mut consumer = Consumer::new(1, []);
         for seq in 1..=3 {
-            consumer.deliver(seq);
+            consumer.deliver(seq, now());
         }
         consumer.settle(2, false);
         consumer.settle(3, true);
         assert_eq!(consumer.settled_on_disk().collect::<Vec<_>>(), [3]);
         consumer.rewind();
         assert_eq!(consumer.settled_on_disk().collect::<Vec<_>>(), [3]);
-        let given: Vec<Seq> = (1..=3).filter(|seq| consumer.deliver(*seq)).collect();
+        let given: Vec<Seq> = (1..=3)
+            .filter(|seq| consumer.deliver(*seq, now()))
+            .collect();
         assert_eq!(given, [1]);
     }
 
     #[test]
     fn a_start_leaves_out_what_was_settled_before() {
         let mut consumer = Consumer::new(5, [3, 6]);
-        assert!(consumer.deliver(5));
-        assert!(!consumer.deliver(6));
+        assert!(consumer.deliver(5, now()));
+        assert!(!consumer.deliver(6, now()));
         consumer.settle(5, true);
         assert_eq!(consumer.frontier(), 7);
         consumer.skip_to(20);
         assert_eq!(consumer.frontier(), 20);
+    }
+
+    #[test]
+    fn what_is_given_up_is_neither_given_out_nor_waited_for() {
+        let mut consumer = Consumer::new(1, []);
+        for seq in 1..=4 {
+            consumer.deliver(seq, now());
+        }
+        consumer.settle(4, true);
+        consumer.abandon_before(3);
+        assert_eq!(consumer.frontier(), 3);
+        assert!(consumer.settle(2, true).is_none());
+        assert!(consumer.is_settled(2) && !consumer.is_settled(3) && consumer.is_settled(4));
+        consumer.abandon_before(10);
+        assert_eq!((consumer.frontier(), consumer.position()), (10, 10));
     }
 }

@@ -1,59 +1,66 @@
 //! The spool's state in memory, and what the writer thread is to do next. Pure: no I/O, time comes in as
 //! an argument.
+//!
+//! **Lingering.** A message is written at once, unless the cloud is likely to accept it within
+//! [`Options::linger`]: the consumer is linked, few messages wait to be given out, and the last one that was
+//! settled took no longer than that. Then the message waits in memory, and if it is settled in time it is
+//! never written. The first message that has waited in vain ends the lingering for all, until the cloud is
+//! fast again.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::consumer::Consumer;
-use super::cursor::{Cursor, CursorFile, SETTLED_MAX};
+use super::cursor::{Cursor, SETTLED_MAX};
 use super::ledger::{DropReason, Ledger, Outcome};
-use super::log::{Appended, Log};
+use super::log::Appended;
 use super::reader::{Chunk, Place};
 use super::record;
-use super::recovery::Recovered;
-use super::storage::Storage;
+use super::recovery::{Recovered, SegmentInfo};
 use super::tail::{Frame, Tail};
-use super::{AppendError, Message, Options, Progress, Seq, Ticket};
+use super::{AppendError, FullPolicy, Message, Options, Progress, Seq, Ticket};
 
 /// Most bytes that may wait to be written; more is not taken until the disk has caught up.
 const UNWRITTEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// As much waiting to be written is written at once, however long it may linger.
-const COMMIT_BYTES: usize = 256 * 1024;
+const COMMIT_BYTES: usize = 1024 * 1024;
 /// Most bytes in one commit.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of written messages kept in memory for the reader.
 const CACHE_BYTES_MAX: usize = 512 * 1024;
+/// With more messages than this waiting to be given out, the consumer is behind.
+const BEHIND_MESSAGES: u64 = 256;
 /// How long a QoS 0 message, which nobody waits for, may stay in memory only.
 const QOS0_LINGER: Duration = Duration::from_secs(10);
 /// How long a full disk is left alone before it is tried again.
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
-
-/// What the writer thread owns.
-pub(super) struct Disk {
-    pub(super) log: Log,
-    pub(super) cursor_file: CursorFile,
-    pub(super) storage: Arc<dyn Storage>,
-}
+/// The cursor is synced, and the ledger saved even if nothing on disk was settled, this often at the most.
+const CURSOR_SYNC_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What the writer thread does next.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Write and sync these records, then call [`Core::written`].
+    /// Write and sync these records, then call [`Core::appended`] and [`Core::written`].
     Write {
         frames: Vec<Frame>,
         /// One more than the number of the last message looked at.
         through: Seq,
     },
-    /// Write the cursor.
-    SaveCursor(Cursor),
+    /// Write the cursor, and sync it if so told.
+    SaveCursor { cursor: Cursor, sync: bool },
     /// Remove these segments, then call [`Core::removed`].
-    Remove(Vec<Seq>),
+    Remove {
+        segments: Vec<Seq>,
+        /// Those of them in which records could not be read: to be set aside instead.
+        damaged: Vec<Seq>,
+    },
+    /// Count what is unsettled in this segment, the oldest, and call [`Core::reclaim`].
+    Reclaim(Seq, SegmentInfo),
     /// Nothing before this time, or before somebody calls.
     Sleep(Option<Duration>),
-    /// Sync the cursor and end.
+    /// Save and sync the cursor and end.
     End(Cursor),
 }
 
@@ -73,6 +80,16 @@ enum Writer {
     Asleep,
 }
 
+/// Whether there is room for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// The disk has not caught up yet.
+    DiskBusy,
+    /// [`Options::bytes_max`] is reached, or the disk is full.
+    Full,
+}
+
 /// The spool's state.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -81,58 +98,59 @@ pub(super) struct Core {
     consumer: Consumer,
     /// How often the consumer went back.
     rewinds: u64,
-    /// First number and durable length of every segment on disk. The last one is being written to.
-    segments: BTreeMap<Seq, u64>,
-    /// The last segment found at the start and the running count of records at its end.
-    found_last: Option<(Seq, u64)>,
-    /// The last segment whose damage is in the ledger: it may be read again after a rewind.
-    damage_counted: Option<Seq>,
+    /// Every segment on disk, by its first number. The last one may be written to.
+    segments: BTreeMap<Seq, SegmentInfo>,
+    /// The last segment found at the start: nothing is added to it.
+    found_last: Option<Seq>,
+    /// Segments in which records could not be read; they are in the ledger already.
+    damaged: BTreeSet<Seq>,
     disk_bytes: u64,
     /// One more than the highest number on disk or being written.
     disk_end: Seq,
     ledger: Ledger,
-    keeping_up: bool,
+    /// The consumer has a connection to the cloud.
+    linked: bool,
+    /// The last message that was settled took no longer than messages may linger.
+    cloud_fast: bool,
+    /// Something on disk was settled since the cursor was written.
     cursor_dirty: bool,
+    /// The ledger as it was last written.
+    ledger_saved: Ledger,
+    cursor_synced: Instant,
+    /// Set while the disk is full: when to try again.
     disk_full_until: Option<Instant>,
+    /// The oldest segment is to be given up, because somebody waits for room.
+    reclaim: bool,
     closing: bool,
     failure: Option<String>,
     writer: Writer,
 }
 
 impl Core {
-    pub(super) fn new(
-        mut recovered: Recovered,
-        options: Options,
-        storage: &Arc<dyn Storage>,
-    ) -> (Self, Disk) {
-        recovered.count_damage();
+    pub(super) fn new(recovered: Recovered, options: Options, now: Instant) -> Self {
         let cursor = recovered.cursor;
-        let core = Core {
+        Core {
             options,
             tail: Tail::new(cursor.next_seq),
             consumer: Consumer::new(cursor.frontier, cursor.settled),
             rewinds: 0,
-            found_last: (recovered.segments.last_key_value())
-                .map(|(last, _)| (*last, recovered.records_written)),
-            damage_counted: None,
-            disk_bytes: recovered.report.disk_bytes,
+            found_last: recovered.segments.last_key_value().map(|(k, _)| *k),
             segments: recovered.segments,
+            damaged: BTreeSet::new(),
+            disk_bytes: recovered.report.disk_bytes,
             disk_end: recovered.disk_end,
             ledger: cursor.ledger,
-            keeping_up: false,
-            // So that numbers are never given twice, the cursor is written once at every start.
-            cursor_dirty: true,
+            linked: false,
+            cloud_fast: true,
+            cursor_dirty: false,
+            ledger_saved: cursor.ledger,
+            cursor_synced: now,
             disk_full_until: None,
+            reclaim: false,
             closing: false,
             failure: None,
             writer: Writer::Awake,
-        };
-        let disk = Disk {
-            log: Log::new(Arc::clone(storage), recovered.records_written),
-            cursor_file: recovered.cursor_file,
-            storage: Arc::clone(storage),
-        };
-        (core, disk)
+        }
     }
 
     pub(super) fn append(
@@ -143,35 +161,69 @@ impl Core {
         if self.failure.is_some() || self.closing {
             return Err(AppendError::Failed);
         }
-        if !self.has_space(record::encoded_len(message)) {
-            return Err(AppendError::Full);
-        }
         let seq = self.tail.next_seq();
+        match (self.room(record::encoded_len(message)), self.options.full) {
+            (Room::Enough, _) => {}
+            (Room::Full, FullPolicy::DropNewest) => {
+                self.tail.push_settled(now);
+                self.ledger.accept();
+                self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
+                return Ok(seq);
+            }
+            (Room::Full, FullPolicy::DropOldest) => {
+                self.reclaim = true;
+                return Err(AppendError::Full);
+            }
+            _ => return Err(AppendError::Full),
+        }
         let frame = record::encode(seq, message).ok_or(AppendError::TooLarge {
             size_bytes: message.topic.len() + message.payload.len(),
         })?;
-        let linger = match (message.qos, self.keeping_up) {
-            (0, _) => QOS0_LINGER,
-            (_, true) => self.options.linger,
-            (_, false) => Duration::ZERO,
+        let linger = if message.qos == 0 {
+            QOS0_LINGER
+        } else if self.may_linger() {
+            self.options.linger
+        } else {
+            Duration::ZERO
         };
         self.tail.push(Bytes::from(frame), now + linger);
         self.ledger.accept();
         Ok(seq)
     }
 
-    /// Whether a record of `len` bytes would be taken.
-    pub(super) fn has_space(&self, len: usize) -> bool {
+    fn may_linger(&self) -> bool {
+        let waiting = self.tail.next_seq() - self.consumer.position();
+        self.linked && self.cloud_fast && waiting <= BEHIND_MESSAGES
+    }
+
+    fn room(&self, len: usize) -> Room {
         let unwritten = self.tail.unwritten_bytes() + len;
-        unwritten <= UNWRITTEN_BYTES_MAX
-            && self.disk_bytes + unwritten as u64 <= self.options.bytes_max
+        if self.disk_bytes + unwritten as u64 > self.options.bytes_max {
+            Room::Full
+        } else if unwritten <= UNWRITTEN_BYTES_MAX {
+            Room::Enough
+        } else if self.disk_full_until.is_some() {
+            Room::Full
+        } else {
+            Room::DiskBusy
+        }
+    }
+
+    /// Whether a record of any size would be taken.
+    pub(super) fn has_space(&self) -> bool {
+        self.room(record::RECORD_BYTES_MAX) == Room::Enough
     }
 
     pub(super) fn progress(&self) -> Progress {
         Progress {
             safe: self.tail.safe(),
+            disk_full: self.disk_full_until.is_some(),
             failed: self.failure.is_some(),
         }
+    }
+
+    pub(super) fn options(&self) -> Options {
+        self.options
     }
 
     pub(super) fn ledger(&self) -> Ledger {
@@ -190,46 +242,45 @@ impl Core {
         self.closing = true;
     }
 
-    pub(super) fn set_keeping_up(&mut self, keeping_up: bool, now: Instant) {
-        if self.keeping_up && !keeping_up {
+    pub(super) fn set_linked(&mut self, linked: bool, now: Instant) {
+        if self.linked && !linked {
             self.tail.hurry(now);
         }
-        self.keeping_up = keeping_up;
+        self.linked = linked;
     }
 
     /// Where the next message to give out is.
     pub(super) fn next(&self) -> Next {
         let position = self.consumer.position();
-        if position >= self.tail.first_seq() {
-            return if position < self.tail.next_seq() {
-                Next::Memory
-            } else {
-                Next::Nothing
-            };
+        if position < self.tail.first_seq() {
+            let first_seq = (self.segments.range(..=position).next_back())
+                .or_else(|| self.segments.range(position..).next())
+                .map(|(first_seq, _)| *first_seq);
+            match first_seq.and_then(|first_seq| self.place(first_seq)) {
+                Some(place) if place.next.is_some() || self.disk_end > position => {
+                    return Next::Disk(place);
+                }
+                // What lies between was settled and never written.
+                _ => {}
+            }
         }
-        let first_seq = self
-            .segments
-            .range(..=position)
-            .next_back()
-            .or_else(|| self.segments.range(position..).next())
-            .map(|(first_seq, _)| *first_seq);
-        match first_seq.and_then(|first_seq| self.place(first_seq)) {
-            Some(place) if place.next.is_some() || self.disk_end > position => Next::Disk(place),
-            // What lies between was settled and never written.
-            _ if self.tail.first_seq() < self.tail.next_seq() => Next::Memory,
-            _ => Next::Nothing,
+        if position < self.tail.next_seq() {
+            Next::Memory
+        } else {
+            Next::Nothing
         }
     }
 
     fn place(&self, first_seq: Seq) -> Option<Place> {
         let mut from = self.segments.range(first_seq..);
-        let (_, len) = from.next()?;
+        let (_, info) = from.next()?;
+        let next = from.next().map(|(next, _)| *next);
+        let complete = next.is_some() || self.found_last == Some(first_seq);
         Some(Place {
             first_seq,
-            len: *len,
-            next: from.next().map(|(next, _)| *next),
-            records_end: (self.found_last.filter(|(last, _)| *last == first_seq))
-                .map(|(_, records_end)| records_end),
+            len: info.len,
+            next,
+            records: complete.then_some(info.records),
         })
     }
 
@@ -238,7 +289,12 @@ impl Core {
     }
 
     /// Gives out messages that are in memory.
-    pub(super) fn read_memory(&mut self, count_max: usize, bytes_max: usize) -> Vec<Frame> {
+    pub(super) fn read_memory(
+        &mut self,
+        count_max: usize,
+        bytes_max: usize,
+        now: Instant,
+    ) -> Vec<Frame> {
         let position = self.consumer.position().max(self.tail.first_seq());
         self.consumer.skip_to(position);
         let frames = self.tail.read(position, count_max.max(1), bytes_max.max(1));
@@ -246,17 +302,17 @@ impl Core {
             // All that is left was settled before a rewind.
             self.consumer.skip_to(self.tail.next_seq());
         }
-        let frames = self.give_out(frames);
+        let frames = self.give_out(frames, now);
         self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
         frames
     }
 
     /// Gives out what was read from the segment at `place`.
-    pub(super) fn take_chunk(&mut self, place: Place, chunk: Chunk) -> Vec<Frame> {
-        let frames = self.give_out(chunk.frames);
+    pub(super) fn take_chunk(&mut self, place: Place, chunk: Chunk, now: Instant) -> Vec<Frame> {
+        let frames = self.give_out(chunk.frames, now);
         if chunk.end {
-            if chunk.lost > 0 && self.damage_counted.is_none_or(|at| at < place.first_seq) {
-                self.damage_counted = Some(place.first_seq);
+            // It may have been read before, and its damage counted.
+            if chunk.lost > 0 && self.damaged.insert(place.first_seq) {
                 self.ledger
                     .settle(Outcome::Dropped(DropReason::Damaged), chunk.lost);
             }
@@ -270,16 +326,17 @@ impl Core {
         frames
     }
 
-    fn give_out(&mut self, frames: Vec<Frame>) -> Vec<Frame> {
+    fn give_out(&mut self, frames: Vec<Frame>, now: Instant) -> Vec<Frame> {
         frames
             .into_iter()
-            .filter(|(seq, _)| self.consumer.deliver(*seq))
+            .filter(|(seq, _)| self.consumer.deliver(*seq, now))
             .collect()
     }
 
-    pub(super) fn settle(&mut self, seq: Seq, outcome: Outcome) {
+    pub(super) fn settle(&mut self, seq: Seq, outcome: Outcome, now: Instant) {
         let on_disk = seq < self.disk_end;
-        if self.consumer.settle(seq, on_disk) {
+        if let Some(given_out) = self.consumer.settle(seq, on_disk) {
+            self.cloud_fast = now.saturating_duration_since(given_out) <= self.options.linger;
             self.ledger.settle(outcome, 1);
             self.tail.settle(seq);
             self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
@@ -307,23 +364,56 @@ impl Core {
         }
         let due = self.write_due(now);
         if due.is_some_and(|due| due <= now) {
-            let (frames, through) = self.tail.unwritten(BATCH_BYTES_MAX);
-            self.disk_end = self.disk_end.max(through);
-            return Job::Write { frames, through };
+            return self.write(now);
         }
-        if std::mem::take(&mut self.cursor_dirty) {
-            return Job::SaveCursor(self.cursor());
+        let ledger_due =
+            (self.ledger != self.ledger_saved).then(|| self.cursor_synced + CURSOR_SYNC_INTERVAL);
+        if self.cursor_dirty || ledger_due.is_some_and(|due| due <= now) {
+            return self.save_cursor(now);
         }
         let settled = self.settled_segments();
         if !settled.is_empty() {
-            return Job::Remove(settled);
+            let is_damaged = |seq: &&Seq| self.damaged.contains(*seq);
+            return Job::Remove {
+                damaged: settled.iter().filter(is_damaged).copied().collect(),
+                segments: settled,
+            };
+        }
+        if std::mem::take(&mut self.reclaim)
+            && let Some((first_seq, info)) = self.oldest_complete()
+        {
+            return Job::Reclaim(first_seq, info);
         }
         if self.closing && (self.tail.due().is_none() || self.disk_full_until.is_some()) {
             return Job::End(self.cursor());
         }
-        let alarm = due.or(self.disk_full_until);
+        let alarms = [due, self.disk_full_until, ledger_due];
+        let alarm = alarms.into_iter().flatten().min();
         self.writer = alarm.map_or(Writer::Asleep, Writer::AsleepUntil);
         Job::Sleep(alarm.map(|at| at.saturating_duration_since(now)))
+    }
+
+    fn write(&mut self, now: Instant) -> Job {
+        if self.tail.due().is_some_and(|due| due <= now) {
+            // A message has waited in vain, if it was allowed to wait at all.
+            self.cloud_fast = false;
+        }
+        let (frames, through) = self.tail.unwritten(BATCH_BYTES_MAX);
+        self.disk_end = self.disk_end.max(through);
+        Job::Write { frames, through }
+    }
+
+    fn save_cursor(&mut self, now: Instant) -> Job {
+        self.cursor_dirty = false;
+        self.ledger_saved = self.ledger;
+        let sync = now >= self.cursor_synced + CURSOR_SYNC_INTERVAL;
+        if sync {
+            self.cursor_synced = now;
+        }
+        Job::SaveCursor {
+            cursor: self.cursor(),
+            sync,
+        }
     }
 
     /// When the next write is due, if there is anything to write.
@@ -348,16 +438,18 @@ impl Core {
 
     /// Whether the writer thread sleeps longer than it should.
     pub(super) fn should_wake_writer(&mut self) -> bool {
-        let due = self.tail.due().filter(|_| self.disk_full_until.is_none());
+        let may_write = self.disk_full_until.is_none();
+        let due = self.tail.due().filter(|_| may_write);
         let sooner = match self.writer {
             Writer::Awake => return false,
             Writer::AsleepUntil(alarm) => due.is_some_and(|due| due < alarm),
-            Writer::Asleep => due.is_some(),
+            Writer::Asleep => due.is_some() || self.ledger != self.ledger_saved,
         };
-        let wake = self.closing
+        let wake = sooner
+            || self.closing
             || self.cursor_dirty
-            || sooner
-            || (self.tail.unwritten_bytes() >= COMMIT_BYTES && self.disk_full_until.is_none())
+            || self.reclaim
+            || (may_write && self.tail.unwritten_bytes() >= COMMIT_BYTES)
             || self.failure.is_some();
         if wake {
             self.writer = Writer::Awake;
@@ -365,15 +457,17 @@ impl Core {
         wake
     }
 
-    /// Notes what is on disk now. Of a write, `count` of the `frames` are.
+    /// Notes that the first `appended.count` of `frames` are on disk.
     pub(super) fn appended(&mut self, appended: Appended, frames: &[Frame]) {
-        let known = self.segments.insert(appended.segment, appended.len);
-        self.disk_bytes += appended.len - known.unwrap_or(0);
-        if let Some((last, _)) = appended
-            .count
-            .checked_sub(1)
-            .and_then(|last| frames.get(last))
-        {
+        let info = self
+            .segments
+            .entry(appended.segment)
+            .or_insert(SegmentInfo { len: 0, records: 0 });
+        self.disk_bytes += appended.len - info.len;
+        info.len = appended.len;
+        info.records += appended.count as u64;
+        let last = appended.count.checked_sub(1).and_then(|i| frames.get(i));
+        if let Some((last, _)) = last {
             self.written(last + 1);
         }
     }
@@ -384,25 +478,65 @@ impl Core {
         self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
     }
 
-    /// Notes that the disk is full: it is left alone for a while.
+    /// Notes that the disk is full: it is left alone for a while, and what the owner chose to give up for
+    /// it is given up.
     pub(super) fn disk_full(&mut self, now: Instant) {
         self.disk_full_until = Some(now + DISK_FULL_RETRY);
+        match self.options.full {
+            FullPolicy::Block => {}
+            FullPolicy::DropOldest => self.reclaim = true,
+            FullPolicy::DropNewest => {
+                for seq in self.tail.unwritten_seqs() {
+                    self.consumer.settle(seq, false);
+                    self.tail.settle(seq);
+                    self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
+                }
+                self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
+            }
+        }
     }
 
     /// Notes that segments are gone.
     pub(super) fn removed(&mut self, segments: &[Seq]) {
         for first_seq in segments {
-            self.disk_bytes -= self.segments.remove(first_seq).unwrap_or(0);
+            let info = self.segments.remove(first_seq);
+            self.disk_bytes -= info.map_or(0, |info| info.len);
+            self.damaged.remove(first_seq);
         }
         self.disk_full_until = None;
     }
 
-    /// Bytes of the file system that must stay free.
-    pub(super) fn free_bytes_min(&self) -> u64 {
-        self.options.free_bytes_min
+    /// The oldest segment, unless it is the only one or is settled already.
+    fn oldest_complete(&self) -> Option<(Seq, SegmentInfo)> {
+        let mut segments = self.segments.iter();
+        let (first_seq, info) = segments.next()?;
+        segments.next()?;
+        Some((*first_seq, *info))
     }
 
-    /// The segments that have nothing unsettled in them. The one being written to is never among them.
+    /// Gives up what is unsettled in the oldest segment; `sound` are the numbers that can be read in it.
+    /// It is removed next, like every settled segment.
+    pub(super) fn reclaim(&mut self, first_seq: Seq, sound: &[Seq]) {
+        let Some(place) = self.place(first_seq) else {
+            return;
+        };
+        let (Some(next), Some(written)) = (place.next, place.records) else {
+            return;
+        };
+        let unsettled = sound.iter().filter(|seq| !self.consumer.is_settled(**seq));
+        let unsettled = unsettled.count() as u64;
+        self.ledger
+            .settle(Outcome::Dropped(DropReason::Full), unsettled);
+        if self.damaged.insert(first_seq) {
+            let lost = written.saturating_sub(sound.len() as u64);
+            self.ledger
+                .settle(Outcome::Dropped(DropReason::Damaged), lost);
+        }
+        self.consumer.abandon_before(next);
+        self.cursor_dirty = true;
+    }
+
+    /// The segments that have nothing unsettled in them. The last one is never among them.
     fn settled_segments(&self) -> Vec<Seq> {
         let frontier = self.consumer.frontier();
         let later = self.segments.keys().skip(1);

@@ -17,16 +17,9 @@ pub(super) enum LogError {
     /// The disk is full. Nothing of this call is on disk; it may be tried again.
     #[error("the disk is full: {0}")]
     DiskFull(io::Error),
-    /// A write or sync failed. It must not be tried again.
-    #[error("cannot {operation} {file}: {source}")]
-    Failed {
-        /// What was tried.
-        operation: &'static str,
-        /// On which file of the spool.
-        file: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// A write or sync failed, in words. It must not be tried again.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// What one call of [`Log::append`] made durable.
@@ -130,14 +123,14 @@ impl Log {
             let name = segment::name(*first_seq);
             match self.storage.remove(&name) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &name, e));
+                    return Err(failed("remove", &name, &e));
                 }
                 _ => {}
             }
         }
         self.storage
             .sync_directory()
-            .map_err(|e| failed("sync", "the spool's directory", e))
+            .map_err(|e| failed("sync", "the spool's directory", &e))
     }
 
     fn create(&self, first_seq: Seq) -> Result<Active, LogError> {
@@ -149,7 +142,7 @@ impl Log {
                 len: 0,
             }),
             Err(e) if is_full(&e) => Err(LogError::DiskFull(e)),
-            Err(e) => Err(failed("create", &name, e)),
+            Err(e) => Err(failed("create", &name, &e)),
         }
     }
 
@@ -159,17 +152,17 @@ impl Log {
             return Err(if is_full(&e) {
                 LogError::DiskFull(e)
             } else {
-                failed("write to", &name(), e)
+                failed("write to", &name(), &e)
             });
         }
         active
             .file
             .sync_data()
-            .map_err(|e| failed("sync", &name(), e))?;
+            .map_err(|e| failed("sync", &name(), &e))?;
         if created {
             self.storage
                 .sync_directory()
-                .map_err(|e| failed("sync", "the spool's directory", e))?;
+                .map_err(|e| failed("sync", "the spool's directory", &e))?;
         }
         Ok(())
     }
@@ -181,12 +174,12 @@ impl Log {
             return self
                 .storage
                 .remove(&name)
-                .map_err(|e| failed("remove", &name, e));
+                .map_err(|e| failed("remove", &name, &e));
         }
         active
             .file
             .set_len(active.len)
-            .map_err(|e| failed("cut", &name, e))?;
+            .map_err(|e| failed("cut", &name, &e))?;
         self.active = Some(active);
         Ok(())
     }
@@ -209,10 +202,6 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
-fn failed(operation: &'static str, file: &str, source: io::Error) -> LogError {
-    LogError::Failed {
-        operation,
-        file: file.to_owned(),
-        source,
-    }
+fn failed(operation: &'static str, file: &str, source: &io::Error) -> LogError {
+    LogError::Failed(format!("cannot {operation} {file}: {source}"))
 }

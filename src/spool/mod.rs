@@ -51,9 +51,11 @@ use crate::clock::Timestamp;
 
 use self::core::{Core, Next};
 use self::ledger::{Ledger, Outcome};
+use self::log::Log;
 use self::reader::Reader;
 use self::record::{Decoded, Record};
 use self::storage::Storage;
+use self::writer::Disk;
 
 pub use self::recovery::{OpenError, Recovery};
 
@@ -92,6 +94,17 @@ pub enum AppendError {
     Failed,
 }
 
+/// What to do with a message when the spool or the disk is full: `SPOOL_FULL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullPolicy {
+    /// `block`: take nothing and acknowledge nothing until there is room. Nothing is lost.
+    Block,
+    /// `drop_oldest`: give up the oldest messages, a segment at a time.
+    DropOldest,
+    /// `drop_newest`: acknowledge what comes and give it up.
+    DropNewest,
+}
+
 /// The spool's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -99,8 +112,10 @@ pub struct Options {
     pub bytes_max: u64,
     /// Bytes of the file system that are left to others.
     pub free_bytes_min: u64,
+    /// What to do at either limit.
+    pub full: FullPolicy,
     /// How long a message may wait in memory for the cloud's acknowledgement before it is written, while
-    /// the reader says that it keeps up ([`Spool::set_keeping_up`]). Zero writes at once.
+    /// the cloud keeps up. Zero writes at once.
     pub linger: Duration,
 }
 
@@ -109,7 +124,8 @@ impl Default for Options {
         Options {
             bytes_max: 256 * 1024 * 1024,
             free_bytes_min: 16 * 1024 * 1024,
-            linger: Duration::ZERO,
+            full: FullPolicy::Block,
+            linger: Duration::from_millis(500),
         }
     }
 }
@@ -156,6 +172,8 @@ pub struct Ticket(u64);
 pub struct Progress {
     /// Every message with a smaller number is synced to disk or settled.
     pub safe: Seq,
+    /// The disk has no room, and is tried again every second.
+    pub disk_full: bool,
     /// The spool has failed; see [`Spool::failure`].
     pub failed: bool,
 }
@@ -183,9 +201,18 @@ impl Spool {
         options: Options,
         on_progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<(Self, Recovery), OpenError> {
-        let recovered = recovery::recover(storage.as_ref())?;
+        let (recovered, mut cursor_file) = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
-        let (core, disk) = Core::new(recovered, options, &storage);
+        // Written once at every start: the file gets its full size while there is room for it.
+        cursor_file
+            .write(&recovered.cursor)
+            .map_err(OpenError::cursor)?;
+        let disk = Disk {
+            log: Log::new(Arc::clone(&storage), recovered.records_written),
+            cursor_file,
+            storage: Arc::clone(&storage),
+        };
+        let core = Core::new(recovered, options, Instant::now());
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             wake: Condvar::new(),
@@ -212,9 +239,9 @@ impl Spool {
     /// no I/O.
     pub fn append(&self, message: &Message<'_>) -> Result<Seq, AppendError> {
         let mut core = self.shared.core();
-        let seq = core.append(message, Instant::now())?;
+        let result = core.append(message, Instant::now());
         self.shared.wake_writer(core);
-        Ok(seq)
+        result
     }
 
     /// How far the spool is.
@@ -224,7 +251,7 @@ impl Spool {
 
     /// Whether [`Spool::append`] would take a message, however large.
     pub fn has_space(&self) -> bool {
-        self.shared.core().has_space(record::RECORD_BYTES_MAX)
+        self.shared.core().has_space()
     }
 
     /// Why the spool has failed, if it has.
@@ -237,10 +264,10 @@ impl Spool {
         self.shared.core().ledger()
     }
 
-    /// Says whether the consumer is connected and not behind, so that messages may linger in memory.
-    pub fn set_keeping_up(&self, keeping_up: bool) {
+    /// Says whether the consumer has a connection to the cloud: only then may messages linger in memory.
+    pub fn set_linked(&self, linked: bool) {
         let mut core = self.shared.core();
-        core.set_keeping_up(keeping_up, Instant::now());
+        core.set_linked(linked, Instant::now());
         self.shared.wake_writer(core);
     }
 
@@ -250,7 +277,7 @@ impl Spool {
         loop {
             match core.next() {
                 Next::Memory => {
-                    let frames = core.read_memory(count_max, bytes_max);
+                    let frames = core.read_memory(count_max, bytes_max, Instant::now());
                     if !frames.is_empty() {
                         return Read::Deliveries(deliveries(frames));
                     }
@@ -282,7 +309,7 @@ impl Spool {
             if core.ticket() != ticket {
                 return Ok(Vec::new());
             }
-            let frames = core.take_chunk(place, chunk);
+            let frames = core.take_chunk(place, chunk, Instant::now());
             self.shared.wake_writer(core);
             if !frames.is_empty() {
                 return Ok(deliveries(frames));
@@ -292,9 +319,10 @@ impl Spool {
 
     /// Settles messages that were given out.
     pub fn settle(&self, seqs: &[Seq], outcome: Outcome) {
+        let now = Instant::now();
         let mut core = self.shared.core();
         for seq in seqs {
-            core.settle(*seq, outcome);
+            core.settle(*seq, outcome, now);
         }
         self.shared.wake_writer(core);
     }

@@ -2,7 +2,7 @@
 //! backlog.
 //!
 //! Damage is stepped over to the next sound record; how many records it cost is known when the end
-//! of the segment is reached. An I/O error is returned and is not taken for damage.
+//! of the segment is reached, because the number written to it is known. An I/O error is returned and is not taken for damage.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::Seq;
 use super::record::{self, Decoded};
-use super::segment::{self, Header};
+use super::segment;
 use super::storage::{Storage, StorageFile};
 use super::tail::Frame;
 
@@ -27,8 +27,8 @@ pub(super) struct Place {
     pub(super) len: u64,
     /// The segment behind it; `None` if this is the last one.
     pub(super) next: Option<Seq>,
-    /// The running count of records at its end, if it is complete and that is known without the next one.
-    pub(super) records_end: Option<u64>,
+    /// How many records were written to it, if nothing will be added.
+    pub(super) records: Option<u64>,
 }
 
 /// What one read found.
@@ -49,8 +49,6 @@ struct Open {
     offset: u64,
     /// One more than the last sequence number read.
     next_seq: Seq,
-    /// `None` if the header is damaged.
-    records_before: Option<u64>,
     records_seen: u64,
 }
 
@@ -81,49 +79,22 @@ impl Reader {
             read_frames(&mut open, place.len, from, &mut chunk.frames)?;
         }
         chunk.end = open.offset >= place.len;
-        if chunk.end {
-            chunk.lost = self.lost(&open, place)?;
+        if chunk.end
+            && let Some(written) = place.records
+        {
+            chunk.lost = written.saturating_sub(open.records_seen);
         }
         self.open = Some(open);
         Ok(chunk)
     }
-
-    /// How many records of a segment read to its end could not be read, by the running counts of its
-    /// header and of the next one's.
-    fn lost(&self, open: &Open, place: Place) -> io::Result<u64> {
-        let end = match (place.records_end, place.next) {
-            (Some(end), _) => Some(end),
-            (None, Some(next)) => {
-                let next = self.storage.open(&segment::name(next))?;
-                read_header(next.as_ref())?.map(|header| header.records_before)
-            }
-            (None, None) => None,
-        };
-        let Some((begin, end)) = open.records_before.zip(end) else {
-            return Ok(0);
-        };
-        Ok(end.saturating_sub(begin).saturating_sub(open.records_seen))
-    }
-}
-
-/// Reads a segment's header; `None` if it is damaged.
-pub(super) fn read_header(file: &dyn StorageFile) -> io::Result<Option<Header>> {
-    let mut bytes = [0; segment::HEADER_BYTES];
-    let read = file.read_at(&mut bytes, 0)?;
-    Ok(bytes
-        .get(..read)
-        .and_then(|bytes| Header::decode(bytes).ok()))
 }
 
 fn open_segment(storage: &dyn Storage, first_seq: Seq) -> io::Result<Open> {
-    let file = storage.open(&segment::name(first_seq))?;
-    let header = read_header(file.as_ref())?;
     Ok(Open {
         first_seq,
-        file,
+        file: storage.open(&segment::name(first_seq))?,
         offset: segment::HEADER_BYTES as u64,
         next_seq: first_seq,
-        records_before: header.map(|header| header.records_before),
         records_seen: 0,
     })
 }

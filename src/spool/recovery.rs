@@ -10,7 +10,7 @@ use std::io;
 
 use super::Seq;
 use super::cursor::{Cursor, CursorFile};
-use super::ledger::{DropReason, Outcome};
+use super::ledger::{DropReason, Ledger, Outcome};
 use super::record::{self, Decoded};
 use super::segment::{self, Header, HeaderError};
 use super::storage::Storage;
@@ -29,6 +29,8 @@ pub struct Recovery {
     pub torn_bytes: u64,
     /// Segments set aside because their header is damaged.
     pub segments_set_aside: u64,
+    /// The ledger at the start.
+    pub ledger: Ledger,
     /// Whether the cursor was damaged or lost, so that everything on disk is sent again.
     pub cursor_lost: bool,
 }
@@ -61,13 +63,27 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
+impl OpenError {
+    pub(super) fn cursor(source: io::Error) -> Self {
+        io_error("cursor file", source)
+    }
+}
+
+/// What is known of a segment without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentInfo {
+    /// Durable length, in bytes.
+    pub(super) len: u64,
+    /// Records written to it. Those of a segment behind it that is missing count as its own.
+    pub(super) records: u64,
+}
+
 /// A spool as found on disk.
 pub(super) struct Recovered {
-    /// First sequence number and length in bytes of every segment.
-    pub(super) segments: BTreeMap<Seq, u64>,
+    /// Every segment, by its first sequence number.
+    pub(super) segments: BTreeMap<Seq, SegmentInfo>,
     /// What is settled, and the ledger with `spooled` counted anew.
     pub(super) cursor: Cursor,
-    pub(super) cursor_file: CursorFile,
     /// Records ever written to disk.
     pub(super) records_written: u64,
     /// One more than the highest number on disk.
@@ -77,8 +93,8 @@ pub(super) struct Recovered {
 
 /// What a scan of one segment found.
 #[derive(Debug, Default)]
-struct Scan {
-    seqs: Vec<Seq>,
+pub(super) struct Scan {
+    pub(super) seqs: Vec<Seq>,
     /// Stretches that are no records but have sound records behind them.
     damaged_stretches: u64,
     /// Length up to the end of the last sound record.
@@ -86,20 +102,77 @@ struct Scan {
 }
 
 /// Opens what is there.
-pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
-    let (cursor_file, cursor) =
-        CursorFile::open(storage).map_err(|e| io_error("cursor file", e))?;
+pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), OpenError> {
+    let (cursor_file, cursor) = CursorFile::open(storage).map_err(OpenError::cursor)?;
     let mut report = Recovery::default();
-    let mut segments = BTreeMap::new();
-    let mut headers = BTreeMap::new();
+    let mut found = find_segments(storage, &mut report)?;
+    report.cursor_lost = cursor.is_none() && !found.is_empty();
+    let mut cursor = cursor.unwrap_or_default();
+
+    let mut records_written = 0;
+    let mut disk_end = 0;
+    if let Some((first_seq, last)) = found.last_entry().map(|e| (*e.key(), *e.get())) {
+        let scanned = scan(storage, first_seq, last.len)?;
+        report.torn_bytes += last.len - scanned.sound_len;
+        cut(storage, first_seq, last.len, scanned.sound_len)?;
+        records_written =
+            last.header.records_before + scanned.seqs.len() as u64 + scanned.damaged_stretches;
+        disk_end = scanned.seqs.last().map_or(first_seq, |seq| seq + 1);
+        if scanned.seqs.is_empty() {
+            remove_empty(storage, first_seq)?;
+            found.remove(&first_seq);
+        } else if let Some(last) = found.get_mut(&first_seq) {
+            last.len = scanned.sound_len;
+        }
+    }
+    cursor.next_seq = cursor.next_seq.max(disk_end).max(1);
+    cursor.frontier = cursor.frontier.max(1);
+
+    let segments = with_record_counts(&found, records_written);
+    cursor.ledger.spooled = unsettled(storage, &segments, &cursor)?;
+    let set_aside = report.segments_set_aside;
+    if segments.is_empty() && set_aside > 0 {
+        // No header tells how many records they held: each had one at least.
+        cursor.ledger.spooled += set_aside;
+        let damaged = Outcome::Dropped(DropReason::Damaged);
+        cursor.ledger.settle(damaged, set_aside);
+    }
+    report.spooled = cursor.ledger.spooled;
+    report.ledger = cursor.ledger;
+    report.disk_bytes = segments.values().map(|info| info.len).sum();
+    storage
+        .sync_directory()
+        .map_err(|e| io_error("directory", e))?;
+    let recovered = Recovered {
+        segments,
+        cursor,
+        records_written,
+        disk_end,
+        report,
+    };
+    Ok((recovered, cursor_file))
+}
+
+/// A segment whose header is sound.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    len: u64,
+    header: Header,
+}
+
+/// Finds the segments and clears away what is none.
+fn find_segments(
+    storage: &dyn Storage,
+    report: &mut Recovery,
+) -> Result<BTreeMap<Seq, Found>, OpenError> {
+    let mut found = BTreeMap::new();
     for (name, len) in storage.list().map_err(|e| io_error("directory", e))? {
         let Some(first_seq) = segment::first_seq(&name) else {
             continue;
         };
         match header_of(storage, &name)? {
             Ok(header) => {
-                segments.insert(first_seq, len);
-                headers.insert(first_seq, header);
+                found.insert(first_seq, Found { len, header });
             }
             Err(HeaderError::Version(version)) => {
                 return Err(OpenError::Version {
@@ -115,83 +188,75 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
             Err(HeaderError::Damaged) => {
                 report.segments_set_aside += 1;
                 storage
-                    .rename(&name, &format!("{name}{SET_ASIDE_SUFFIX}"))
+                    .rename(&name, &set_aside_name(&name))
                     .map_err(|e| io_error(&name, e))?;
             }
         }
     }
-    report.cursor_lost = cursor.is_none() && !segments.is_empty();
-    let mut cursor = cursor.unwrap_or_default();
+    Ok(found)
+}
 
-    let mut records_written = 0;
-    let mut disk_end = 0;
-    if let Some((first_seq, len)) = segments.last_key_value().map(|(k, v)| (*k, *v)) {
-        let last = scan(storage, first_seq, len)?;
-        report.torn_bytes += len - last.sound_len;
-        cut(storage, first_seq, len, last.sound_len)?;
-        segments.insert(first_seq, last.sound_len);
-        let before = headers.get(&first_seq).map_or(0, |h| h.records_before);
-        records_written = before + last.seqs.len() as u64 + last.damaged_stretches;
-        disk_end = last.seqs.last().map_or(first_seq, |seq| seq + 1);
-        if last.seqs.is_empty() {
-            remove_empty(storage, first_seq)?;
-            segments.remove(&first_seq);
-        }
-    }
-    cursor.next_seq = cursor.next_seq.max(disk_end).max(1);
-    cursor.frontier = cursor.frontier.max(1);
-    let spooled = unsettled(storage, &segments, &headers, &cursor, records_written)?;
-    cursor.ledger.spooled = spooled;
-    report.spooled = spooled;
-    report.disk_bytes = segments.values().sum();
-    storage
-        .sync_directory()
-        .map_err(|e| io_error("directory", e))?;
-    Ok(Recovered {
-        segments,
-        cursor,
-        cursor_file,
-        records_written,
-        disk_end,
-        report,
-    })
+/// The name under which a damaged segment is kept for whoever wants to look at it.
+pub(super) fn set_aside_name(name: &str) -> String {
+    format!("{name}{SET_ASIDE_SUFFIX}")
+}
+
+/// Whether a file is a segment that was set aside.
+pub(super) fn is_set_aside(name: &str) -> bool {
+    name.ends_with(SET_ASIDE_SUFFIX)
+}
+
+/// Counts each segment's records by the running counts in the headers.
+fn with_record_counts(
+    found: &BTreeMap<Seq, Found>,
+    records_written: u64,
+) -> BTreeMap<Seq, SegmentInfo> {
+    let begins = found.values().map(|found| found.header.records_before);
+    let ends = begins.clone().skip(1).chain([records_written]);
+    found
+        .iter()
+        .zip(begins.zip(ends))
+        .map(|((first_seq, found), (begin, end))| {
+            let info = SegmentInfo {
+                len: found.len,
+                records: end.saturating_sub(begin),
+            };
+            (*first_seq, info)
+        })
+        .collect()
 }
 
 /// Counts the records at or behind the frontier that are not settled, damaged ones included.
 fn unsettled(
     storage: &dyn Storage,
-    segments: &BTreeMap<Seq, u64>,
-    headers: &BTreeMap<Seq, Header>,
+    segments: &BTreeMap<Seq, SegmentInfo>,
     cursor: &Cursor,
-    records_written: u64,
 ) -> Result<u64, OpenError> {
     // The oldest segment that can hold something unsettled: the one the frontier is in.
-    let Some((first_seq, len)) = segments
+    let Some((first_seq, info)) = segments
         .range(..=cursor.frontier)
         .next_back()
         .or_else(|| segments.first_key_value())
     else {
         return Ok(0);
     };
-    let before = headers.get(first_seq).map_or(0, |h| h.records_before);
-    let seqs = scan(storage, *first_seq, *len)?.seqs;
+    let seqs = scan(storage, *first_seq, info.len)?.seqs;
     let settled_here = if seqs.last().is_none_or(|last| *last < cursor.frontier) {
         // All of it, damaged records included.
-        let next = segments.range(first_seq + 1..).next();
-        let end = next.and_then(|(next, _)| headers.get(next));
-        end.map_or(records_written, |h| h.records_before)
-            .saturating_sub(before)
+        info.records
     } else {
         seqs.iter().filter(|seq| **seq < cursor.frontier).count() as u64
     };
-    let last_seq = cursor.next_seq;
     let settled_ahead = cursor
         .settled
         .iter()
-        .filter(|seq| (cursor.frontier..last_seq).contains(seq))
+        .filter(|seq| **seq >= cursor.frontier)
         .count() as u64;
-    Ok(records_written
-        .saturating_sub(before)
+    let from_here: u64 = segments
+        .range(first_seq..)
+        .map(|(_, info)| info.records)
+        .sum();
+    Ok(from_here
         .saturating_sub(settled_here)
         .saturating_sub(settled_ahead))
 }
@@ -204,7 +269,7 @@ fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderE
 }
 
 /// Reads a whole segment, at most [`segment::SEGMENT_BYTES`] and one record.
-fn scan(storage: &dyn Storage, first_seq: Seq, len: u64) -> Result<Scan, OpenError> {
+pub(super) fn scan(storage: &dyn Storage, first_seq: Seq, len: u64) -> Result<Scan, OpenError> {
     let name = segment::name(first_seq);
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     let read = storage
@@ -253,18 +318,5 @@ fn io_error(file: &str, source: io::Error) -> OpenError {
     OpenError::Io {
         file: file.to_owned(),
         source,
-    }
-}
-
-impl Recovered {
-    /// Counts segments that were set aside as lost records. Their number is in no header that can be
-    /// read, so each counts as one at least; the exact count follows from the running counts when
-    /// the reader passes the gap.
-    pub(super) fn count_damage(&mut self) {
-        let lost = self.report.segments_set_aside;
-        self.cursor.ledger.spooled += lost;
-        self.cursor
-            .ledger
-            .settle(Outcome::Dropped(DropReason::Damaged), lost);
     }
 }

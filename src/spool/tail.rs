@@ -76,6 +76,24 @@ impl Tail {
         });
     }
 
+    /// Takes the number [`Tail::next_seq`] for a message that is not kept.
+    pub(super) fn push_settled(&mut self, now: Instant) {
+        self.entries.push_back(Entry {
+            frame: Bytes::new(),
+            settled: true,
+            due: now,
+        });
+        self.advance_safe();
+    }
+
+    /// The numbers of all messages that are neither written nor settled.
+    pub(super) fn unwritten_seqs(&self) -> Vec<Seq> {
+        self.from(self.safe)
+            .filter(|(_, entry)| !entry.settled)
+            .map(|(seq, _)| seq)
+            .collect()
+    }
+
     /// When the oldest unwritten message must be written, if there is one.
     pub(super) fn due(&self) -> Option<Instant> {
         self.entry(self.safe).map(|entry| entry.due)

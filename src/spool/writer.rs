@@ -1,70 +1,101 @@
 //! The thread that writes: it carries out what [`Core`](super::core::Core) decides, one job at a time,
 //! and holds no lock while it does.
 
-use std::sync::PoisonError;
-use std::time::Instant;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::Shared;
-use super::core::{Disk, Job};
-use super::log::LogError;
+use super::core::Job;
+use super::cursor::{Cursor, CursorFile};
+use super::log::{Log, LogError};
+use super::recovery;
+use super::storage::Storage;
 use super::tail::Frame;
+use super::{Shared, segment};
+
+/// How many segments with damage are kept for whoever wants to look at them.
+const SET_ASIDE_MAX: usize = 4;
+
+/// What the thread owns.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) log: Log,
+    pub(super) cursor_file: CursorFile,
+    pub(super) storage: Arc<dyn Storage>,
+}
+
+/// What came of a job.
+enum Done {
+    Well,
+    DiskFull,
+    End,
+}
 
 /// Runs until the spool is closed or has failed.
 pub(super) fn run(shared: &Shared, mut disk: Disk) {
     loop {
         let job = shared.core().next_job(Instant::now());
-        let result = match job {
-            Job::Write { frames, through } => write(shared, &mut disk, &frames).inspect(|full| {
-                if !full {
-                    shared.core().written(through);
-                }
-            }),
-            Job::SaveCursor(cursor) => disk
-                .cursor_file
-                .write(&cursor)
-                .map(|()| false)
-                .or_else(|e| cursor_failed("write to", e)),
-            Job::Remove(segments) => disk.log.remove(&segments).map(|()| {
-                shared.core().removed(&segments);
-                false
-            }),
-            Job::Sleep(alarm) => {
-                sleep(shared, alarm);
-                continue;
-            }
-            Job::End(cursor) => {
-                let saved = disk
-                    .cursor_file
-                    .write(&cursor)
-                    .and_then(|()| disk.cursor_file.sync());
-                if let Err(e) = saved {
-                    shared
-                        .core()
-                        .fail(format!("cannot save the cursor file: {e}"));
-                }
-                break;
-            }
-        };
-        match result {
-            Ok(false) => {}
-            Ok(true) => shared.core().disk_full(Instant::now()),
+        if let Job::Sleep(alarm) = job {
+            sleep(shared, alarm);
+            continue;
+        }
+        let done = carry_out(shared, &mut disk, job);
+        match &done {
+            Ok(Done::Well | Done::End) => {}
+            Ok(Done::DiskFull) => shared.core().disk_full(Instant::now()),
             Err(e) => shared.core().fail(e.to_string()),
         }
         shared.show_progress();
+        if matches!(done, Ok(Done::End)) {
+            break;
+        }
     }
-    shared.show_progress();
 }
 
-/// Makes `frames` durable, one segment after the other. `true` if the disk is too full for all of them.
-fn write(shared: &Shared, disk: &mut Disk, mut frames: &[Frame]) -> Result<bool, LogError> {
+fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogError> {
+    match job {
+        Job::Write { frames, through } => {
+            let done = write(shared, disk, &frames)?;
+            if matches!(done, Done::Well) {
+                shared.core().written(through);
+            }
+            Ok(done)
+        }
+        Job::SaveCursor { cursor, sync } => save_cursor(disk, &cursor, sync),
+        Job::Remove { segments, damaged } => {
+            for first_seq in damaged {
+                set_aside(disk, first_seq)?;
+            }
+            disk.log.remove(&segments)?;
+            shared.core().removed(&segments);
+            Ok(Done::Well)
+        }
+        Job::Reclaim(first_seq, info) => {
+            let sound = recovery::scan(disk.storage.as_ref(), first_seq, info.len)
+                .map_err(|e| LogError::Failed(e.to_string()))?
+                .seqs;
+            shared.core().reclaim(first_seq, &sound);
+            Ok(Done::Well)
+        }
+        Job::Sleep(_) => Ok(Done::Well),
+        Job::End(cursor) => {
+            if shared.core().failure().is_none()
+                && let Err(e) = save_cursor(disk, &cursor, true)
+            {
+                shared.core().fail(e.to_string());
+            }
+            Ok(Done::End)
+        }
+    }
+}
+
+/// Makes `frames` durable, one segment after the other.
+fn write(shared: &Shared, disk: &mut Disk, mut frames: &[Frame]) -> Result<Done, LogError> {
     let size: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
-    let floor = shared.core().free_bytes_min();
-    if disk
-        .storage
-        .free_bytes()
-        .is_ok_and(|free| free < floor.saturating_add(size))
-    {
-        return Ok(true);
+    let floor = shared.core().options().free_bytes_min;
+    let free = disk.storage.free_bytes();
+    if free.is_ok_and(|free| free < floor.saturating_add(size)) {
+        return Ok(Done::DiskFull);
     }
     while !frames.is_empty() {
         match disk.log.append(frames) {
@@ -72,16 +103,48 @@ fn write(shared: &Shared, disk: &mut Disk, mut frames: &[Frame]) -> Result<bool,
                 shared.core().appended(appended, frames);
                 frames = frames.get(appended.count..).unwrap_or_default();
             }
-            Err(LogError::DiskFull(_)) => return Ok(true),
+            Err(LogError::DiskFull(_)) => return Ok(Done::DiskFull),
             Err(failed) => return Err(failed),
         }
     }
-    Ok(false)
+    Ok(Done::Well)
+}
+
+/// Writes the cursor. Its file has its full size from the start, so a full disk is no reason to fail; it is
+/// written again with the next change.
+fn save_cursor(disk: &mut Disk, cursor: &Cursor, sync: bool) -> Result<Done, LogError> {
+    let failed = |operation| {
+        move |e: io::Error| LogError::Failed(format!("cannot {operation} the cursor file: {e}"))
+    };
+    match disk.cursor_file.write(cursor) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => return Ok(Done::Well),
+        Err(e) => return Err(failed("write to")(e)),
+    }
+    if sync {
+        disk.cursor_file.sync().map_err(failed("sync"))?;
+    }
+    Ok(Done::Well)
+}
+
+/// Keeps a segment with damage under another name, if there are not too many already.
+fn set_aside(disk: &Disk, first_seq: u64) -> Result<(), LogError> {
+    let failed = |e: io::Error| LogError::Failed(format!("cannot set aside a segment: {e}"));
+    let files = disk.storage.list().map_err(failed)?;
+    let kept = files
+        .iter()
+        .filter(|(name, _)| recovery::is_set_aside(name));
+    if kept.count() < SET_ASIDE_MAX {
+        let name = segment::name(first_seq);
+        let kept_as = recovery::set_aside_name(&name);
+        disk.storage.rename(&name, &kept_as).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Sleeps until the alarm or until somebody calls. The core may have changed since it chose to sleep: then
 /// it is no longer marked as sleeping and there is nothing to wait for.
-fn sleep(shared: &Shared, alarm: Option<std::time::Duration>) {
+fn sleep(shared: &Shared, alarm: Option<Duration>) {
     let core = shared.core();
     if !core.is_sleeping() {
         return;
@@ -100,16 +163,4 @@ fn sleep(shared: &Shared, alarm: Option<std::time::Duration>) {
                 .unwrap_or_else(PoisonError::into_inner),
         ),
     }
-}
-
-fn cursor_failed(operation: &'static str, source: std::io::Error) -> Result<bool, LogError> {
-    if source.kind() == std::io::ErrorKind::StorageFull {
-        // The slots exist after the first write, so this is the first one: it is tried again at the end.
-        return Ok(true);
-    }
-    Err(LogError::Failed {
-        operation,
-        file: "the cursor file".to_owned(),
-        source,
-    })
 }

@@ -1,5 +1,6 @@
 //! The spool as a whole, over a real directory.
 
+mod full;
 mod reopening;
 mod settling;
 
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::ledger::Outcome;
 use super::storage::Directory;
-use super::{Message, Options, Read, Recovery, Seq, Spool};
+use super::{FullPolicy, Message, Options, Read, Recovery, Seq, Spool};
 use crate::clock::Timestamp;
 
 /// An open spool and what opening it reported.
@@ -81,6 +82,30 @@ fn read_all(spool: &Spool) -> Vec<(Seq, u32)> {
                 .unwrap();
             all.push((delivery.seq, payload));
         }
+    }
+}
+
+/// Reads and settles until there is nothing to read.
+fn drain(spool: &Spool) -> usize {
+    let mut drained = 0;
+    loop {
+        let deliveries = match spool.read(100, 64 * 1024) {
+            Read::Deliveries(deliveries) => deliveries,
+            Read::OnDisk(ticket) => spool.read_disk(ticket).unwrap(),
+            Read::Empty => return drained,
+        };
+        let seqs: Vec<Seq> = deliveries.iter().map(|d| d.seq).collect();
+        spool.settle(&seqs, Outcome::Delivered);
+        drained += seqs.len();
+    }
+}
+
+/// Waits until a message of any size would be taken.
+fn wait_for_space(spool: &Spool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !spool.has_space() {
+        assert!(Instant::now() < deadline, "no space after 30 s");
+        std::thread::yield_now();
     }
 }
 

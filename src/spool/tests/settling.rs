@@ -62,7 +62,7 @@ fn a_message_settled_while_it_lingers_is_safe_and_never_written() {
         ..Options::default()
     };
     let Opened { spool, .. } = open_with(dir.path(), options);
-    spool.set_keeping_up(true);
+    spool.set_linked(true);
     let last = append(&spool, 0..100);
     let read = read_all(&spool);
     assert!(spool.progress().safe <= last);
@@ -76,57 +76,31 @@ fn a_message_settled_while_it_lingers_is_safe_and_never_written() {
 }
 
 #[test]
-fn when_the_reader_falls_behind_what_lingers_is_written_at_once() {
+fn when_the_link_is_lost_what_lingers_is_written_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         linger: Duration::from_hours(1),
         ..Options::default()
     };
     let Opened { spool, .. } = open_with(dir.path(), options);
-    spool.set_keeping_up(true);
+    spool.set_linked(true);
     let last = append(&spool, 0..10);
-    spool.set_keeping_up(false);
+    spool.set_linked(false);
     wait_until_safe(&spool, last);
 }
 
 #[test]
-fn a_full_spool_takes_nothing_and_goes_on_when_it_has_drained() {
+fn a_message_that_lingered_in_vain_is_written_and_ends_the_lingering() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
-        bytes_max: 2 * 1024 * 1024,
+        linger: Duration::from_millis(20),
         ..Options::default()
     };
     let Opened { spool, .. } = open_with(dir.path(), options);
-    let payload = vec![7; 100_000];
-    let mut taken = 0;
-    while let Ok(seq) = spool.append(&message(&payload)) {
-        wait_until_safe(&spool, seq);
-        taken += 1;
-    }
-    assert_eq!(taken, 20);
-    assert!(!spool.has_space());
-    loop {
-        match spool.read(100, 1 << 20) {
-            Read::Deliveries(deliveries) => {
-                let seqs: Vec<Seq> = deliveries.iter().map(|d| d.seq).collect();
-                spool.settle(&seqs, Outcome::Delivered);
-            }
-            Read::OnDisk(ticket) => {
-                let seqs: Vec<Seq> = spool
-                    .read_disk(ticket)
-                    .unwrap()
-                    .iter()
-                    .map(|d| d.seq)
-                    .collect();
-                spool.settle(&seqs, Outcome::Delivered);
-            }
-            Read::Empty => break,
-        }
-    }
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !spool.has_space() {
-        assert!(Instant::now() < deadline, "no space after draining");
-        std::thread::yield_now();
-    }
-    spool.append(&message(&payload)).unwrap();
+    spool.set_linked(true);
+    let last = append(&spool, 0..10);
+    wait_until_safe(&spool, last);
+    assert_eq!(segments(dir.path()).len(), 1);
+    drain(&spool);
+    assert_eq!(spool.ledger().spooled, 0);
 }

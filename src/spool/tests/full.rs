@@ -1,0 +1,112 @@
+//! What happens at the limit, by policy.
+
+use super::*;
+use crate::spool::AppendError;
+
+const PAYLOAD: &[u8] = &[7; 100_000];
+
+fn open_small(path: &Path, full: FullPolicy) -> Spool {
+    let options = Options {
+        bytes_max: 4 * 1024 * 1024,
+        full,
+        ..Options::default()
+    };
+    open_with(path, options).spool
+}
+
+/// Appends until nothing is taken any more; returns how many were taken.
+fn fill(spool: &Spool) -> u64 {
+    let mut taken = 0;
+    loop {
+        match spool.append(&message(PAYLOAD)) {
+            Ok(seq) => wait_until_safe(spool, seq),
+            Err(AppendError::Full) => return taken,
+            Err(e) => panic!("{e}"),
+        }
+        taken += 1;
+    }
+}
+
+#[test]
+fn block_takes_nothing_more_and_goes_on_when_it_has_drained() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open_small(dir.path(), FullPolicy::Block);
+    let taken = fill(&spool);
+    assert_eq!(taken, 41);
+    assert!(!spool.has_space());
+    assert_eq!(drain(&spool) as u64, taken);
+    wait_for_space(&spool);
+    spool.append(&message(PAYLOAD)).unwrap();
+    let ledger = spool.ledger();
+    assert_eq!(
+        (ledger.delivered, ledger.spooled, ledger.dropped()),
+        (taken, 1, 0)
+    );
+}
+
+#[test]
+fn drop_newest_acknowledges_and_counts_what_it_gives_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open_small(dir.path(), FullPolicy::DropNewest);
+    for _ in 0..100 {
+        let seq = spool.append(&message(PAYLOAD)).unwrap();
+        wait_until_safe(&spool, seq);
+    }
+    let ledger = spool.ledger();
+    assert_eq!((ledger.accepted(), ledger.spooled), (100, 41));
+    assert_eq!(ledger.dropped_full, 59);
+    assert_eq!(drain(&spool), 41);
+}
+
+#[test]
+fn drop_oldest_gives_up_a_segment_and_counts_what_was_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open_small(dir.path(), FullPolicy::DropOldest);
+    let mut last = 0;
+    for n in 0..100_u32 {
+        let payload = [&n.to_le_bytes(), PAYLOAD].concat();
+        last = loop {
+            match spool.append(&message(&payload)) {
+                Ok(seq) => break seq,
+                Err(AppendError::Full) => wait_for_space(&spool),
+                Err(e) => panic!("{e}"),
+            }
+        };
+        wait_until_safe(&spool, last);
+    }
+    let ledger = spool.ledger();
+    assert_eq!(ledger.accepted(), 100);
+    assert!(
+        ledger.dropped_full > 0 && ledger.dropped_damaged == 0,
+        "{ledger:?}"
+    );
+    spool.close().unwrap();
+    drop(spool);
+
+    let Opened { spool, recovery } = open(dir.path());
+    assert_eq!(recovery.ledger, ledger);
+    let Read::OnDisk(ticket) = spool.read(1, 1) else {
+        panic!("expected a backlog on disk");
+    };
+    let first = spool.read_disk(ticket).unwrap().remove(0);
+    assert_eq!(first.seq, last + 1 - ledger.spooled, "the newest are there");
+}
+
+#[test]
+fn drop_oldest_gives_up_even_what_was_given_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open_small(dir.path(), FullPolicy::DropOldest);
+    fill(&spool);
+    let Read::OnDisk(ticket) = spool.read(1, 1) else {
+        panic!("expected a backlog on disk");
+    };
+    let given_out = spool.read_disk(ticket).unwrap().remove(0);
+    wait_for_space(&spool);
+    let before = spool.ledger();
+    spool.settle(&[given_out.seq], Outcome::Delivered);
+    assert_eq!(spool.ledger(), before, "it is counted once, as dropped");
+    let accepted = before.accepted();
+    drain(&spool);
+    let ledger = spool.ledger();
+    assert_eq!((ledger.accepted(), ledger.spooled), (accepted, 0));
+}
