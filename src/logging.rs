@@ -80,7 +80,7 @@ pub(crate) mod capture {
     //! Catches what a test logs, as the container would print it.
 
     use std::io;
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::{Arc, Mutex, Once, PoisonError};
 
     use tracing::Level;
     use tracing::subscriber::DefaultGuard;
@@ -93,6 +93,7 @@ pub(crate) mod capture {
     impl Captured {
         /// Captures until the guard is dropped.
         pub(crate) fn start(level: Level) -> (Self, DefaultGuard) {
+            keep_events_alive();
             let captured = Captured::default();
             let guard =
                 tracing::subscriber::set_default(super::subscriber(level, captured.clone()));
@@ -104,6 +105,18 @@ pub(crate) mod capture {
             let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             String::from_utf8_lossy(&bytes).into_owned()
         }
+    }
+
+    /// While there is only one subscriber, tracing asks whichever thread meets an event first whether
+    /// anybody wants it, and remembers a test's "no" for all threads. A second subscriber, there for
+    /// good, keeps it from doing so.
+    fn keep_events_alive() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let everything = super::subscriber(Level::TRACE, io::sink);
+            tracing::subscriber::set_global_default(everything)
+                .expect("invariant: no test sets the global subscriber");
+        });
     }
 
     impl io::Write for Captured {
