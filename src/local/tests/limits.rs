@@ -94,6 +94,27 @@ async fn a_client_may_send_without_reading_and_gets_every_acknowledgement_later(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_burst_larger_than_its_queue_reaches_a_subscriber_that_reads() {
+    let bench = Bench::with(Limits {
+        session_bytes_max: 200_000,
+        ..Limits::default()
+    });
+    let mut subscriber = bench.subscriber("s", "#", 0).await;
+    let mut client = bench.client("c").await;
+    let packet = publish("a", &"x".repeat(1_000), 0, 0);
+    let burst = packet.repeat(5_000);
+    let mut received = vec![0; burst.len()];
+    let reading = timeout(
+        Duration::from_mins(1),
+        subscriber.stream.read_exact(&mut received),
+    );
+    let (read, ()) = tokio::join!(reading, client.send(&burst));
+    let dropped = bench.counters.dropped_slow_subscriber.get();
+    assert!(read.is_ok(), "{dropped} dropped");
+    assert!(received == burst);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_so_many_messages_are_in_flight_and_an_acknowledgement_brings_the_next() {
     let bench = Bench::with(Limits {
         inflight_max: 2,
