@@ -145,7 +145,15 @@ fn publish(flags: u8, body: &[u8]) -> Result<Publish<'_>, PacketError> {
 }
 
 fn subscribe<'a>(bytes: &[u8], body: &[u8]) -> Result<Incoming<'a>, PacketError> {
-    let (id, _) = packet_id(body)?;
+    let (id, mut rest) = packet_id(body)?;
+    // The codec takes the reserved bits of the options for nothing; MQTT-3.8.3-4 closes.
+    while !rest.is_empty() {
+        let (&options, next) = split_first(string(rest)?.1)?;
+        if QoS::from_bits(options).is_none() {
+            return Err(PacketError::Malformed("impossible subscription options"));
+        }
+        rest = next;
+    }
     let codec::Packet::Subscribe(subscribe, _) = decode(bytes)? else {
         return Err(PacketError::Malformed("not a SUBSCRIBE"));
     };

@@ -12,7 +12,7 @@ pub(super) enum QoS {
 }
 
 impl QoS {
-    /// The level for a two-bit field, `None` for the reserved 3.
+    /// The level with this number, `None` if there is none.
     pub(super) fn from_bits(bits: u8) -> Option<QoS> {
         match bits {
             0 => Some(QoS::AtMostOnce),

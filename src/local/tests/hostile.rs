@@ -54,6 +54,10 @@ async fn what_the_standard_forbids_closes_the_connection() {
             wire::subscribe(0, &[("a", 0)]),
         ),
         ("SUBSCRIBE of QoS 3", wire::subscribe(1, &[("a", 3)])),
+        (
+            "SUBSCRIBE with options of MQTT 5",
+            wire::subscribe(1, &[("a", 4)]),
+        ),
         ("SUBSCRIBE without QoS", packet(0x82, b"\x00\x01\x00\x01a")),
         ("UNSUBSCRIBE from nothing", packet(0xA2, b"\x00\x01")),
         ("UNSUBSCRIBE of one byte", packet(0xA2, b"\x00")),

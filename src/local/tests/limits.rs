@@ -80,6 +80,29 @@ async fn a_subscriber_that_never_reads_slows_nobody_and_is_closed_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_for_writing_begins_when_nothing_can_be_written() {
+    let bench = Bench::new();
+    let packet = publish("a", &"x".repeat(200), 0, 0);
+    let mut stuck = bench.open_with_buffer(packet.len());
+    stuck.send(&Connect::clean("stuck").bytes()).await;
+    stuck.receive().await;
+    stuck.subscribe("#", 0).await;
+    let mut client = bench.client("c").await;
+    client.send(&packet).await;
+    client.ping().await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert!(!stuck.task.is_finished(), "nothing waits to be written");
+    let start = tokio::time::Instant::now();
+    client.send(&packet).await;
+    let ended = timeout(Duration::from_hours(1), stuck.task).await;
+    ended.expect("the stuck client stays").unwrap().unwrap();
+    assert_eq!(
+        start.elapsed().as_secs(),
+        Limits::default().write_timeout.as_secs()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_may_send_without_reading_and_gets_every_acknowledgement_later() {
     let bench = Bench::new();
     let mut client = bench.open_with_buffer(4_096);
@@ -91,6 +114,27 @@ async fn a_client_may_send_without_reading_and_gets_every_acknowledgement_later(
     for id in 1..=10_000 {
         client.expect(&puback(id)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_larger_than_its_queue_reaches_a_subscriber_that_reads() {
+    let bench = Bench::with(Limits {
+        session_bytes_max: 200_000,
+        ..Limits::default()
+    });
+    let mut subscriber = bench.subscriber("s", "#", 0).await;
+    let mut client = bench.client("c").await;
+    let packet = publish("a", &"x".repeat(1_000), 0, 0);
+    let burst = packet.repeat(5_000);
+    let mut received = vec![0; burst.len()];
+    let reading = timeout(
+        Duration::from_mins(1),
+        subscriber.stream.read_exact(&mut received),
+    );
+    let (read, ()) = tokio::join!(reading, client.send(&burst));
+    let dropped = bench.counters.dropped_slow_subscriber.get();
+    assert!(read.is_ok(), "{dropped} dropped");
+    assert!(received == burst);
 }
 
 #[tokio::test(start_paused = true)]

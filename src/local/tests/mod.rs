@@ -150,7 +150,10 @@ impl TestClient {
     /// The task's result once the connection has ended.
     async fn ended(self) -> Result<(), LocalError> {
         drop(self.stream);
-        self.task.await.expect("the connection panicked")
+        let ended = timeout(Duration::from_hours(1), self.task).await;
+        ended
+            .expect("the connection goes on")
+            .expect("the connection panicked")
     }
 }
 

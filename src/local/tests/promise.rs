@@ -236,13 +236,16 @@ async fn a_routed_topic_of_the_server_is_spooled_like_any_other() {
 #[tokio::test(start_paused = true)]
 async fn stopping_waits_for_acknowledgements_owed_and_reads_nothing_more() {
     let bench = Bench::new();
-    let mut client = bench.client("c").await;
+    let mut client = bench.open_with_buffer(4_096);
+    client.send(&Connect::clean("c").bytes()).await;
+    client.receive().await;
     client.send(&publish(ROUTED, "one", 1, 1)).await;
     client.ping().await;
     bench.shutdown.cancel();
     client.expect_nothing().await;
-    client.send(&publish(ROUTED, "late", 1, 2)).await;
-    client.expect_nothing().await;
+    let late = publish(ROUTED, &"late".repeat(2_000), 1, 2);
+    let sent = timeout(Duration::from_millis(10), client.send(&late)).await;
+    assert!(sent.is_err(), "still reading");
     bench.spool.set_safe(1);
     client.expect(&puback(1)).await;
     client.expect_closed().await;
