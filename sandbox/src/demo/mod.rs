@@ -315,7 +315,7 @@ impl Stage {
     async fn outage(&self, sensor: &Sensor) -> Result<(), DemoError> {
         self.voice
             .step("The cloud goes away; the sensor does not notice");
-        self.cloud.stop().await;
+        self.cloud.stop().await?;
         let lost_sight = sensor.acked().len() + MESSAGES_A_SCENE;
         sensor
             .wait_for_acked(lost_sight, STEP_TIMEOUT)
@@ -382,7 +382,6 @@ impl Stage {
                 Err(_) => self.voice.tell("relay stopped"),
             }
         }
-        self.cloud.stop().await;
         self.tellers.shutdown().await;
     }
 }
