@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use rustix::net::Shutdown;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpSocket};
@@ -131,11 +132,14 @@ enum Port {
 }
 
 /// The task that accepts; its connections end with it.
-struct Accepting(JoinHandle<()>);
+struct Accepting {
+    task: JoinHandle<()>,
+    listener: Arc<TcpListener>,
+}
 
 impl Drop for Accepting {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -179,9 +183,12 @@ impl Cloud {
     pub async fn stop(&self) -> Result<(), CloudError> {
         let mut port = self.port.lock().await;
         if let Port::Open(accepting) = &mut *port {
-            accepting.0.abort();
+            accepting.task.abort();
             // the only error is the one just asked for
-            (&mut accepting.0).await.ok();
+            (&mut accepting.task).await.ok();
+            // closing is not enough: a child that is being forked holds a copy for a moment
+            rustix::net::shutdown(&*accepting.listener, Shutdown::Both)
+                .map_err(|error| self.unavailable(error.into()))?;
             *port = Port::Lost;
             *port = Port::Held(self.hold()?);
         }
@@ -327,11 +334,13 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, CloudError> {
 }
 
 fn spawn_accepting(hub: Arc<Hub>, listener: TcpListener, acceptor: TlsAcceptor) -> Accepting {
-    Accepting(tokio::spawn(async move {
+    let listener = Arc::new(listener);
+    let accepting = Arc::clone(&listener);
+    let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
+                accepted = accepting.accept() => match accepted {
                     Ok((tcp, _)) => {
                         connections.spawn(connection::serve(Arc::clone(&hub), tcp, acceptor.clone()));
                     }
@@ -343,5 +352,6 @@ fn spawn_accepting(hub: Arc<Hub>, listener: TcpListener, acceptor: TlsAcceptor) 
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
             }
         }
-    }))
+    });
+    Accepting { task, listener }
 }
