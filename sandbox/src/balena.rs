@@ -6,27 +6,28 @@
 //!
 //! It knows no fleets, releases or volumes, and of update locks only that they can be scripted.
 
+mod supervisor;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::supervisor::Supervisor;
 use crate::http::{Call, HttpServer, Reply};
 use crate::process::{Environment, Stopped};
 use crate::relay::{RelayError, RelayProcess, STOP_GRACE};
 
 /// The key that the Supervisor's API asks for.
 pub const SUPERVISOR_API_KEY: &str = "sandbox-supervisor-key";
-/// How long a service that ended by itself stays down, as Docker's first delay.
-const RESTART_DELAY: Duration = Duration::from_millis(100);
 /// Events that a slow follower may be behind before it misses some.
 const FOLLOWER_LAG_MAX: usize = 256;
-/// How long an ended process is waited for: for ever, in effect.
-const UNTIL_IT_ENDS: Duration = Duration::from_hours(24 * 365);
 
 /// What can go wrong in the stand-in.
 #[derive(Debug, thiserror::Error)]
@@ -422,85 +423,3 @@ fn failed(status: u16, message: &str) -> Reply {
     let body = serde_json::json!({"status": "failed", "message": message});
     Reply::text(status, body.to_string())
 }
-
-/// What re-creates the service.
-struct Supervisor {
-    shared: Weak<Shared>,
-    options: BalenaOptions,
-    address: String,
-    service: Arc<RelayProcess>,
-    applied: Environment,
-}
-
-impl Supervisor {
-    async fn run(mut self, mut targets: mpsc::UnboundedReceiver<Environment>) {
-        loop {
-            tokio::select! {
-                target = targets.recv() => {
-                    let Some(mut target) = target else { return };
-                    while self.options.push != Push::EachWrite && let Ok(newer) = targets.try_recv() {
-                        target = newer;
-                    }
-                    if target != self.applied {
-                        self.recreate(target).await;
-                    }
-                }
-                () = self.ended(), if self.options.restart_ended => {
-                    self.tell(SupervisorEvent::Ended);
-                    tokio::time::sleep(RESTART_DELAY).await;
-                    self.start().await;
-                }
-            }
-        }
-    }
-
-    /// Resolves when the service has ended by itself.
-    async fn ended(&self) {
-        if self
-            .service
-            .process()
-            .wait_for_exit(UNTIL_IT_ENDS)
-            .await
-            .is_err()
-        {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    async fn recreate(&mut self, target: Environment) {
-        match self
-            .service
-            .process()
-            .terminate(self.options.stop_grace)
-            .await
-        {
-            Ok(stopped) => self.tell(SupervisorEvent::Stopped(stopped)),
-            // it had ended already
-            Err(_) => self.tell(SupervisorEvent::Ended),
-        }
-        self.applied = target;
-        self.start().await;
-        if let Some(shared) = self.shared.upgrade() {
-            shared.recreated.send_modify(|recreated| *recreated += 1);
-        }
-    }
-
-    async fn start(&self) {
-        let environment = complete(&self.options, &self.address, self.applied.clone());
-        match self.service.start(&environment).await {
-            Ok(()) => self.tell(SupervisorEvent::Started(
-                self.applied.keys().cloned().collect(),
-            )),
-            Err(error) => self.tell(SupervisorEvent::Failed(error.to_string())),
-        }
-    }
-
-    fn tell(&self, event: SupervisorEvent) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.tell(event);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -109,6 +109,8 @@ pub struct EndpointOptions {
     pub balena: Arc<Balena>,
     /// How keys are written.
     pub key_format: KeyFormat,
+    /// From the first variable to the second; the request stays open meanwhile.
+    pub pause_between_variables: Duration,
 }
 
 struct Shared {
@@ -227,7 +229,7 @@ async fn serve(shared: Arc<Shared>, call: Call) -> Reply {
 
 /// Carries a request out in a task of its own: the client's leaving must not interrupt it.
 async fn work(shared: Arc<Shared>, call: Call) -> Reply {
-    let work = tokio::spawn(async move { shared.carry_out(&call) });
+    let work = tokio::spawn(async move { shared.carry_out(&call).await });
     work.await
         .unwrap_or_else(|error| Reply::text(500, error.to_string()))
 }
@@ -240,7 +242,7 @@ struct Body {
 }
 
 impl Shared {
-    fn carry_out(&self, call: &Call) -> Reply {
+    async fn carry_out(&self, call: &Call) -> Reply {
         let body: Body = match serde_json::from_slice(&call.body) {
             Ok(body) => body,
             Err(error) => {
@@ -253,14 +255,14 @@ impl Shared {
             return Reply::text(400, format!("device {thing} is unknown to balenaCloud"));
         }
         let done = match call.method.as_str() {
-            "POST" => self.register(thing, real),
+            "POST" => self.register(thing, real).await,
             "DELETE" => Ok(self.remove(thing, real)),
             other => return Reply::text(400, format!("method {other} is not supported")),
         };
         done.unwrap_or_else(|error| Reply::text(500, error.to_string()))
     }
 
-    fn register(&self, thing: &str, real: bool) -> Result<Reply, CaError> {
+    async fn register(&self, thing: &str, real: bool) -> Result<Reply, CaError> {
         if !lock(&self.things).insert(thing.to_owned()) {
             return Ok(Reply::text(400, "thing already exists"));
         }
@@ -271,6 +273,7 @@ impl Shared {
         if real {
             let balena = &self.options.balena;
             balena.set_variable("AWS_CERT", &identity.certificate_base64());
+            tokio::time::sleep(self.options.pause_between_variables).await;
             balena.set_variable("AWS_PRIVATE_KEY", &identity.private_key_base64());
         }
         Ok(Reply::text(201, "device created"))

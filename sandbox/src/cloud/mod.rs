@@ -25,9 +25,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use rustix::net::Shutdown;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -43,6 +44,8 @@ use self::books::Books;
 use self::sessions::Sessions;
 use crate::ca::{CaError, CertificateAuthority};
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
 /// How long to wait after a failed accept (out of file descriptors, say) before the next.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -115,15 +118,28 @@ pub struct Cloud {
     hub: Arc<Hub>,
     acceptor: TlsAcceptor,
     addr: SocketAddr,
-    accepting: Mutex<Option<Accepting>>,
+    port: Mutex<Port>,
+}
+
+/// What the port is used for.
+enum Port {
+    /// Connections are accepted.
+    Open(Accepting),
+    /// An outage: bound, so that nobody else gets it, and not listening, so that clients are refused.
+    Held(TcpSocket),
+    /// Neither; only after an error.
+    Lost,
 }
 
 /// The task that accepts; its connections end with it.
-struct Accepting(JoinHandle<()>);
+struct Accepting {
+    task: JoinHandle<()>,
+    listener: Arc<TcpListener>,
+}
 
 impl Drop for Accepting {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -149,7 +165,7 @@ impl Cloud {
             hub,
             acceptor,
             addr,
-            accepting: Mutex::new(Some(accepting)),
+            port: Mutex::new(Port::Open(accepting)),
         })
     }
 
@@ -164,26 +180,51 @@ impl Cloud {
     }
 
     /// An outage: closes the port and every connection. The books stay.
-    pub async fn stop(&self) {
-        if let Some(mut accepting) = self.accepting.lock().await.take() {
-            accepting.0.abort();
+    pub async fn stop(&self) -> Result<(), CloudError> {
+        let mut port = self.port.lock().await;
+        if let Port::Open(accepting) = &mut *port {
+            accepting.task.abort();
             // the only error is the one just asked for
-            (&mut accepting.0).await.ok();
+            (&mut accepting.task).await.ok();
+            // closing is not enough: a child that is being forked holds a copy for a moment
+            rustix::net::shutdown(&*accepting.listener, Shutdown::Both)
+                .map_err(|error| self.unavailable(error.into()))?;
+            *port = Port::Lost;
+            *port = Port::Held(self.hold()?);
         }
+        Ok(())
     }
 
     /// Ends an outage on the same port.
     pub async fn resume(&self) -> Result<(), CloudError> {
-        let mut accepting = self.accepting.lock().await;
-        if accepting.is_none() {
-            let listener = listen(self.addr).await?;
-            *accepting = Some(spawn_accepting(
-                Arc::clone(&self.hub),
-                listener,
-                self.acceptor.clone(),
-            ));
-        }
+        let mut port = self.port.lock().await;
+        let socket = match std::mem::replace(&mut *port, Port::Lost) {
+            Port::Open(accepting) => {
+                *port = Port::Open(accepting);
+                return Ok(());
+            }
+            Port::Held(socket) => socket,
+            Port::Lost => self.hold()?,
+        };
+        let listener = socket
+            .listen(BACKLOG)
+            .map_err(|source| self.unavailable(source))?;
+        let hub = Arc::clone(&self.hub);
+        *port = Port::Open(spawn_accepting(hub, listener, self.acceptor.clone()));
         Ok(())
+    }
+
+    fn hold(&self) -> Result<TcpSocket, CloudError> {
+        let unavailable = |source| self.unavailable(source);
+        let socket = TcpSocket::new_v4().map_err(unavailable)?;
+        socket.set_reuseaddr(true).map_err(unavailable)?;
+        socket.bind(self.addr).map_err(unavailable)?;
+        Ok(socket)
+    }
+
+    fn unavailable(&self, source: std::io::Error) -> CloudError {
+        let addr = self.addr;
+        CloudError::Listen { addr, source }
     }
 
     /// Changes the faults; open connections follow at once.
@@ -293,11 +334,13 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, CloudError> {
 }
 
 fn spawn_accepting(hub: Arc<Hub>, listener: TcpListener, acceptor: TlsAcceptor) -> Accepting {
-    Accepting(tokio::spawn(async move {
+    let listener = Arc::new(listener);
+    let accepting = Arc::clone(&listener);
+    let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
+                accepted = accepting.accept() => match accepted {
                     Ok((tcp, _)) => {
                         connections.spawn(connection::serve(Arc::clone(&hub), tcp, acceptor.clone()));
                     }
@@ -309,5 +352,6 @@ fn spawn_accepting(hub: Arc<Hub>, listener: TcpListener, acceptor: TlsAcceptor) 
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
             }
         }
-    }))
+    });
+    Accepting { task, listener }
 }

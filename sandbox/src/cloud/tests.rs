@@ -457,9 +457,11 @@ async fn an_outage_closes_everything_and_ends_on_the_same_port_with_the_same_boo
     device.publish("t", QoS::AtLeastOnce, "before").await;
     device.next_puback().await.unwrap();
     let port = cloud.port();
-    cloud.stop().await;
+    cloud.stop().await.unwrap();
+    cloud.stop().await.unwrap();
     device.until_closed().await;
     assert!(tokio::net::TcpStream::connect(cloud.addr()).await.is_err());
+    cloud.resume().await.unwrap();
     cloud.resume().await.unwrap();
     assert_eq!(cloud.port(), port);
     let mut device = Device::connected(&cloud, "device-1").await;

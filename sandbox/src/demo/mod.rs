@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -37,6 +38,8 @@ const MQTT_PORT: u16 = 1883;
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the cloud function lets the relay wait: time for a backlog.
 const PROVISIONING_DELAY: Duration = Duration::from_secs(4);
+/// How long it takes to write the second variable: the relay is started with only one meanwhile.
+const VARIABLES_PAUSE: Duration = Duration::from_millis(1_500);
 /// Sensor messages shown live, and let through in an outage, before the story goes on.
 const MESSAGES_A_SCENE: usize = 3;
 /// Characters of a payload that are shown.
@@ -72,6 +75,8 @@ pub(crate) enum DemoError {
     Port(std::io::Error),
     #[error("{0}")]
     Sensor(String),
+    #[error("it was interrupted before the end of the story")]
+    Interrupted,
     #[error(
         "{missing} of {expected} acknowledged messages did not arrive in the cloud within {STEP_TIMEOUT:?}"
     )]
@@ -87,6 +92,8 @@ struct Stage {
     relay: Arc<RelayProcess>,
     /// Prints what the parties do.
     tellers: JoinSet<()>,
+    /// How many of the cloud's messages have been printed.
+    printed: watch::Receiver<u64>,
     // last: it holds the root certificate that the relay reads
     _dir: TempDir,
 }
@@ -100,7 +107,7 @@ pub(crate) async fn run(
     let stage = build(options, voice.clone()).await?;
     let told = tokio::select! {
         told = play(&stage, options) => told,
-        () = stop => Ok(()),
+        () = stop => if options.once { Err(DemoError::Interrupted) } else { Ok(()) },
     };
     stage.strike().await;
     match &told {
@@ -127,6 +134,7 @@ async fn build(options: &DemoOptions, voice: Voice) -> Result<Stage, DemoError> 
         authority,
         balena: Arc::clone(&balena),
         key_format: KeyFormat::Pkcs8,
+        pause_between_variables: VARIABLES_PAUSE,
     })
     .await?;
     voice.tell(&format!("provisioning endpoint: {}", endpoint.url()));
@@ -140,7 +148,8 @@ async fn build(options: &DemoOptions, voice: Voice) -> Result<Stage, DemoError> 
     }
     let listen = local_address(&voice).await?;
     let relay = Arc::new(RelayProcess::listening_on(&options.relay, listen)?);
-    let tellers = tellers(&voice, &cloud, &balena, &relay);
+    let (counter, printed) = watch::channel(0);
+    let tellers = tellers(&voice, &cloud, &balena, &relay, counter);
     Ok(Stage {
         voice,
         cloud,
@@ -148,6 +157,7 @@ async fn build(options: &DemoOptions, voice: Voice) -> Result<Stage, DemoError> 
         balena,
         relay,
         tellers,
+        printed,
         _dir: dir,
     })
 }
@@ -169,40 +179,37 @@ async fn local_address(voice: &Voice) -> Result<SocketAddr, DemoError> {
     Ok(other)
 }
 
-fn tellers(voice: &Voice, cloud: &Cloud, balena: &Balena, relay: &RelayProcess) -> JoinSet<()> {
+/// Starts to print what the parties do, and to count the cloud's messages that are printed.
+fn tellers(
+    voice: &Voice,
+    cloud: &Cloud,
+    balena: &Balena,
+    relay: &RelayProcess,
+    printed: watch::Sender<u64>,
+) -> JoinSet<()> {
     let mut tellers = JoinSet::new();
-    tellers.spawn(retell(
-        voice.clone(),
-        Speaker::Relay,
-        relay.log().follow(),
-        |line| line,
-    ));
-    tellers.spawn(retell(
-        voice.clone(),
-        Speaker::Cloud,
-        cloud.follow(),
-        |message| shown(&message),
-    ));
-    tellers.spawn(retell(
-        voice.clone(),
-        Speaker::Supervisor,
-        balena.follow(),
-        |event| event.to_string(),
-    ));
+    let teller = voice.clone();
+    let log = move |line: String| teller.line(Speaker::Relay, &line);
+    tellers.spawn(retell(relay.log().follow(), log, |_| {}));
+    let teller = voice.clone();
+    let event = move |event: SupervisorEvent| teller.line(Speaker::Supervisor, &event.to_string());
+    tellers.spawn(retell(balena.follow(), event, |_| {}));
+    let teller = voice.clone();
+    let message = move |message: Received| teller.line(Speaker::Cloud, &shown(&message));
+    let count = move |more| printed.send_modify(|printed| *printed += more);
+    tellers.spawn(retell(cloud.follow(), message, count));
     tellers
 }
 
-/// Prints what comes until the sender is gone.
-async fn retell<T: Clone>(
-    voice: Voice,
-    speaker: Speaker,
-    mut source: Receiver<T>,
-    text: impl Fn(T) -> String,
-) {
+/// Prints what comes until the sender is gone; `count` hears of each item and of those missed.
+async fn retell<T: Clone>(mut source: Receiver<T>, print: impl Fn(T), count: impl Fn(u64)) {
     loop {
         match source.recv().await {
-            Ok(item) => voice.line(speaker, &text(item)),
-            Err(RecvError::Lagged(missed)) => voice.line(speaker, &format!("({missed} more)")),
+            Ok(item) => {
+                print(item);
+                count(1);
+            }
+            Err(RecvError::Lagged(missed)) => count(missed),
             Err(RecvError::Closed) => return,
         }
     }
@@ -308,7 +315,7 @@ impl Stage {
     async fn outage(&self, sensor: &Sensor) -> Result<(), DemoError> {
         self.voice
             .step("The cloud goes away; the sensor does not notice");
-        self.cloud.stop().await;
+        self.cloud.stop().await?;
         let lost_sight = sensor.acked().len() + MESSAGES_A_SCENE;
         sensor
             .wait_for_acked(lost_sight, STEP_TIMEOUT)
@@ -334,7 +341,7 @@ impl Stage {
         self.arrived(&sensor.acked()).await
     }
 
-    /// Waits until each of `expected` is in the cloud's books.
+    /// Waits until each of `expected` is in the cloud's books, and printed.
     async fn arrived(&self, expected: &[MessageId]) -> Result<(), DemoError> {
         let deadline = Instant::now() + STEP_TIMEOUT;
         loop {
@@ -342,6 +349,13 @@ impl Stage {
             let payloads = received.iter().map(|message| &*message.payload);
             let missing = audit(expected.iter().copied(), payloads).missing.len();
             if missing == 0 {
+                let all = u64::try_from(received.len()).unwrap_or(u64::MAX);
+                // fails only if the teller has ended; then there is nothing to wait for
+                self.printed
+                    .clone()
+                    .wait_for(|printed| *printed >= all)
+                    .await
+                    .ok();
                 return Ok(());
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -368,7 +382,6 @@ impl Stage {
                 Err(_) => self.voice.tell("relay stopped"),
             }
         }
-        self.cloud.stop().await;
         self.tellers.shutdown().await;
     }
 }

@@ -94,8 +94,10 @@ async fn a_dropped_process_is_killed() {
 
 #[tokio::test]
 async fn a_running_process_has_figures() {
-    let process = Process::new("/bin/sleep", ["1000"]);
+    let process = shell("echo up; while :; do /bin/sleep 0.01; done");
     process.start(&Environment::new()).await.unwrap();
+    // the kernel's count of pages lags behind a young process by up to 64 of them
+    process.wait_for_log("up", PATIENCE).await.unwrap();
     assert!(process.memory_rss_bytes().unwrap() > 10_000);
     assert!(process.memory_peak_bytes().unwrap() > 10_000);
     assert!(process.cpu_seconds().unwrap() < 1.0);

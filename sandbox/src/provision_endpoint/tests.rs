@@ -12,6 +12,7 @@ async fn endpoint() -> (ProvisionEndpoint, Arc<Balena>) {
         authority: Arc::new(CertificateAuthority::new("root").unwrap()),
         balena: Arc::new(Balena::start(BalenaOptions::new("the-uuid")).await.unwrap()),
         key_format: KeyFormat::Sec1,
+        pause_between_variables: Duration::ZERO,
     };
     let balena = Arc::clone(&options.balena);
     (ProvisionEndpoint::start(options).await.unwrap(), balena)
@@ -97,4 +98,31 @@ async fn a_lost_answer_and_a_client_that_leaves_do_not_undo_the_work() {
         .await
         .unwrap_err();
     assert_eq!(endpoint.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn the_second_variable_is_written_even_if_the_client_left_after_the_first() {
+    let authority = Arc::new(CertificateAuthority::new("root").unwrap());
+    let balena = Arc::new(Balena::start(BalenaOptions::new("the-uuid")).await.unwrap());
+    let mut events = balena.follow();
+    let options = EndpointOptions {
+        authority,
+        balena: Arc::clone(&balena),
+        key_format: KeyFormat::Pkcs8,
+        pause_between_variables: Duration::from_millis(100),
+    };
+    let endpoint = ProvisionEndpoint::start(options).await.unwrap();
+    tokio::select! {
+        answered = post(&endpoint, BODY) => panic!("too early: {answered:?}"),
+        first = events.recv() => assert!(first.unwrap().to_string().contains("AWS_CERT")),
+    }
+    let second = tokio::time::timeout(PATIENCE, events.recv()).await;
+    assert!(
+        second
+            .unwrap()
+            .unwrap()
+            .to_string()
+            .contains("AWS_PRIVATE_KEY")
+    );
+    assert_eq!(balena.variables().len(), 2);
 }
