@@ -5,6 +5,7 @@ Prints its URL as the first line and ends when stdin closes, so that it cannot o
 
 import json
 import logging
+import os
 import sys
 
 import boto3
@@ -32,7 +33,7 @@ def main() -> None:
     iot.create_policy(policyName="cloud-relay", policyDocument=json.dumps(POLICY))
     print(url, flush=True)
     sys.stdin.read()
-    server.stop()
+    os._exit(0)  # stopping the server in good order would take it a second, and there is nothing to save
 
 
 main()
