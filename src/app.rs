@@ -19,7 +19,7 @@ use crate::credentials::{CredentialNames, Credentials};
 use crate::local::{self, LocalError};
 use crate::provisioning::{self, ProvisionError};
 use crate::routes::Routes;
-use crate::spool::{Options, Recovery};
+use crate::spool::Recovery;
 use crate::state::{State, StateBoard};
 use crate::store::{Store, StoreError};
 
@@ -68,7 +68,7 @@ impl App {
     /// Opens the spool and takes the local port.
     pub async fn build(config: Config) -> Result<Self, AppError> {
         let directory = config.data_dir.join(SPOOL_DIRECTORY);
-        let (store, recovery) = Store::open(&directory, Options::default())?;
+        let (store, recovery) = Store::open(&directory, config.spool)?;
         log_recovery(&recovery);
         let listener = local::bind(config.local_listen).await?;
         tracing::info!(

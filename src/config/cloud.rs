@@ -14,13 +14,13 @@ const AWS_PORT_DEFAULT: u16 = 8883;
 /// `MESSAGING_HOST`.
 const GCP_HOST_DEFAULT: &str = "mqtt.googleapis.com";
 /// `GCP_TOKEN_LIFETIME`: default and longest, 24 hours in minutes.
-const GCP_TOKEN_LIFETIME_MINUTES_MAX: u32 = 1_440;
+const GCP_TOKEN_LIFETIME_MINUTES_MAX: u64 = 1_440;
 /// `GCP_RENEWAL_START`, in minutes before expiry.
-const GCP_RENEWAL_START_MINUTES_DEFAULT: u32 = 15;
+const GCP_RENEWAL_START_MINUTES_DEFAULT: u64 = 15;
 /// `CONNECT_TIMEOUT_SEC`.
-const CONNECT_TIMEOUT_S_DEFAULT: u32 = 30;
+const CONNECT_TIMEOUT_S_DEFAULT: u64 = 30;
 /// `CONNECT_TIMEOUT_SEC`: longer waits hide a dead link.
-const CONNECT_TIMEOUT_S_MAX: u32 = 600;
+const CONNECT_TIMEOUT_S_MAX: u64 = 600;
 
 /// The clouds there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,7 +303,7 @@ impl GcpConfig {
     }
 }
 
-fn minutes(count: u32) -> Duration {
+fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * u64::from(count))
 }
 

@@ -22,7 +22,9 @@ mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tracing::Level;
 
@@ -32,6 +34,7 @@ pub use http_url::HttpUrl;
 
 use crate::routes::Routes;
 use crate::secret::Secret;
+use crate::spool;
 use fault::Reading;
 use raw::Raw;
 
@@ -45,6 +48,10 @@ pub const DEFAULT_TOPIC: &str = "sensors";
 pub const DEFAULT_TOPIC_GCP: &str = "events";
 /// A device UUID becomes the AWS Thing name and the client id: at most 128 bytes (AWS quota).
 pub const DEVICE_UUID_BYTES_MAX: usize = 128;
+/// What `SPOOL_MAX_BYTES` can be: from four segments, so that dropping the oldest leaves most, to 1 TiB.
+const SPOOL_BYTES_RANGE: RangeInclusive<u64> = 4 * spool::segment::SEGMENT_BYTES..=1 << 40;
+/// Most that `SPOOL_LINGER_MS` can be: an app should not wait longer for its acknowledgement.
+const SPOOL_LINGER_MS_MAX: u64 = 10_000;
 
 /// Everything the relay was told, checked. `Debug` masks secrets.
 #[derive(Clone, Debug)]
@@ -55,6 +62,8 @@ pub struct Config {
     pub log_level: Level,
     /// `LOCAL_MQTT_LISTEN`.
     pub local_listen: SocketAddr,
+    /// `SPOOL_MAX_BYTES`, `SPOOL_MIN_FREE_BYTES`, `SPOOL_FULL`, `SPOOL_LINGER_MS`.
+    pub spool: spool::Options,
     /// Who this device and service are.
     pub device: Device,
     /// `PRODUCER_TOPIC` to `CLOUD_CONSUMER_TOPIC`.
@@ -157,6 +166,7 @@ impl Config {
                     value::listen,
                 )
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883))),
+            spool: read_spool(raw, reading),
             device: Device::read(raw, reading),
             routes: read_routes(raw, provider, reading),
             provider,
@@ -218,6 +228,10 @@ impl Config {
             format!("DATA_DIR={}", self.data_dir.display()),
             format!("LOG_LEVEL={}", self.log_level),
             format!("LOCAL_MQTT_LISTEN={}", self.local_listen),
+            format!("SPOOL_MAX_BYTES={}", self.spool.bytes_max),
+            format!("SPOOL_MIN_FREE_BYTES={}", self.spool.free_bytes_min),
+            format!("SPOOL_FULL={}", self.spool.full),
+            format!("SPOOL_LINGER_MS={}", self.spool.linger.as_millis()),
             format!(
                 "device={}",
                 or_unset(self.device.uuid.as_ref().map(|uuid| uuid as _))
@@ -282,6 +296,33 @@ impl Supervisor {
             key: key?,
             force_update,
         })
+    }
+}
+
+/// The spool's limits.
+fn read_spool(raw: &Raw, reading: &mut Reading) -> spool::Options {
+    let default = spool::Options::default();
+    let bytes_max = reading.parse(
+        "SPOOL_MAX_BYTES",
+        raw.spool_max_bytes.as_deref(),
+        value::number(SPOOL_BYTES_RANGE, "bytes"),
+    );
+    let free_bytes_min = reading.parse(
+        "SPOOL_MIN_FREE_BYTES",
+        raw.spool_min_free_bytes.as_deref(),
+        value::number(0..=*SPOOL_BYTES_RANGE.end(), "bytes"),
+    );
+    let full = reading.parse("SPOOL_FULL", raw.spool_full.as_deref(), value::full_policy);
+    let linger = reading.parse(
+        "SPOOL_LINGER_MS",
+        raw.spool_linger_ms.as_deref(),
+        value::number(0..=SPOOL_LINGER_MS_MAX, "milliseconds"),
+    );
+    spool::Options {
+        bytes_max: bytes_max.unwrap_or(default.bytes_max),
+        free_bytes_min: free_bytes_min.unwrap_or(default.free_bytes_min),
+        full: full.unwrap_or(default.full),
+        linger: linger.map_or(default.linger, Duration::from_millis),
     }
 }
 

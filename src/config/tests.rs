@@ -103,6 +103,24 @@ fn every_variable_of_aws_arrives_where_it_belongs() {
 }
 
 #[test]
+fn the_spools_limits_have_defaults_and_can_be_set() {
+    assert_eq!(config(&[]).spool, spool::Options::default());
+    let set = config(&[
+        ("SPOOL_MAX_BYTES", "8388608"),
+        ("SPOOL_MIN_FREE_BYTES", "0"),
+        ("SPOOL_FULL", "Drop_Oldest"),
+        ("SPOOL_LINGER_MS", "0"),
+    ]);
+    let expected = spool::Options {
+        bytes_max: 8 << 20,
+        free_bytes_min: 0,
+        full: spool::FullPolicy::DropOldest,
+        linger: Duration::ZERO,
+    };
+    assert_eq!(set.spool, expected);
+}
+
+#[test]
 fn the_provider_is_named_or_follows_from_what_is_set() {
     let detected = |pairs: &[(&str, &str)]| config(pairs).provider;
     assert_eq!(
@@ -182,6 +200,10 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
     let long = "x".repeat(300);
     let cases: &[(&str, &str, &str)] = &[
         ("LOG_LEVEL", "verbose", "error, warn, info"),
+        ("SPOOL_MAX_BYTES", "4194303", "bytes from 4194304 to"),
+        ("SPOOL_MIN_FREE_BYTES", "-1", "bytes from 0 to"),
+        ("SPOOL_FULL", "drop", "block, drop_oldest or drop_newest"),
+        ("SPOOL_LINGER_MS", "1s", "milliseconds from 0 to 10000"),
         ("LOCAL_MQTT_LISTEN", ":1883", "127.0.0.1:1883"),
         ("LOCAL_MQTT_LISTEN", "1883", "0.0.0.0:1883"),
         ("LOCAL_MQTT_LISTEN", "broker:1883", "IP address"),

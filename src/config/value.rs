@@ -8,6 +8,7 @@ use tracing::Level;
 
 use super::DEVICE_UUID_BYTES_MAX;
 use crate::secret::Secret;
+use crate::spool::FullPolicy;
 
 /// `LOG_LEVEL`.
 pub(super) fn log_level(text: &str) -> Result<Level, String> {
@@ -62,9 +63,9 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
 
 /// A whole number of `unit` within `range`.
 pub(super) fn number(
-    range: RangeInclusive<u32>,
+    range: RangeInclusive<u64>,
     unit: &'static str,
-) -> impl FnOnce(&str) -> Result<u32, String> {
+) -> impl FnOnce(&str) -> Result<u64, String> {
     move |text| {
         let number = text.parse().ok().filter(|number| range.contains(number));
         number.ok_or_else(|| {
@@ -74,6 +75,16 @@ pub(super) fn number(
                 range.end()
             )
         })
+    }
+}
+
+/// `SPOOL_FULL`.
+pub(super) fn full_policy(text: &str) -> Result<FullPolicy, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "block" => Ok(FullPolicy::Block),
+        "drop_oldest" => Ok(FullPolicy::DropOldest),
+        "drop_newest" => Ok(FullPolicy::DropNewest),
+        _ => Err("block, drop_oldest or drop_newest".to_owned()),
     }
 }
 

@@ -117,8 +117,12 @@ pub(super) struct Core {
     /// The ledger as it was last written.
     ledger_saved: Ledger,
     cursor_synced: Instant,
-    /// Set while the disk is full: when to try again.
+    /// The last write found the disk full.
+    disk_full: bool,
+    /// Set while a full disk is left alone: when to try again.
     disk_full_until: Option<Instant>,
+    /// A message found no room, and since then there has never been much.
+    turned_away: bool,
     /// The oldest segment is to be given up, because somebody waits for room.
     reclaim: bool,
     closing: bool,
@@ -145,7 +149,9 @@ impl Core {
             cursor_dirty: false,
             ledger_saved: cursor.ledger,
             cursor_synced: now,
+            disk_full: false,
             disk_full_until: None,
+            turned_away: false,
             reclaim: false,
             closing: false,
             failure: None,
@@ -162,7 +168,9 @@ impl Core {
             return Err(AppendError::Failed);
         }
         let seq = self.tail.next_seq();
-        match (self.room(record::encoded_len(message)), self.options.full) {
+        let room = self.room(record::encoded_len(message));
+        self.turned_away = room == Room::Full || (self.turned_away && !self.has_space());
+        match (room, self.options.full) {
             (Room::Enough, _) => {}
             (Room::Full, FullPolicy::DropNewest) => {
                 self.tail.push_settled(now);
@@ -217,7 +225,10 @@ impl Core {
     pub(super) fn progress(&self) -> Progress {
         Progress {
             safe: self.tail.safe(),
-            disk_full: self.disk_full_until.is_some(),
+            full: self.turned_away && !self.has_space(),
+            disk_full: self.disk_full,
+            dropped_full: self.ledger.dropped_full,
+            dropped_damaged: self.ledger.dropped_damaged,
             failed: self.failure.is_some(),
         }
     }
@@ -463,6 +474,7 @@ impl Core {
             .segments
             .entry(appended.segment)
             .or_insert(SegmentInfo { len: 0, records: 0 });
+        self.disk_full = false;
         self.disk_bytes += appended.len - info.len;
         info.len = appended.len;
         info.records += appended.count as u64;
@@ -481,6 +493,7 @@ impl Core {
     /// Notes that the disk is full: it is left alone for a while, and what the owner chose to give up for
     /// it is given up.
     pub(super) fn disk_full(&mut self, now: Instant) {
+        self.disk_full = true;
         self.disk_full_until = Some(now + DISK_FULL_RETRY);
         match self.options.full {
             FullPolicy::Block => {}

@@ -105,6 +105,16 @@ pub enum FullPolicy {
     DropNewest,
 }
 
+impl std::fmt::Display for FullPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FullPolicy::Block => "block",
+            FullPolicy::DropOldest => "drop_oldest",
+            FullPolicy::DropNewest => "drop_newest",
+        })
+    }
+}
+
 /// The spool's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -172,8 +182,14 @@ pub struct Ticket(u64);
 pub struct Progress {
     /// Every message with a smaller number is synced to disk or settled.
     pub safe: Seq,
-    /// The disk has no room, and is tried again every second.
+    /// A message was turned away because [`Options::bytes_max`] is reached, and there is no room yet.
+    pub full: bool,
+    /// The disk has no room, or less than [`Options::free_bytes_min`]. It is tried again every second.
     pub disk_full: bool,
+    /// Messages given up so far because there was no room.
+    pub dropped_full: u64,
+    /// Messages given up so far because they could not be read back.
+    pub dropped_damaged: u64,
     /// The spool has failed; see [`Spool::failure`].
     pub failed: bool,
 }

@@ -4,13 +4,17 @@
 //! that can be awaited. Appending never blocks on the disk; reading may, and then runs where
 //! blocking is allowed.
 
+mod announcer;
+
 use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
+use self::announcer::Announcer;
 use crate::spool::ledger::{Ledger, Outcome};
 use crate::spool::storage::{Directory, DirectoryError};
 use crate::spool::{
@@ -62,6 +66,7 @@ struct Signals {
     appended: Notify,
     /// The writer thread has moved something.
     moved: Notify,
+    announcer: Mutex<Announcer>,
 }
 
 impl Signals {
@@ -77,6 +82,10 @@ impl Signals {
             });
         }
         drop(safe);
+        self.announcer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .look(progress, Instant::now());
         self.moved.notify_waiters();
     }
 }
@@ -89,6 +98,7 @@ impl Store {
             safe: Mutex::new(Some(watch::Sender::new(0))),
             appended: Notify::new(),
             moved: Notify::new(),
+            announcer: Mutex::new(Announcer::new(options)),
         });
         let (spool, recovery) = Spool::open(storage, options, {
             let signals = Arc::clone(&signals);

@@ -1,0 +1,166 @@
+//! Tells the log when the spool is full, when it has room again, and what it had to give up.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::spool::{FullPolicy, Options, Progress};
+
+/// Messages given up are summed up for this long.
+const DROPS_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What has been told so far.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    options: Options,
+    told: Option<Progress>,
+    drops_told: Option<Instant>,
+}
+
+impl Announcer {
+    pub(super) fn new(options: Options) -> Self {
+        Announcer {
+            options,
+            told: None,
+            drops_told: None,
+        }
+    }
+
+    /// Tells what is new in `progress`.
+    pub(super) fn look(&mut self, progress: Progress, now: Instant) {
+        let Some(mut told) = self.told else {
+            // What was given up in an earlier life was told then.
+            self.told = Some(progress);
+            return;
+        };
+        if progress.full != told.full {
+            self.tell_full(progress.full);
+        }
+        if progress.disk_full != told.disk_full {
+            self.tell_disk_full(progress.disk_full);
+        }
+        (told.full, told.disk_full) = (progress.full, progress.disk_full);
+        if (self.drops_told).is_none_or(|at| now.duration_since(at) >= DROPS_INTERVAL) {
+            let full = progress.dropped_full - told.dropped_full;
+            let damaged = progress.dropped_damaged - told.dropped_damaged;
+            if full > 0 {
+                tracing::warn!(
+                    "{full} messages given up because the spool is full (SPOOL_FULL={})",
+                    self.options.full
+                );
+            }
+            if damaged > 0 {
+                tracing::warn!(
+                    "{damaged} messages given up: they cannot be read back from the disk"
+                );
+            }
+            if full + damaged > 0 {
+                self.drops_told = Some(now);
+                told = progress;
+            }
+        }
+        self.told = Some(told);
+    }
+
+    fn tell_full(&self, full: bool) {
+        if full {
+            tracing::warn!(
+                "the spool has reached SPOOL_MAX_BYTES={}: {}",
+                self.options.bytes_max,
+                self.consequence()
+            );
+        } else {
+            tracing::info!("the spool has room again");
+        }
+    }
+
+    fn tell_disk_full(&self, full: bool) {
+        if full {
+            tracing::warn!(
+                "the disk is full, or has less than SPOOL_MIN_FREE_BYTES={} left: {}",
+                self.options.free_bytes_min,
+                self.consequence()
+            );
+        } else {
+            tracing::info!("the disk has room again");
+        }
+    }
+
+    fn consequence(&self) -> &'static str {
+        match self.options.full {
+            FullPolicy::Block => {
+                "messages are not acknowledged until there is room (SPOOL_FULL=block)"
+            }
+            FullPolicy::DropOldest => "the oldest messages are given up (SPOOL_FULL=drop_oldest)",
+            FullPolicy::DropNewest => "new messages are given up (SPOOL_FULL=drop_newest)",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+    use crate::logging::capture::Captured;
+
+    const CALM: Progress = Progress {
+        safe: 0,
+        full: false,
+        disk_full: false,
+        dropped_full: 5,
+        dropped_damaged: 0,
+        failed: false,
+    };
+
+    fn lines(steps: &[(Progress, u64)]) -> Vec<String> {
+        let (captured, _guard) = Captured::start(Level::INFO);
+        let start = Instant::now();
+        let mut announcer = Announcer::new(Options::default());
+        for (progress, seconds) in steps {
+            announcer.look(*progress, start + Duration::from_secs(*seconds));
+        }
+        captured.text().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn being_full_is_told_once_with_its_consequence_and_so_is_the_end_of_it() {
+        let full = Progress { full: true, ..CALM };
+        let told = lines(&[(CALM, 0), (full, 1), (full, 2), (CALM, 3), (CALM, 4)]);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("SPOOL_MAX_BYTES=268435456") && told[0].contains("block"));
+        assert!(told[1].contains("room again"));
+    }
+
+    #[test]
+    fn drops_are_summed_up_and_those_of_an_earlier_life_are_not_told_again() {
+        let dropped = |dropped_full| Progress {
+            dropped_full,
+            ..CALM
+        };
+        let told = lines(&[
+            (CALM, 0),
+            (dropped(6), 1),
+            (dropped(7), 2),
+            (dropped(100), 30),
+            (dropped(100), 61),
+            (dropped(100), 200),
+        ]);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("1 messages given up"), "{told:?}");
+        assert!(told[1].contains("94 messages given up"), "{told:?}");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_a_full_spool() {
+        let full = Progress {
+            disk_full: true,
+            ..CALM
+        };
+        let told = lines(&[(CALM, 0), (full, 1), (CALM, 2)]);
+        assert!(
+            told[0].contains("SPOOL_MIN_FREE_BYTES=16777216"),
+            "{told:?}"
+        );
+    }
+}
