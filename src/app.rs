@@ -121,8 +121,8 @@ impl App {
             let local = join(local).await;
             stop_uplink.cancel();
             let uplink = join(uplink).await;
-            let closed = store.close().await.map_err(AppError::SpoolFailed);
-            closed.and_then(|ledger| {
+            let ledger = store.close().await.map_err(AppError::SpoolFailed);
+            ledger.and_then(|ledger| {
                 tracing::info!(
                     accepted = ledger.accepted(),
                     delivered = ledger.delivered,
@@ -134,10 +134,10 @@ impl App {
                 local.and(uplink)
             })
         };
-        let shut_down = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
+        let closed = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
             .await
             .unwrap_or(Err(AppError::ShutdownTimeout));
-        ended.and(shut_down)
+        ended.and(closed)
     }
 }
 

@@ -298,13 +298,13 @@ impl GcpConfig {
             ),
             token_lifetime: minutes(lifetime_minutes),
             renewal_start: minutes(renewal_minutes),
-            connect_timeout: Duration::from_secs(connect_timeout_s.into()),
+            connect_timeout: Duration::from_secs(connect_timeout_s),
         }
     }
 }
 
 fn minutes(count: u64) -> Duration {
-    Duration::from_secs(60 * u64::from(count))
+    Duration::from_secs(60 * count)
 }
 
 impl fmt::Display for CloudConfig {

@@ -1,11 +1,5 @@
 //! The spool's state in memory, and what the writer thread is to do next. Pure: no I/O, time comes in as
 //! an argument.
-//!
-//! **Lingering.** A message is written at once, unless the cloud is likely to accept it within
-//! [`Options::linger`]: the consumer is linked, few messages wait to be given out, and the last one that was
-//! settled took no longer than that. Then the message waits in memory, and if it is settled in time it is
-//! never written. The first message that has waited in vain ends the lingering for all, until the cloud is
-//! fast again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,6 +9,7 @@ use bytes::Bytes;
 use super::consumer::Consumer;
 use super::cursor::{Cursor, SETTLED_MAX};
 use super::ledger::{DropReason, Ledger, Outcome};
+use super::linger::Linger;
 use super::log::Appended;
 use super::reader::{Chunk, Place};
 use super::record;
@@ -30,10 +25,6 @@ const COMMIT_BYTES: usize = 1024 * 1024;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of written messages kept in memory for the reader.
 const CACHE_BYTES_MAX: usize = 512 * 1024;
-/// With more messages than this waiting to be given out, the consumer is behind.
-const BEHIND_MESSAGES: u64 = 256;
-/// How long a QoS 0 message, which nobody waits for, may stay in memory only.
-const QOS0_LINGER: Duration = Duration::from_secs(10);
 /// How long a full disk is left alone before it is tried again.
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 /// The cursor is synced, and the ledger saved even if nothing on disk was settled, this often at the most.
@@ -92,6 +83,10 @@ enum Room {
 
 /// The spool's state.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; any combination of them can be"
+)]
 pub(super) struct Core {
     options: Options,
     tail: Tail,
@@ -108,16 +103,13 @@ pub(super) struct Core {
     /// One more than the highest number on disk or being written.
     disk_end: Seq,
     ledger: Ledger,
-    /// The consumer has a connection to the cloud.
-    linked: bool,
-    /// The last message that was settled took no longer than messages may linger.
-    cloud_fast: bool,
+    linger: Linger,
     /// Something on disk was settled since the cursor was written.
     cursor_dirty: bool,
     /// The ledger as it was last written.
     ledger_saved: Ledger,
     cursor_synced: Instant,
-    /// The last write found the disk full.
+    /// Set from a write that found the disk full to the next one that does not.
     disk_full: bool,
     /// Set while a full disk is left alone: when to try again.
     disk_full_until: Option<Instant>,
@@ -144,8 +136,7 @@ impl Core {
             disk_bytes: recovered.report.disk_bytes,
             disk_end: recovered.disk_end,
             ledger: cursor.ledger,
-            linked: false,
-            cloud_fast: true,
+            linger: Linger::new(options.linger),
             cursor_dirty: false,
             ledger_saved: cursor.ledger,
             cursor_synced: now,
@@ -187,21 +178,11 @@ impl Core {
         let frame = record::encode(seq, message).ok_or(AppendError::TooLarge {
             size_bytes: message.topic.len() + message.payload.len(),
         })?;
-        let linger = if message.qos == 0 {
-            QOS0_LINGER
-        } else if self.may_linger() {
-            self.options.linger
-        } else {
-            Duration::ZERO
-        };
+        let waiting = seq - self.consumer.position();
+        let linger = self.linger.allowance(message.qos, waiting);
         self.tail.push(Bytes::from(frame), now + linger);
         self.ledger.accept();
         Ok(seq)
-    }
-
-    fn may_linger(&self) -> bool {
-        let waiting = self.tail.next_seq() - self.consumer.position();
-        self.linked && self.cloud_fast && waiting <= BEHIND_MESSAGES
     }
 
     fn room(&self, len: usize) -> Room {
@@ -254,10 +235,9 @@ impl Core {
     }
 
     pub(super) fn set_linked(&mut self, linked: bool, now: Instant) {
-        if self.linked && !linked {
+        if self.linger.set_linked(linked) {
             self.tail.hurry(now);
         }
-        self.linked = linked;
     }
 
     /// Where the next message to give out is.
@@ -347,7 +327,8 @@ impl Core {
     pub(super) fn settle(&mut self, seq: Seq, outcome: Outcome, now: Instant) {
         let on_disk = seq < self.disk_end;
         if let Some(given_out) = self.consumer.settle(seq, on_disk) {
-            self.cloud_fast = now.saturating_duration_since(given_out) <= self.options.linger;
+            self.linger
+                .settled_after(now.saturating_duration_since(given_out));
             self.ledger.settle(outcome, 1);
             self.tail.settle(seq);
             self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
@@ -406,8 +387,7 @@ impl Core {
 
     fn write(&mut self, now: Instant) -> Job {
         if self.tail.due().is_some_and(|due| due <= now) {
-            // A message has waited in vain, if it was allowed to wait at all.
-            self.cloud_fast = false;
+            self.linger.waited_in_vain();
         }
         let (frames, through) = self.tail.unwritten(BATCH_BYTES_MAX);
         self.disk_end = self.disk_end.max(through);

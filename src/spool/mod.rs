@@ -10,7 +10,7 @@
 //! ```
 //!
 //! * [`record`]: one message as bytes; [`segment`]: a file of records; `cursor`: what is settled.
-//! * `tail`, `consumer`, [`ledger`]: the state in memory, pure. `core` joins them and decides what the
+//! * `tail`, `consumer`, `linger`, [`ledger`]: the state in memory, pure. `core` joins them and decides what the
 //!   writer does next.
 //! * `log`, `reader`, `recovery`: the disk. [`storage`] is the only module that touches the file system.
 //! * `writer`: the thread that carries out what `core` decides.
@@ -29,6 +29,7 @@ mod consumer;
 mod core;
 mod cursor;
 pub mod ledger;
+mod linger;
 mod log;
 mod reader;
 pub mod record;
