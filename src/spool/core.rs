@@ -128,7 +128,11 @@ impl Core {
             writer: Writer::Awake,
         };
         let disk = Disk {
-            log: Log::new(Arc::clone(storage), recovered.records_written),
+            log: Log::new(
+                Arc::clone(storage),
+                recovered.records_written,
+                options.segment_bytes,
+            ),
             cursor_file: recovered.cursor_file,
             storage: Arc::clone(storage),
         };
@@ -382,6 +386,12 @@ impl Core {
     pub(super) fn written(&mut self, through: Seq) {
         self.tail.written(through);
         self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
+    }
+
+    /// Bytes of messages held in memory, for tests of the bound.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.tail.held_bytes()
     }
 
     /// Notes that the disk is full: it is left alone for a while.

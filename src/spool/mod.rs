@@ -49,7 +49,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 
-use self::core::{Core, Next};
+use self::core::{Core, Disk, Next};
 use self::ledger::{Ledger, Outcome};
 use self::reader::Reader;
 use self::record::{Decoded, Record};
@@ -99,6 +99,8 @@ pub struct Options {
     pub bytes_max: u64,
     /// Bytes of the file system that are left to others.
     pub free_bytes_min: u64,
+    /// A segment that has reached this size is closed and the next one begun, in bytes.
+    pub segment_bytes: u64,
     /// How long a message may wait in memory for the cloud's acknowledgement before it is written, while
     /// the reader says that it keeps up ([`Spool::set_keeping_up`]). Zero writes at once.
     pub linger: Duration,
@@ -109,6 +111,7 @@ impl Default for Options {
         Options {
             bytes_max: 256 * 1024 * 1024,
             free_bytes_min: 16 * 1024 * 1024,
+            segment_bytes: segment::SEGMENT_BYTES,
             linger: Duration::ZERO,
         }
     }
@@ -183,6 +186,22 @@ impl Spool {
         options: Options,
         on_progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<(Self, Recovery), OpenError> {
+        let (mut spool, disk, report) = Self::open_without_writer(storage, options, on_progress)?;
+        let shared = Arc::clone(&spool.shared);
+        let writer = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || writer::run(&shared, disk))
+            .map_err(OpenError::Thread)?;
+        spool.writer = Mutex::new(Some(writer));
+        Ok((spool, report))
+    }
+
+    /// The same without the thread: what it would do, [`writer::step`] does with the returned [`Disk`].
+    fn open_without_writer(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        on_progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<(Self, Disk, Recovery), OpenError> {
         let recovered = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
         let (core, disk) = Core::new(recovered, options, &storage);
@@ -192,20 +211,11 @@ impl Spool {
             reader: Mutex::new(Reader::new(storage)),
             on_progress: Box::new(on_progress),
         });
-        let writer = std::thread::Builder::new()
-            .name("spool".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || writer::run(&shared, disk)
-            })
-            .map_err(OpenError::Thread)?;
-        Ok((
-            Spool {
-                shared,
-                writer: Mutex::new(Some(writer)),
-            },
-            report,
-        ))
+        let spool = Spool {
+            shared,
+            writer: Mutex::new(None),
+        };
+        Ok((spool, disk, report))
     }
 
     /// Takes a message. It may be acknowledged once [`Progress::safe`] has passed the returned number. Does

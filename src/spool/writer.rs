@@ -2,57 +2,74 @@
 //! and holds no lock while it does.
 
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::core::{Disk, Job};
 use super::log::LogError;
 use super::tail::Frame;
 
+/// What one step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A job is done, or has failed.
+    Worked,
+    /// There is nothing to do before this time, or before somebody calls.
+    Idle(Option<Duration>),
+    /// The spool is closed or has failed: there is nothing more to do.
+    Ended,
+}
+
 /// Runs until the spool is closed or has failed.
 pub(super) fn run(shared: &Shared, mut disk: Disk) {
     loop {
-        let job = shared.core().next_job(Instant::now());
-        let result = match job {
-            Job::Write { frames, through } => write(shared, &mut disk, &frames).inspect(|full| {
-                if !full {
-                    shared.core().written(through);
-                }
-            }),
-            Job::SaveCursor(cursor) => disk
-                .cursor_file
-                .write(&cursor)
-                .map(|()| false)
-                .or_else(|e| cursor_failed("write to", e)),
-            Job::Remove(segments) => disk.log.remove(&segments).map(|()| {
-                shared.core().removed(&segments);
-                false
-            }),
-            Job::Sleep(alarm) => {
-                sleep(shared, alarm);
-                continue;
-            }
-            Job::End(cursor) => {
-                let saved = disk
-                    .cursor_file
-                    .write(&cursor)
-                    .and_then(|()| disk.cursor_file.sync());
-                if let Err(e) = saved {
-                    shared
-                        .core()
-                        .fail(format!("cannot save the cursor file: {e}"));
-                }
-                break;
-            }
-        };
-        match result {
-            Ok(false) => {}
-            Ok(true) => shared.core().disk_full(Instant::now()),
-            Err(e) => shared.core().fail(e.to_string()),
+        match step(shared, &mut disk, Instant::now()) {
+            Step::Worked => {}
+            Step::Idle(alarm) => sleep(shared, alarm),
+            Step::Ended => return,
         }
-        shared.show_progress();
+    }
+}
+
+/// Carries out the next job. The thread does nothing else, so whoever calls this instead of
+/// starting the thread decides what happens when.
+pub(super) fn step(shared: &Shared, disk: &mut Disk, now: Instant) -> Step {
+    let job = shared.core().next_job(now);
+    let ends = matches!(job, Job::End(_));
+    let result = match job {
+        Job::Write { frames, through } => write(shared, disk, &frames).inspect(|full| {
+            if !full {
+                shared.core().written(through);
+            }
+        }),
+        Job::SaveCursor(cursor) => disk
+            .cursor_file
+            .write(&cursor)
+            .map(|()| false)
+            .or_else(|e| cursor_failed("write to", e)),
+        Job::Remove(segments) => disk.log.remove(&segments).map(|()| {
+            shared.core().removed(&segments);
+            false
+        }),
+        Job::Sleep(alarm) => return Step::Idle(alarm),
+        Job::End(cursor) => disk
+            .cursor_file
+            .write(&cursor)
+            .and_then(|()| disk.cursor_file.sync())
+            .map(|()| false)
+            .map_err(|source| LogError::Failed {
+                operation: "save",
+                file: "the cursor file".to_owned(),
+                source,
+            }),
+    };
+    match result {
+        Ok(false) => {}
+        Ok(true) => shared.core().disk_full(now),
+        Err(e) => shared.core().fail(e.to_string()),
     }
     shared.show_progress();
+    if ends { Step::Ended } else { Step::Worked }
 }
 
 /// Makes `frames` durable, one segment after the other. `true` if the disk is too full for all of them.
@@ -81,7 +98,7 @@ fn write(shared: &Shared, disk: &mut Disk, mut frames: &[Frame]) -> Result<bool,
 
 /// Sleeps until the alarm or until somebody calls. The core may have changed since it chose to sleep: then
 /// it is no longer marked as sleeping and there is nothing to wait for.
-fn sleep(shared: &Shared, alarm: Option<std::time::Duration>) {
+fn sleep(shared: &Shared, alarm: Option<Duration>) {
     let core = shared.core();
     if !core.is_sleeping() {
         return;
