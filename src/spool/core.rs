@@ -470,6 +470,12 @@ impl Core {
         self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
     }
 
+    /// Bytes of messages held in memory, for tests of the bound.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.tail.held_bytes()
+    }
+
     /// Notes that the disk is full: it is left alone for a while, and what the owner chose to give up for
     /// it is given up.
     pub(super) fn disk_full(&mut self, now: Instant) {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::Seq;
-use super::segment::{self, Header, SEGMENT_BYTES};
+use super::segment::{self, Header};
 use super::storage::{Storage, StorageFile};
 use super::tail::Frame;
 
@@ -46,16 +46,19 @@ pub(super) struct Log {
     storage: Arc<dyn Storage>,
     active: Option<Active>,
     records_written: u64,
+    segment_bytes: u64,
     buffer: Vec<u8>,
 }
 
 impl Log {
-    /// A log that will begin a new segment; `records_written` is the running count so far.
-    pub(super) fn new(storage: Arc<dyn Storage>, records_written: u64) -> Self {
+    /// A log that will begin a new segment; `records_written` is the running count so far,
+    /// `segment_bytes` the size at which a segment is closed.
+    pub(super) fn new(storage: Arc<dyn Storage>, records_written: u64, segment_bytes: u64) -> Self {
         Log {
             storage,
             active: None,
             records_written,
+            segment_bytes,
             buffer: Vec::new(),
         }
     }
@@ -69,7 +72,7 @@ impl Log {
                 len: 0,
             });
         };
-        let mut active = self.active.take().filter(|a| a.len < SEGMENT_BYTES);
+        let mut active = self.active.take().filter(|a| a.len < self.segment_bytes);
         self.buffer.clear();
         if active.is_none() {
             let header = Header {
@@ -81,7 +84,7 @@ impl Log {
         let begin = active.as_ref().map_or(0, |a| a.len);
         let mut count = 0;
         for (_, frame) in frames {
-            if begin + self.buffer.len() as u64 >= SEGMENT_BYTES {
+            if begin + self.buffer.len() as u64 >= self.segment_bytes {
                 break;
             }
             self.buffer.extend_from_slice(frame);

@@ -123,6 +123,8 @@ pub struct Options {
     pub bytes_max: u64,
     /// Bytes of the file system that are left to others.
     pub free_bytes_min: u64,
+    /// A segment that has reached this size is closed and the next one begun, in bytes.
+    pub segment_bytes: u64,
     /// What to do at either limit.
     pub full: FullPolicy,
     /// How long a message may wait in memory for the cloud's acknowledgement before it is written, while
@@ -135,6 +137,7 @@ impl Default for Options {
         Options {
             bytes_max: 256 * 1024 * 1024,
             free_bytes_min: 16 * 1024 * 1024,
+            segment_bytes: segment::SEGMENT_BYTES,
             full: FullPolicy::Block,
             linger: Duration::from_millis(500),
         }
@@ -218,6 +221,22 @@ impl Spool {
         options: Options,
         on_progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<(Self, Recovery), OpenError> {
+        let (spool, disk, report) = Self::open_without_writer(storage, options, on_progress)?;
+        let shared = Arc::clone(&spool.shared);
+        let writer = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || writer::run(&shared, disk))
+            .map_err(OpenError::Thread)?;
+        *spool.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+        Ok((spool, report))
+    }
+
+    /// The same without the thread: what it would do, [`writer::step`] does with the returned [`Disk`].
+    fn open_without_writer(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        on_progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<(Self, Disk, Recovery), OpenError> {
         let (recovered, mut cursor_file) = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
         // Written once at every start: the file gets its full size while there is room for it.
@@ -225,31 +244,25 @@ impl Spool {
             .write(&recovered.cursor)
             .map_err(OpenError::cursor)?;
         let disk = Disk {
-            log: Log::new(Arc::clone(&storage), recovered.records_written),
+            log: Log::new(
+                Arc::clone(&storage),
+                recovered.records_written,
+                options.segment_bytes,
+            ),
             cursor_file,
             storage: Arc::clone(&storage),
         };
         let core = Core::new(recovered, options, Instant::now());
-        let shared = Arc::new(Shared {
-            core: Mutex::new(core),
-            wake: Condvar::new(),
-            reader: Mutex::new(Reader::new(storage)),
-            on_progress: Box::new(on_progress),
-        });
-        let writer = std::thread::Builder::new()
-            .name("spool".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || writer::run(&shared, disk)
-            })
-            .map_err(OpenError::Thread)?;
-        Ok((
-            Spool {
-                shared,
-                writer: Mutex::new(Some(writer)),
-            },
-            report,
-        ))
+        let spool = Spool {
+            shared: Arc::new(Shared {
+                core: Mutex::new(core),
+                wake: Condvar::new(),
+                reader: Mutex::new(Reader::new(storage)),
+                on_progress: Box::new(on_progress),
+            }),
+            writer: Mutex::new(None),
+        };
+        Ok((spool, disk, report))
     }
 
     /// Takes a message. It may be acknowledged once [`Progress::safe`] has passed the returned number. Does

@@ -22,7 +22,7 @@ use super::Seq;
 
 /// Length of the header, in bytes.
 pub(super) const HEADER_BYTES: usize = 32;
-/// A segment that has reached this size is closed and the next one begun, in bytes. Small, so that
+/// Size at which a segment is closed unless the options say otherwise, in bytes. Small, so that
 /// space is given back soon and a start reads little; large enough that a new file is rare.
 pub const SEGMENT_BYTES: u64 = 1024 * 1024;
 

@@ -65,6 +65,12 @@ impl Tail {
         self.unwritten_bytes
     }
 
+    /// Bytes of all records held.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Takes the record numbered [`Tail::next_seq`], to be written by `due`.
     pub(super) fn push(&mut self, frame: Bytes, due: Instant) {
         self.held_bytes += frame.len();

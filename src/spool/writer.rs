@@ -28,28 +28,45 @@ pub(super) struct Disk {
 enum Done {
     Well,
     DiskFull,
-    End,
+}
+
+/// What one step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A job is done, or has failed.
+    Worked,
+    /// There is nothing to do before this time, or before somebody calls.
+    Idle(Option<Duration>),
+    /// The spool is closed or has failed: there is nothing more to do.
+    Ended,
 }
 
 /// Runs until the spool is closed or has failed.
 pub(super) fn run(shared: &Shared, mut disk: Disk) {
     loop {
-        let job = shared.core().next_job(Instant::now());
-        if let Job::Sleep(alarm) = job {
-            sleep(shared, alarm);
-            continue;
-        }
-        let done = carry_out(shared, &mut disk, job);
-        match &done {
-            Ok(Done::Well | Done::End) => {}
-            Ok(Done::DiskFull) => shared.core().disk_full(Instant::now()),
-            Err(e) => shared.core().fail(e.to_string()),
-        }
-        shared.show_progress();
-        if matches!(done, Ok(Done::End)) {
-            break;
+        match step(shared, &mut disk, Instant::now()) {
+            Step::Worked => {}
+            Step::Idle(alarm) => sleep(shared, alarm),
+            Step::Ended => return,
         }
     }
+}
+
+/// Carries out the next job. The thread does nothing else, so whoever calls this instead of
+/// starting the thread decides what happens when.
+pub(super) fn step(shared: &Shared, disk: &mut Disk, now: Instant) -> Step {
+    let job = shared.core().next_job(now);
+    if let Job::Sleep(alarm) = job {
+        return Step::Idle(alarm);
+    }
+    let ends = matches!(job, Job::End(_));
+    match carry_out(shared, disk, job) {
+        Ok(Done::Well) => {}
+        Ok(Done::DiskFull) => shared.core().disk_full(now),
+        Err(e) => shared.core().fail(e.to_string()),
+    }
+    shared.show_progress();
+    if ends { Step::Ended } else { Step::Worked }
 }
 
 fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogError> {
@@ -77,15 +94,9 @@ fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogErro
             shared.core().reclaim(first_seq, &sound);
             Ok(Done::Well)
         }
+        Job::End(_) if shared.core().failure().is_some() => Ok(Done::Well),
+        Job::End(cursor) => save_cursor(disk, &cursor, true),
         Job::Sleep(_) => Ok(Done::Well),
-        Job::End(cursor) => {
-            if shared.core().failure().is_none()
-                && let Err(e) = save_cursor(disk, &cursor, true)
-            {
-                shared.core().fail(e.to_string());
-            }
-            Ok(Done::End)
-        }
     }
 }
 
