@@ -323,6 +323,7 @@ fn read_spool(raw: &Raw, reading: &mut Reading) -> spool::Options {
         free_bytes_min: free_bytes_min.unwrap_or(default.free_bytes_min),
         full: full.unwrap_or(default.full),
         linger: linger.map_or(default.linger, Duration::from_millis),
+        ..default
     }
 }
 

@@ -116,6 +116,7 @@ fn the_spools_limits_have_defaults_and_can_be_set() {
         free_bytes_min: 0,
         full: spool::FullPolicy::DropOldest,
         linger: Duration::ZERO,
+        ..spool::Options::default()
     };
     assert_eq!(set.spool, expected);
 }
