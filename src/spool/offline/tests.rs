@@ -170,7 +170,7 @@ fn every_flipped_byte_of_a_segment_and_of_the_cursor_is_noticed() {
 #[test]
 fn every_cut_of_the_last_segment_is_torn_or_ends_with_a_record() {
     let dir = tempfile::tempdir().unwrap();
-    spool_of(dir.path(), &[b"one", b"two", b"three"]);
+    spool_of(dir.path(), &[b"one", b"two", b"six"]);
     let segment = segment_path(dir.path(), 0);
     let good = fs::read(&segment).unwrap();
     let record_len = encoded_len(&message(b"one"));
