@@ -1,5 +1,10 @@
 //! `cloud-relay spool …` on what the real relay left behind.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "functions beside the tests may fail as the tests do"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};

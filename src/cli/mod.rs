@@ -147,11 +147,11 @@ mod tests {
         Command::parse(words.split_whitespace().map(OsString::from))
     }
 
-    fn spool(tool: SpoolTool, data_dir: Option<&str>) -> Result<Command, UsageError> {
-        Ok(Command::Spool(SpoolCommand {
+    fn spool(tool: SpoolTool, data_dir: Option<&str>) -> Command {
+        Command::Spool(SpoolCommand {
             tool,
             data_dir: data_dir.map(PathBuf::from),
-        }))
+        })
     }
 
     #[test]
@@ -162,20 +162,20 @@ mod tests {
     #[test]
     fn tools_take_their_options_in_any_order_and_both_spellings() {
         let export = |all| SpoolTool::Export { all };
-        assert_eq!(parse("spool inspect"), spool(SpoolTool::Inspect, None));
+        assert_eq!(parse("spool inspect"), Ok(spool(SpoolTool::Inspect, None)));
         assert_eq!(
             parse("spool verify --data-dir /d"),
-            spool(SpoolTool::Verify, Some("/d"))
+            Ok(spool(SpoolTool::Verify, Some("/d")))
         );
         assert_eq!(
             parse("spool export --all --data-dir=/d"),
-            spool(export(true), Some("/d"))
+            Ok(spool(export(true), Some("/d")))
         );
         assert_eq!(
             parse("spool export --data-dir=/d=e --all"),
-            spool(export(true), Some("/d=e"))
+            Ok(spool(export(true), Some("/d=e")))
         );
-        assert_eq!(parse("spool export"), spool(export(false), None));
+        assert_eq!(parse("spool export"), Ok(spool(export(false), None)));
     }
 
     #[test]

@@ -165,7 +165,7 @@ fn inspect_and_export_go_on_behind_damage_and_tell_of_it() {
     let (mut out, mut complaints) = (Vec::new(), Vec::new());
     let verdict = export::export(&spool, true, &mut out, &mut complaints).unwrap();
     assert_eq!(verdict, Verdict::Damaged);
-    assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 2);
+    assert_eq!(String::from_utf8(out).unwrap().lines().count(), 2);
     let complaints = String::from_utf8(complaints).unwrap();
     assert!(complaints.contains("offset 32"), "{complaints}");
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::spool::offline::{Damage, Found, Offline};
+use crate::spool::offline::{Damage, Found, Offline, Segment};
 
 use super::{ToolError, Verdict};
 
@@ -46,7 +46,7 @@ pub(super) fn verify(spool: &Offline, out: &mut impl Write) -> Result<Verdict, T
     } else {
         Verdict::Damaged
     };
-    let bytes: u64 = spool.segments().iter().map(|s| s.len_bytes()).sum();
+    let bytes: u64 = spool.segments().iter().map(Segment::len_bytes).sum();
     writeln!(
         out,
         "{}: {}; {} segments, {} records, {bytes} bytes, {} damages, {} unfinished writes",

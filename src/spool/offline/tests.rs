@@ -98,7 +98,7 @@ fn see(path: &Path) -> Seen {
 fn a_sound_spool_is_read_whole_and_in_order_over_several_segments() {
     let dir = tempfile::tempdir().unwrap();
     let payload = [7; 500];
-    spool_of(dir.path(), &[payload.as_slice(); 5_000]);
+    spool_of(dir.path(), &vec![payload.as_slice(); 5_000]);
     let seen = see(dir.path());
     assert_eq!(seen.damage, []);
     assert_eq!(seen.seqs(), (1..=5_000).collect::<Vec<_>>());
