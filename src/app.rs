@@ -24,7 +24,7 @@ use crate::state::{State, StateBoard};
 use crate::store::{Store, StoreError};
 
 /// The directory of the spool under `DATA_DIR`.
-const SPOOL_DIRECTORY: &str = "spool";
+pub(crate) const SPOOL_DIRECTORY: &str = "spool";
 /// A shutdown that takes longer is cut short. Half of what balena gives a container.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 

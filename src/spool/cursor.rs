@@ -24,10 +24,11 @@ use super::Seq;
 use super::ledger::Ledger;
 use super::storage::{Storage, StorageFile};
 
-const FILE: &str = "cursor";
+/// The file's name.
+pub(super) const FILE: &str = "cursor";
 const MAGIC: [u8; 8] = *b"CRCURSOR";
 /// Size of a slot, in bytes: one page, the unit in which the system writes back.
-const SLOT_BYTES: usize = 4096;
+pub(super) const SLOT_BYTES: usize = 4096;
 const FIXED_BYTES: usize = 72;
 /// How many numbers fit in a slot's list. The in-flight window is far smaller.
 pub(super) const SETTLED_MAX: usize = (SLOT_BYTES - FIXED_BYTES) / 8;
@@ -61,19 +62,7 @@ impl CursorFile {
         } else {
             storage.create(FILE)?
         };
-        let mut best: Option<(u64, Cursor)> = None;
-        for slot in 0..2 {
-            let mut bytes = vec![0; SLOT_BYTES];
-            let read = file.read_at(&mut bytes, slot * SLOT_BYTES as u64)?;
-            bytes.truncate(read);
-            if let Some(found) = decode(&bytes)
-                && best
-                    .as_ref()
-                    .is_none_or(|(generation, _)| found.0 > *generation)
-            {
-                best = Some(found);
-            }
-        }
+        let best = newest(read_slots(file.as_ref())?);
         let generation = best.as_ref().map_or(0, |(generation, _)| *generation);
         Ok((
             CursorFile { file, generation },
@@ -94,6 +83,44 @@ impl CursorFile {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+/// What stands in one of the two slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// Never written: zeros, or behind the end of the file.
+    Blank,
+    /// Not a slot, though something was written.
+    Damaged,
+    /// A generation and its cursor.
+    Sound(u64, Cursor),
+}
+
+/// Reads both slots, in the order in which they stand.
+pub(super) fn read_slots(file: &dyn StorageFile) -> io::Result<[Slot; 2]> {
+    let mut slots = [Slot::Blank, Slot::Blank];
+    for (slot, offset) in slots.iter_mut().zip([0, SLOT_BYTES as u64]) {
+        let mut bytes = vec![0; SLOT_BYTES];
+        let read = file.read_at(&mut bytes, offset)?;
+        bytes.truncate(read);
+        *slot = match decode(&bytes) {
+            Some((generation, cursor)) => Slot::Sound(generation, cursor),
+            None if bytes.iter().all(|byte| *byte == 0) => Slot::Blank,
+            None => Slot::Damaged,
+        };
+    }
+    Ok(slots)
+}
+
+/// The slot that counts.
+pub(super) fn newest(slots: [Slot; 2]) -> Option<(u64, Cursor)> {
+    slots
+        .into_iter()
+        .filter_map(|slot| match slot {
+            Slot::Sound(generation, cursor) => Some((generation, cursor)),
+            Slot::Blank | Slot::Damaged => None,
+        })
+        .max_by_key(|(generation, _)| *generation)
 }
 
 fn encode(generation: u64, cursor: &Cursor) -> Vec<u8> {

@@ -14,6 +14,7 @@
 //!   writer does next.
 //! * `log`, `reader`, `recovery`: the disk. [`storage`] is the only module that touches the file system.
 //! * `writer`: the thread that carries out what `core` decides.
+//! * [`offline`]: reading the spool of a stopped relay without changing a byte of it.
 //!
 //! Invariants:
 //! * A message with a number below [`Progress::safe`] is on disk and synced, or settled.
@@ -31,6 +32,7 @@ mod cursor;
 pub mod ledger;
 mod linger;
 mod log;
+pub mod offline;
 mod reader;
 pub mod record;
 mod recovery;

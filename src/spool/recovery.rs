@@ -16,7 +16,7 @@ use super::segment::{self, Header, HeaderError};
 use super::storage::Storage;
 
 /// Appended to the name of a segment whose header is damaged.
-const SET_ASIDE_SUFFIX: &str = ".damaged";
+pub(super) const SET_ASIDE_SUFFIX: &str = ".damaged";
 
 /// What opening found, for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
