@@ -85,8 +85,10 @@ pub(super) struct Core {
     segments: BTreeMap<Seq, u64>,
     /// The last segment found at the start and the running count of records at its end.
     found_last: Option<(Seq, u64)>,
-    /// The last segment whose damage is in the ledger: it may be read again after a rewind.
-    damage_counted: Option<Seq>,
+    /// Damage that the reader has met and the frontier has not passed, by segment: how many records it
+    /// cost and the number behind the last sound one. The ledger has it when the frontier has passed, so
+    /// that the cursor says with one number what is settled and which damage is counted.
+    damage: BTreeMap<Seq, (u64, Seq)>,
     disk_bytes: u64,
     /// One more than the highest number on disk or being written.
     disk_end: Seq,
@@ -114,7 +116,7 @@ impl Core {
             rewinds: 0,
             found_last: (recovered.segments.last_key_value())
                 .map(|(last, _)| (*last, recovered.records_written)),
-            damage_counted: None,
+            damage: BTreeMap::new(),
             disk_bytes: recovered.report.disk_bytes,
             segments: recovered.segments,
             disk_end: recovered.disk_end,
@@ -257,12 +259,12 @@ impl Core {
 
     /// Gives out what was read from the segment at `place`.
     pub(super) fn take_chunk(&mut self, place: Place, chunk: Chunk) -> Vec<Frame> {
+        let end_seq = chunk.next_seq.max(place.first_seq + 1);
+        let passed_before = self.consumer.frontier() >= end_seq;
         let frames = self.give_out(chunk.frames);
         if chunk.end {
-            if chunk.lost > 0 && self.damage_counted.is_none_or(|at| at < place.first_seq) {
-                self.damage_counted = Some(place.first_seq);
-                self.ledger
-                    .settle(Outcome::Dropped(DropReason::Damaged), chunk.lost);
+            if chunk.lost > 0 && !passed_before {
+                self.damage.insert(place.first_seq, (chunk.lost, end_seq));
             }
             if let Some(next) = place.next {
                 self.consumer.skip_to(next);
@@ -270,8 +272,24 @@ impl Core {
                 // Nothing was added meanwhile: what is not in memory was settled or cannot be read.
                 self.consumer.skip_to(self.tail.first_seq());
             }
+            self.count_damage();
         }
         frames
+    }
+
+    /// Counts the damage that the frontier has passed.
+    fn count_damage(&mut self) {
+        let frontier = self.consumer.frontier();
+        while let Some(first) = self.damage.first_entry() {
+            let (lost, end_seq) = *first.get();
+            if end_seq > frontier {
+                return;
+            }
+            first.remove();
+            self.cursor_dirty = true;
+            self.ledger
+                .settle(Outcome::Dropped(DropReason::Damaged), lost);
+        }
     }
 
     fn give_out(&mut self, frames: Vec<Frame>) -> Vec<Frame> {
@@ -288,6 +306,7 @@ impl Core {
             self.tail.settle(seq);
             self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
             self.cursor_dirty |= on_disk;
+            self.count_damage();
         }
     }
 

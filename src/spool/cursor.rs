@@ -1,9 +1,9 @@
 //! The read cursor and the ledger on disk.
 //!
-//! The file `cursor` has two slots that are written in turn, so that a write torn by a power cut
-//! leaves the other one. A slot is written whenever a record that is on disk was settled; it reaches
-//! the flash when the system writes it back, at the latest when it is synced. A cursor that is
-//! behind costs duplicates, never a loss.
+//! The file `cursor` has two slots. One is synced and is left alone, the other one is written to; a
+//! sync changes their parts. So a write torn by a power cut leaves the synced one. A write is due
+//! whenever a record that is on disk was settled; it reaches the flash when the system writes it back,
+//! at the latest when it is synced. A cursor that is behind costs duplicates, never a loss.
 //!
 //! ```text
 //! offset  size  field of a slot
@@ -50,6 +50,9 @@ pub(super) struct Cursor {
 pub(super) struct CursorFile {
     file: Arc<dyn StorageFile>,
     generation: u64,
+    /// The slot to write to: not the one that is synced.
+    slot: u64,
+    written: bool,
 }
 
 impl CursorFile {
@@ -62,6 +65,7 @@ impl CursorFile {
             storage.create(FILE)?
         };
         let mut best: Option<(u64, Cursor)> = None;
+        let mut best_slot = 1;
         for slot in 0..2 {
             let mut bytes = vec![0; SLOT_BYTES];
             let read = file.read_at(&mut bytes, slot * SLOT_BYTES as u64)?;
@@ -72,27 +76,41 @@ impl CursorFile {
                     .is_none_or(|(generation, _)| found.0 > *generation)
             {
                 best = Some(found);
+                best_slot = slot;
             }
         }
-        let generation = best.as_ref().map_or(0, |(generation, _)| *generation);
-        Ok((
-            CursorFile { file, generation },
-            best.map(|(_, cursor)| cursor),
-        ))
+        if best.is_some() {
+            // A process that crashed may have written it without a sync.
+            file.sync_data()?;
+        }
+        let cursor_file = CursorFile {
+            file,
+            generation: best.as_ref().map_or(0, |(generation, _)| *generation),
+            slot: 1 - best_slot,
+            written: false,
+        };
+        Ok((cursor_file, best.map(|(_, cursor)| cursor)))
     }
 
-    /// Writes the cursor into the older slot. Survives a crash of the process; [`CursorFile::sync`]
+    /// Writes the cursor into the slot that is not synced. Survives a crash of the process; [`CursorFile::sync`]
     /// makes it survive a power cut.
     pub(super) fn write(&mut self, cursor: &Cursor) -> io::Result<()> {
         self.generation += 1;
-        let offset = (self.generation % 2) * SLOT_BYTES as u64;
+        self.written = false;
+        let offset = self.slot * SLOT_BYTES as u64;
         self.file
-            .write_all_at(&encode(self.generation, cursor), offset)
+            .write_all_at(&encode(self.generation, cursor), offset)?;
+        self.written = true;
+        Ok(())
     }
 
     /// Makes the last write durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.written) {
+            self.file.sync_data()?;
+            self.slot = 1 - self.slot;
+        }
+        Ok(())
     }
 }
 

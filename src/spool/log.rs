@@ -60,11 +60,7 @@ pub(super) struct Log {
 impl Log {
     /// A log that will begin a new segment; `records_written` is the running count so far,
     /// `segment_bytes` the size at which a segment is closed.
-    pub(super) fn new(
-        storage: Arc<dyn Storage>,
-        records_written: u64,
-        segment_bytes: u64,
-    ) -> Self {
+    pub(super) fn new(storage: Arc<dyn Storage>, records_written: u64, segment_bytes: u64) -> Self {
         Log {
             storage,
             active: None,
@@ -131,7 +127,8 @@ impl Log {
         }
     }
 
-    /// Removes segments, all of whose records are settled.
+    /// Removes segments, all of whose records are settled. One after the other, oldest first, each made
+    /// durable: a power cut must not leave a gap, whose records a start would count as damaged.
     pub(super) fn remove(&mut self, segments: &[Seq]) -> Result<(), LogError> {
         for first_seq in segments {
             let name = segment::name(*first_seq);
@@ -139,12 +136,13 @@ impl Log {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("remove", &name, e));
                 }
-                _ => {}
+                _ => self
+                    .storage
+                    .sync_directory()
+                    .map_err(|e| failed("sync", "the spool's directory", e))?,
             }
         }
-        self.storage
-            .sync_directory()
-            .map_err(|e| failed("sync", "the spool's directory", e))
+        Ok(())
     }
 
     fn create(&self, first_seq: Seq) -> Result<Active, LogError> {

@@ -128,7 +128,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     if let Some((first_seq, len)) = segments.last_key_value().map(|(k, v)| (*k, *v)) {
         let last = scan(storage, first_seq, len)?;
         report.torn_bytes += len - last.sound_len;
-        cut(storage, first_seq, len, last.sound_len)?;
+        cut_and_sync(storage, first_seq, len, last.sound_len)?;
         segments.insert(first_seq, last.sound_len);
         let before = headers.get(&first_seq).map_or(0, |h| h.records_before);
         records_written = before + last.seqs.len() as u64 + last.damaged_stretches;
@@ -140,7 +140,12 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     }
     cursor.next_seq = cursor.next_seq.max(disk_end).max(1);
     cursor.frontier = cursor.frontier.max(1);
-    let spooled = unsettled(storage, &segments, &headers, &cursor, records_written)?;
+    let found = Found {
+        segments: &segments,
+        headers: &headers,
+        records_written,
+    };
+    let spooled = unsettled(storage, &found, &cursor)?;
     cursor.ledger.spooled = spooled;
     report.spooled = spooled;
     report.disk_bytes = segments.values().sum();
@@ -157,43 +162,49 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     })
 }
 
-/// Counts the records at or behind the frontier that are not settled, damaged ones included.
-fn unsettled(
-    storage: &dyn Storage,
-    segments: &BTreeMap<Seq, u64>,
-    headers: &BTreeMap<Seq, Header>,
-    cursor: &Cursor,
+/// The segments that can be read, and what their headers say.
+struct Found<'a> {
+    segments: &'a BTreeMap<Seq, u64>,
+    headers: &'a BTreeMap<Seq, Header>,
     records_written: u64,
-) -> Result<u64, OpenError> {
+}
+
+/// Counts the records that the reader will give out, and the damaged ones it will come to. Reads the
+/// segment with the frontier in it and those with numbers that are settled ahead of it, a window's worth.
+fn unsettled(storage: &dyn Storage, found: &Found<'_>, cursor: &Cursor) -> Result<u64, OpenError> {
+    let segment_of = |seq| found.segments.range(..=seq).next_back();
     // The oldest segment that can hold something unsettled: the one the frontier is in.
-    let Some((first_seq, len)) = segments
-        .range(..=cursor.frontier)
-        .next_back()
-        .or_else(|| segments.first_key_value())
+    let Some((first_seq, len)) =
+        segment_of(cursor.frontier).or_else(|| found.segments.first_key_value())
     else {
         return Ok(0);
     };
-    let before = headers.get(first_seq).map_or(0, |h| h.records_before);
-    let seqs = scan(storage, *first_seq, *len)?.seqs;
-    let settled_here = if seqs.last().is_none_or(|last| *last < cursor.frontier) {
-        // All of it, damaged records included.
-        let next = segments.range(first_seq + 1..).next();
-        let end = next.and_then(|(next, _)| headers.get(next));
-        end.map_or(records_written, |h| h.records_before)
-            .saturating_sub(before)
-    } else {
-        seqs.iter().filter(|seq| **seq < cursor.frontier).count() as u64
-    };
-    let last_seq = cursor.next_seq;
-    let settled_ahead = cursor
-        .settled
-        .iter()
-        .filter(|seq| (cursor.frontier..last_seq).contains(seq))
-        .count() as u64;
-    Ok(records_written
-        .saturating_sub(before)
-        .saturating_sub(settled_here)
-        .saturating_sub(settled_ahead))
+    let before = |seq| found.headers.get(seq).map_or(0, |h| h.records_before);
+    let next = found.segments.range(first_seq + 1..).next();
+    let end = next.map_or(found.records_written, |(next, _)| before(next));
+    let here = scan(storage, *first_seq, *len)?.seqs;
+
+    let mut gone = here.iter().filter(|seq| **seq < cursor.frontier).count() as u64;
+    // As the core has it: damage is in the ledger once the frontier is behind the last sound record.
+    if cursor.frontier > here.last().copied().unwrap_or(*first_seq) {
+        gone += end
+            .saturating_sub(before(first_seq))
+            .saturating_sub(here.len() as u64);
+    }
+    let mut scanned = (*first_seq, here);
+    for settled in cursor.settled.iter().filter(|s| **s >= cursor.frontier) {
+        let Some((first_seq, len)) = segment_of(*settled) else {
+            continue;
+        };
+        if scanned.0 != *first_seq {
+            scanned = (*first_seq, scan(storage, *first_seq, *len)?.seqs);
+        }
+        gone += u64::from(scanned.1.contains(settled));
+    }
+    Ok(found
+        .records_written
+        .saturating_sub(before(first_seq))
+        .saturating_sub(gone))
 }
 
 fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderError>, OpenError> {
@@ -230,15 +241,21 @@ fn scan(storage: &dyn Storage, first_seq: Seq, len: u64) -> Result<Scan, OpenErr
     }
 }
 
-fn cut(storage: &dyn Storage, first_seq: Seq, len: u64, sound_len: u64) -> Result<(), OpenError> {
-    if sound_len == len {
-        return Ok(());
-    }
+/// Cuts a torn tail off and makes what is left durable: a process that crashed may have written it without
+/// a sync, and what is counted and given out now must still be there after a power cut.
+fn cut_and_sync(
+    storage: &dyn Storage,
+    first_seq: Seq,
+    len: u64,
+    sound_len: u64,
+) -> Result<(), OpenError> {
     let name = segment::name(first_seq);
     storage
         .open(&name)
         .and_then(|file| {
-            file.set_len(sound_len)?;
+            if sound_len < len {
+                file.set_len(sound_len)?;
+            }
             file.sync_data()
         })
         .map_err(|e| io_error(&name, e))

@@ -4,10 +4,10 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::core::{Disk, Job};
 use super::log::LogError;
 use super::tail::Frame;
+use super::{Seq, Shared};
 
 /// What one step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +47,7 @@ pub(super) fn step(shared: &Shared, disk: &mut Disk, now: Instant) -> Step {
             .write(&cursor)
             .map(|()| false)
             .or_else(|e| cursor_failed("write to", e)),
-        Job::Remove(segments) => disk.log.remove(&segments).map(|()| {
-            shared.core().removed(&segments);
-            false
-        }),
+        Job::Remove(segments) => remove(shared, disk, &segments),
         Job::Sleep(alarm) => return Step::Idle(alarm),
         Job::End(cursor) => disk
             .cursor_file
@@ -93,6 +90,17 @@ fn write(shared: &Shared, disk: &mut Disk, mut frames: &[Frame]) -> Result<bool,
             Err(failed) => return Err(failed),
         }
     }
+    Ok(false)
+}
+
+/// Removes settled segments. The cursor is synced before: after a power cut no more comes again than what
+/// was settled since a segment was last removed.
+fn remove(shared: &Shared, disk: &mut Disk, segments: &[Seq]) -> Result<bool, LogError> {
+    if let Err(e) = disk.cursor_file.sync() {
+        return cursor_failed("sync", e);
+    }
+    disk.log.remove(segments)?;
+    shared.core().removed(segments);
     Ok(false)
 }
 

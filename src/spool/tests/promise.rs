@@ -6,8 +6,8 @@
 //!   cursor was last *written*; after a power cut, since it was last *synced*; after a close, none.
 //! * **Ledger.** After every operation of a life: `accepted`, `delivered` and `dead_lettered` have grown by
 //!   exactly what was appended and settled, and `spooled` is what is left. At a start `spooled` is what
-//!   can be read then plus what is counted as damaged when the reader comes to it, and without corruption
-//!   no more is counted as damaged than was lost unacknowledged.
+//!   can be read plus what will be counted as damaged when it has been passed, and without corruption that
+//!   is no more than was lost unacknowledged. When all is settled `spooled` is 0.
 //! * **Memory** is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +41,8 @@ struct Life {
     appended: u64,
     delivered: u64,
     dead_lettered: u64,
+    /// In `opened.spooled` and cannot be read.
+    damaged: u64,
     ids: BTreeMap<Seq, Id>,
     outstanding: BTreeMap<Seq, Id>,
 }
@@ -60,8 +62,6 @@ pub(super) struct World {
     cursor_synced: BTreeSet<Id>,
     /// Messages that were lost, none of them acknowledged.
     lost: u64,
-    /// Messages counted as damaged.
-    damaged: u64,
     life: Life,
 }
 
@@ -90,7 +90,6 @@ impl World {
             cursor_written: BTreeSet::new(),
             cursor_synced: BTreeSet::new(),
             lost: 0,
-            damaged: 0,
             life: Life::default(),
         };
         world.open();
@@ -178,7 +177,12 @@ impl World {
 
     /// Settles those outstanding whose turn the bits of `pick` say it is, the newest first.
     pub(super) fn settle(&mut self, pick: u64) {
-        let picked: Vec<(Seq, Id)> = self.life.outstanding.iter().map(|(s, id)| (*s, *id)).collect();
+        let picked: Vec<(Seq, Id)> = self
+            .life
+            .outstanding
+            .iter()
+            .map(|(s, id)| (*s, *id))
+            .collect();
         for (at, (seq, id)) in picked.into_iter().enumerate().rev() {
             if pick >> (at % 64) & 1 == 0 {
                 continue;
@@ -245,7 +249,8 @@ impl World {
 
     fn open(&mut self) {
         let storage = Arc::new(self.model.clone());
-        let (stepped, recovery) = Stepped::open(storage, self.options).expect("a spool always opens");
+        let (stepped, recovery) =
+            Stepped::open(storage, self.options).expect("a spool always opens");
         assert_eq!(recovery.spooled, stepped.spool.ledger().spooled);
         self.stepped = Some(stepped);
         self.found();
@@ -289,15 +294,13 @@ impl World {
                 "{id} was settled long ago and comes again"
             );
         }
-        let after = self.stepped().spool.ledger();
-        let damaged = after.dropped_damaged - opened.dropped_damaged;
-        assert_eq!(after.spooled, found.len() as u64, "spooled is what can be read");
-        assert_eq!(opened.spooled, after.spooled + damaged);
-        self.damaged += damaged;
+        let damaged = (opened.spooled)
+            .checked_sub(found.len() as u64)
+            .expect("no more can be read than is spooled");
         assert!(
-            self.damaged <= self.lost,
-            "{} counted as damaged, {} lost",
-            self.damaged,
+            opened.dropped_damaged + damaged <= self.lost,
+            "{} and {damaged} damaged, {} lost",
+            opened.dropped_damaged,
             self.lost
         );
         self.stepped().spool.rewind();
@@ -305,9 +308,12 @@ impl World {
         for id in &ids {
             self.settled.remove(id);
         }
+        // Opening syncs the cursor.
+        self.cursor_synced.clone_from(&self.cursor_written);
         self.alive = ids;
         self.life = Life {
-            opened: after,
+            opened,
+            damaged,
             safe: self.stepped().spool.progress().safe,
             ids: found,
             ..Life::default()
@@ -325,15 +331,18 @@ impl World {
             self.life.safe = progress.safe;
         }
         assert_eq!(progress.failed, self.stepped().spool.failure().is_some());
+        let ledger = self.stepped().spool.ledger();
         let (life, alive) = (&self.life, self.alive.len() as u64);
+        let damaged = ledger.dropped_damaged - life.opened.dropped_damaged;
+        assert!(damaged <= life.damaged, "{damaged} of {}", life.damaged);
         let expected = Ledger {
             delivered: life.opened.delivered + life.delivered,
             dead_lettered: life.opened.dead_lettered + life.dead_lettered,
-            spooled: alive,
+            dropped_damaged: ledger.dropped_damaged,
+            spooled: alive + life.damaged - damaged,
             ..life.opened
         };
         let accepted = life.opened.accepted() + life.appended;
-        let ledger = self.stepped().spool.ledger();
         assert_eq!(ledger, expected);
         assert_eq!(ledger.accepted(), accepted);
         assert!(self.stepped().held_bytes() <= HELD_BYTES_MAX);
@@ -350,14 +359,21 @@ impl World {
             self.settle(u64::MAX);
         }
         assert_eq!(self.alive.len(), 0, "all was given out");
+        assert_eq!(self.stepped().spool.ledger().spooled, 0);
         self.run_late();
         let segments = self.segments();
-        assert!(segments <= 1, "{segments} segments are left of an empty spool");
+        assert!(
+            segments <= 1,
+            "{segments} segments are left of an empty spool"
+        );
     }
 
     pub(super) fn segments(&self) -> usize {
         let files = super::storage::Storage::list(&self.model).expect("the power is on");
-        files.iter().filter(|(name, _)| name.ends_with(".seg")).count()
+        files
+            .iter()
+            .filter(|(name, _)| name.ends_with(".seg"))
+            .count()
     }
 
     fn identify(&self, delivery: &Delivery) -> Id {

@@ -59,11 +59,13 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    (prop_oneof![Just(0_u64), Just(60)], 200..4_000_u64).prop_map(|(linger_s, segment_bytes)| Options {
-        bytes_max: 40_000,
-        free_bytes_min: 1_000,
-        linger: Duration::from_secs(linger_s),
-        segment_bytes,
+    (prop_oneof![Just(0_u64), Just(60)], 200..4_000_u64).prop_map(|(linger_s, segment_bytes)| {
+        Options {
+            bytes_max: 40_000,
+            free_bytes_min: 1_000,
+            linger: Duration::from_secs(linger_s),
+            segment_bytes,
+        }
     })
 }
 
