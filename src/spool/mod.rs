@@ -242,9 +242,10 @@ impl Spool {
         let (recovered, mut cursor_file) = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
         // Written once at every start: the file gets its full size while there is room for it.
-        cursor_file
-            .write(&recovered.cursor)
-            .map_err(OpenError::cursor)?;
+        match cursor_file.write(&recovered.cursor) {
+            Err(e) if !log::is_full(&e) => return Err(OpenError::cursor(e)),
+            _ => {}
+        }
         let disk = Disk {
             log: Log::new(
                 Arc::clone(&storage),

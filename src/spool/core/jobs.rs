@@ -234,11 +234,14 @@ impl Core {
         let unsettled = unsettled.count() as u64;
         self.ledger
             .settle(Outcome::Dropped(DropReason::Full), unsettled);
-        if self.damaged.insert(first_seq) {
+        let end_seq = sound.last().map_or(first_seq, |last| *last) + 1;
+        if self.consumer.frontier() < end_seq {
+            // Its damage is not in the ledger yet, whether the reader has met it or not.
             let lost = written.saturating_sub(sound.len() as u64);
             self.ledger
                 .settle(Outcome::Dropped(DropReason::Damaged), lost);
         }
+        self.damage.remove(&first_seq);
         self.consumer.abandon_before(next);
         self.cursor_dirty = true;
     }

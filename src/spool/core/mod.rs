@@ -42,6 +42,15 @@ enum Room {
     Full,
 }
 
+/// What a segment has lost.
+#[derive(Clone, Copy, Debug)]
+struct Damage {
+    /// Records that cannot be read.
+    lost: u64,
+    /// One more than the number of the last sound record.
+    end_seq: Seq,
+}
+
 /// The spool's state.
 #[derive(Debug)]
 #[expect(
@@ -58,8 +67,12 @@ pub(in crate::spool) struct Core {
     segments: BTreeMap<Seq, SegmentInfo>,
     /// The last segment found at the start: nothing is added to it.
     found_last: Option<Seq>,
-    /// Segments in which records could not be read; they are in the ledger already.
+    /// Segments in which records could not be read.
     damaged: BTreeSet<Seq>,
+    /// Damage that the reader has met and the frontier has not passed, by segment. The ledger has it when
+    /// the frontier has passed, so that the cursor says with one number what is settled and which damage is
+    /// counted.
+    damage: BTreeMap<Seq, Damage>,
     disk_bytes: u64,
     /// One more than the highest number on disk or being written.
     disk_end: Seq,
@@ -94,6 +107,7 @@ impl Core {
             found_last: recovered.segments.last_key_value().map(|(k, _)| *k),
             segments: recovered.segments,
             damaged: BTreeSet::new(),
+            damage: BTreeMap::new(),
             disk_bytes: recovered.report.disk_bytes,
             disk_end: recovered.disk_end,
             ledger: cursor.ledger,
@@ -266,12 +280,15 @@ impl Core {
         chunk: Chunk,
         now: Instant,
     ) -> Vec<Frame> {
+        let end_seq = chunk.next_seq.max(place.first_seq + 1);
+        let passed_before = self.consumer.frontier() >= end_seq;
         let frames = self.give_out(chunk.frames, now);
         if chunk.end {
-            // It may have been read before, and its damage counted.
-            if chunk.lost > 0 && self.damaged.insert(place.first_seq) {
-                self.ledger
-                    .settle(Outcome::Dropped(DropReason::Damaged), chunk.lost);
+            if chunk.lost > 0 && !passed_before {
+                let lost = chunk.lost;
+                self.damaged.insert(place.first_seq);
+                self.damage
+                    .insert(place.first_seq, Damage { lost, end_seq });
             }
             if let Some(next) = place.next {
                 self.consumer.skip_to(next);
@@ -279,8 +296,24 @@ impl Core {
                 // Nothing was added meanwhile: what is not in memory was settled or cannot be read.
                 self.consumer.skip_to(self.tail.first_seq());
             }
+            self.count_damage();
         }
         frames
+    }
+
+    /// Counts the damage that the frontier has passed.
+    fn count_damage(&mut self) {
+        let frontier = self.consumer.frontier();
+        while let Some(first) = self.damage.first_entry() {
+            let Damage { lost, end_seq } = *first.get();
+            if end_seq > frontier {
+                return;
+            }
+            first.remove();
+            self.cursor_dirty = true;
+            self.ledger
+                .settle(Outcome::Dropped(DropReason::Damaged), lost);
+        }
     }
 
     fn give_out(&mut self, frames: Vec<Frame>, now: Instant) -> Vec<Frame> {
@@ -299,6 +332,7 @@ impl Core {
             self.tail.settle(seq);
             self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
             self.cursor_dirty |= on_disk;
+            self.count_damage();
         }
     }
 

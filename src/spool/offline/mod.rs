@@ -125,7 +125,7 @@ impl Offline {
             [Slot::Blank, Slot::Blank]
         };
         let mut cursor_damage = damaged_slots(&slots);
-        let cursor = cursor::newest(slots).map(|(_, cursor)| cursor);
+        let cursor = cursor::newest(slots).map(|newest| newest.cursor);
         if cursor.is_none() && !segments.is_empty() {
             cursor_damage.push(Damage {
                 file: cursor::FILE.to_owned(),
