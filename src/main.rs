@@ -28,7 +28,11 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     logging::init(config.log_level)?;
-    tracing::info!("Cloud Relay {}: {}", env!("CARGO_PKG_VERSION"), config.summary());
+    tracing::info!(
+        "Cloud Relay {}: {}",
+        env!("CARGO_PKG_VERSION"),
+        config.summary()
+    );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

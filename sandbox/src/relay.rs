@@ -1,13 +1,14 @@
 //! The relay as a process: its own data directory and port, kept over its restarts.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::port::ReservedPort;
 use crate::process::{Environment, Log, Process, ProcessError, Stopped};
 
 /// What Docker and balena give a container between SIGTERM and SIGKILL.
@@ -43,15 +44,19 @@ pub struct RelayProcess {
     process: Process,
     data_dir: TempDir,
     listen: SocketAddr,
+    /// Keeps the port from others while the process is down.
+    _reserved: Option<ReservedPort>,
 }
 
 impl RelayProcess {
     /// The relay at `program`, with a new data directory and a free port, not started yet.
-    pub async fn new(program: impl Into<PathBuf>) -> Result<Self, RelayError> {
-        let listen = free_port()
-            .await
-            .map_err(|source| RelayError::Port { source })?;
-        Self::listening_on(program, listen)
+    pub fn new(program: impl Into<PathBuf>) -> Result<Self, RelayError> {
+        let reserved = ReservedPort::new().map_err(|source| RelayError::Port { source })?;
+        let relay = Self::listening_on(program, reserved.addr())?;
+        Ok(RelayProcess {
+            _reserved: Some(reserved),
+            ..relay
+        })
     }
 
     /// The same on a port of the caller's choice.
@@ -73,6 +78,7 @@ impl RelayProcess {
             process,
             data_dir,
             listen,
+            _reserved: None,
         })
     }
 
@@ -81,7 +87,7 @@ impl RelayProcess {
         program: impl Into<PathBuf>,
         environment: &Environment,
     ) -> Result<Self, RelayError> {
-        let relay = Self::new(program).await?;
+        let relay = Self::new(program)?;
         relay.start(environment).await?;
         Ok(relay)
     }
@@ -151,11 +157,4 @@ impl RelayProcess {
         self.process.kill_9().await?;
         Ok(())
     }
-}
-
-/// A port that was free a moment ago.
-async fn free_port() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await?
-        .local_addr()
 }

@@ -32,7 +32,7 @@ use tokio::sync::{Mutex, broadcast, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-pub use self::books::{Counts, Received, TooFew};
+pub use self::books::{Counts, NotArrived, Received, TooFew};
 pub use self::faults::{Connections, Faults, GROUP_PATIENCE};
 pub use self::rules::{
     Breach, IN_FLIGHT_MAX, OverInFlight, PAYLOAD_BYTES_MAX, Rules, TOPIC_BYTES_MAX,
@@ -42,6 +42,8 @@ pub use self::rules::{
 use self::books::Books;
 use self::sessions::Sessions;
 use crate::ca::{CaError, CertificateAuthority};
+use crate::ledger::{Audit, MessageId, audit};
+use crate::port::ReservedPort;
 
 /// How long to wait after a failed accept (out of file descriptors, say) before the next.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -114,7 +116,8 @@ struct Hub {
 pub struct Cloud {
     hub: Arc<Hub>,
     acceptor: TlsAcceptor,
-    addr: SocketAddr,
+    /// Keeps the port from others during an outage.
+    reserved: ReservedPort,
     accepting: Mutex<Option<Accepting>>,
 }
 
@@ -131,11 +134,11 @@ impl Cloud {
     /// Starts a cloud on 127.0.0.1.
     pub async fn start(options: CloudOptions) -> Result<Self, CloudError> {
         let acceptor = acceptor(&options.authority)?;
-        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, options.port))).await?;
-        let addr = listener.local_addr().map_err(|source| CloudError::Listen {
+        let reserved = ReservedPort::at(options.port).map_err(|source| CloudError::Listen {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)),
             source,
         })?;
+        let listener = listen(reserved.addr()).await?;
         let hub = Arc::new(Hub {
             authority: options.authority,
             books: Books::new(),
@@ -148,19 +151,19 @@ impl Cloud {
         Ok(Cloud {
             hub,
             acceptor,
-            addr,
+            reserved,
             accepting: Mutex::new(Some(accepting)),
         })
     }
 
     /// Where it listens, or listened before [`Cloud::stop`].
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.reserved.addr()
     }
 
     /// The port of [`Cloud::addr`], for `AWS_PORT`.
     pub fn port(&self) -> u16 {
-        self.addr.port()
+        self.addr().port()
     }
 
     /// An outage: closes the port and every connection. The books stay.
@@ -176,7 +179,7 @@ impl Cloud {
     pub async fn resume(&self) -> Result<(), CloudError> {
         let mut accepting = self.accepting.lock().await;
         if accepting.is_none() {
-            let listener = listen(self.addr).await?;
+            let listener = listen(self.addr()).await?;
             *accepting = Some(spawn_accepting(
                 Arc::clone(&self.hub),
                 listener,
@@ -241,6 +244,22 @@ impl Cloud {
     /// Waits until `expected` messages, duplicates counted, have arrived since the start.
     pub async fn wait_for(&self, expected: usize, timeout: Duration) -> Result<(), TooFew> {
         self.hub.books.wait_for(expected, timeout).await
+    }
+
+    /// Waits until each of `expected` has arrived, in whatever order and however often.
+    pub async fn wait_for_messages(
+        &self,
+        expected: &[MessageId],
+        timeout: Duration,
+    ) -> Result<(), NotArrived> {
+        self.hub.books.wait_for_messages(expected, timeout).await
+    }
+
+    /// Compares `expected` with what has arrived so far.
+    pub fn audit(&self, expected: &[MessageId]) -> Audit {
+        let received = self.received();
+        let payloads = received.iter().map(|message| &*message.payload);
+        audit(expected.iter().copied(), payloads)
     }
 
     /// Waits until `expected` CONNECTs have been accepted since the start.
