@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of it")]
 
 pub(crate) mod mosquitto;
+pub(crate) mod secrets;
 
 use std::path::Path;
 
