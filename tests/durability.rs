@@ -34,12 +34,13 @@ fn complete(report: &Report, load: &Load) {
 
 /// Publishes `count` messages while `faults` are on; all of them must arrive.
 async fn relay_through(faults: Faults, count: u64) -> Site {
-    let site = Site::started(RELAY).await.unwrap();
+    let site = Site::started(RELAY).await.expect("a site");
     site.cloud().set_faults(|all| *all = faults);
     let load = Load::new(1, "sensors", count);
-    let report = site.publish(&load).await.unwrap();
+    let report = site.publish(&load).await.expect("the publisher connects");
     complete(&report, &load);
-    site.arrived(&report.acked).await.unwrap();
+    let arrived = site.arrived(&report.acked).await;
+    arrived.expect("everything arrives");
     site
 }
 

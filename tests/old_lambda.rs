@@ -44,8 +44,8 @@ impl OldLambda {
             .await
             .concat();
         let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-        let written = answer["variables"]["service cloud-relay"].clone();
-        serde_json::from_value(written).unwrap_or_default()
+        let written = answer.pointer("/variables/service cloud-relay").cloned();
+        serde_json::from_value(written.unwrap_or_default()).expect("it wrote variables")
     }
 }
 

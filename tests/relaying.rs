@@ -14,9 +14,13 @@ use cloud_relay_sandbox::publisher::{Load, Publisher, publish_load};
 use cloud_relay_sandbox::relay::RelayProcess;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
 use common::RELAY;
 use common::mosquitto::{Key, MosquittoCloud};
 
+/// Room for a TLS handshake between two ends in memory.
+const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 /// Messages of each of the two publishers of the big run.
 const EACH: u64 = 5_000;
 
@@ -179,17 +183,15 @@ async fn topics_without_a_route_stay_on_the_device() {
     assert_eq!(payloads, [b"sensors"]);
 }
 
-/// The ALPN name that a TLS server agrees on with the relay's configuration for `port`.
-///
 /// Not the real program: port 443 is the only one with ALPN, and an ordinary user may not listen there.
-async fn negotiated_alpn(port: u16) -> Option<Vec<u8>> {
+#[tokio::test]
+async fn only_on_port_443_mqtt_is_asked_for_by_alpn() {
     let authority = CertificateAuthority::new("ALPN root").unwrap();
     let root = tempfile::NamedTempFile::new().unwrap();
     authority.write_root(root.path()).unwrap();
     let device = authority.issue_device("device", KeyFormat::Sec1).unwrap();
     let [cert, key] = [device.certificate_base64(), device.private_key_base64()].map(Secret::new);
     let credentials = Credentials::from_base64_pem(&cert, &key, CredentialNames::AWS).unwrap();
-    let client = client_config(&credentials, Some(root.path()), port).unwrap();
 
     let server = authority.issue_server().unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -199,26 +201,21 @@ async fn negotiated_alpn(port: u16) -> Option<Vec<u8>> {
         .with_no_client_auth()
         .with_single_cert(vec![server.certificate], server.private_key)
         .unwrap();
-    config.alpn_protocols = vec![b"x-amzn-mqtt-ca".to_vec(), b"http/1.1".to_vec()];
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let connect =
-        tokio_rustls::TlsConnector::from(client).connect("localhost".try_into().unwrap(), near);
-    let accept = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(far);
-    let (connected, accepted) = tokio::join!(connect, accept);
-    connected.unwrap();
-    accepted
-        .unwrap()
-        .get_ref()
-        .1
-        .alpn_protocol()
-        .map(<[u8]>::to_vec)
-}
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"x-amzn-mqtt-ca".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
 
-#[tokio::test]
-async fn only_on_port_443_mqtt_is_asked_for_by_alpn() {
-    assert_eq!(
-        negotiated_alpn(443).await.as_deref(),
-        Some(&b"x-amzn-mqtt-ca"[..])
-    );
-    assert_eq!(negotiated_alpn(8883).await, None);
+    for (port, expected) in [(443, Some(&b"x-amzn-mqtt-ca"[..])), (8883, None)] {
+        let client = client_config(&credentials, Some(root.path()), port).unwrap();
+        let (near, far) = tokio::io::duplex(HANDSHAKE_BYTES_MAX);
+        let name = "localhost".try_into().unwrap();
+        let connect = TlsConnector::from(client).connect(name, near);
+        let (connected, accepted) = tokio::join!(connect, acceptor.accept(far));
+        connected.unwrap();
+        let accepted = accepted.unwrap();
+        assert_eq!(
+            accepted.get_ref().1.alpn_protocol(),
+            expected,
+            "port {port}"
+        );
+    }
 }

@@ -19,6 +19,9 @@ use common::RELAY;
 /// How long a shutdown may take.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
+/// Messages of a second publisher that show that a load is flowing.
+const CONTROLS: u64 = 200;
+
 /// The figures of the relay's last log line.
 #[derive(Debug, PartialEq, Eq)]
 struct Totals {
@@ -111,9 +114,10 @@ async fn stop_under_load(site: &Site, qos: u8) {
         // the relay's own log has no line for a message; the cloud or the disk shows the flow
         let mut control = Publisher::connect(site.relay().listen_addr(), "control")
             .await
-            .unwrap();
-        for _ in 0..200 {
-            control.publish("sensors", b"control", 1).await.unwrap();
+            .expect("the relay listens");
+        for _ in 0..CONTROLS {
+            let acked = control.publish("sensors", b"control", 1).await;
+            acked.expect("the relay acknowledges");
         }
     };
     tokio::select! {
@@ -121,15 +125,15 @@ async fn stop_under_load(site: &Site, qos: u8) {
         () = flowing => {}
     }
     let (stopped, report) = tokio::join!(site.relay().terminate(), publisher);
-    assert_prompt(stopped.unwrap());
+    assert_prompt(stopped.expect("the relay stops"));
     let totals = Totals::of(site);
     assert!(totals.balances() && totals.dropped == 0, "{totals:?}");
-    let report = report.unwrap();
+    let report = report.expect("the publisher connects");
     assert!(
         report.broken.is_some() && report.acked.len() > 1,
         "{report:?}"
     );
-    let kept = u64::try_from(report.acked.len()).unwrap() + 200;
+    let kept = u64::try_from(report.acked.len()).expect("a number") + CONTROLS;
     assert!(
         totals.accepted >= kept,
         "{totals:?} for {kept} acknowledged"
@@ -137,9 +141,10 @@ async fn stop_under_load(site: &Site, qos: u8) {
 
     site.cloud()
         .set_faults(|faults| *faults = Faults::default());
-    site.cloud().resume().await.unwrap();
-    site.start().await.unwrap();
-    site.arrived(&report.acked).await.unwrap();
+    site.cloud().resume().await.expect("the cloud is back");
+    site.start().await.expect("the relay starts");
+    let arrived = site.arrived(&report.acked).await;
+    arrived.expect("what was acknowledged arrives");
     let found = site.cloud().audit(&report.acked);
     assert!(found.is_complete_and_ordered(), "{found}");
 }
