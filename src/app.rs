@@ -113,6 +113,13 @@ impl App {
             ended = &mut local => ended.map_err(AppError::from).flatten(),
             ended = &mut uplink => ended.map_err(AppError::from).flatten(),
         };
+        // The broker sees that the spool has failed, perhaps first; the spool knows why.
+        let ended = match ended {
+            Err(AppError::Local(LocalError::SpoolFailed)) => {
+                Err(AppError::SpoolFailed(store.failed().await))
+            }
+            other => other,
+        };
         if ended.is_ok() {
             tracing::info!("stopping");
         }
@@ -134,10 +141,10 @@ impl App {
                 local.and(uplink)
             })
         };
-        let closed = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
+        let finished = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
             .await
             .unwrap_or(Err(AppError::ShutdownTimeout));
-        ended.and(closed)
+        ended.and(finished)
     }
 }
 
