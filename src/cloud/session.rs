@@ -27,7 +27,8 @@ use crate::store::Store;
 
 /// A PINGREQ is sent after this much silence of ours: well within the keep alive.
 const PING_AFTER: Duration = Duration::from_secs(KEEP_ALIVE_S as u64 * 3 / 4);
-/// PINGRESP must come within this time.
+/// While PINGRESP is due, the cloud must be heard from within this time, and the time that what is in flight
+/// before the PINGREQ needs on a slow link.
 const PINGRESP_TIMEOUT: Duration = Duration::from_secs(10);
 /// At shutdown, how long to wait for acknowledgements of what is in flight. It spares duplicates.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,6 +46,11 @@ const UNSENT_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum LostReason {
     #[error("the cloud closed the connection")]
     Closed,
+    #[error(
+        "the cloud closed the connection instead of accepting a message: does the policy allow \
+         iot:Publish to {0:?}, and has no other client this device's client id?"
+    )]
+    ClosedOnPublish(String),
     #[error("the connection broke: {0}")]
     Broken(io::Error),
     #[error(transparent)]
@@ -110,6 +116,7 @@ impl Session {
             acknowledged: Vec::new(),
             progress: false,
             last_sent: Instant::now(),
+            last_heard: Instant::now(),
             ping_sent: None,
         };
         link.session.store.set_linked(true);
@@ -118,7 +125,7 @@ impl Session {
         match ended {
             Ok(()) => Ok(Ended::Shutdown),
             Err(Stop::Lost(reason)) => Ok(Ended::Lost {
-                reason,
+                reason: link.explain(reason),
                 progress: link.progress,
             }),
             Err(Stop::Spool(error)) => Err(error.into()),
@@ -171,6 +178,7 @@ struct Link<'s, S> {
     acknowledged: Vec<Seq>,
     progress: bool,
     last_sent: Instant,
+    last_heard: Instant,
     ping_sent: Option<Instant>,
 }
 
@@ -242,6 +250,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
         if read.map_err(LostReason::from)? == 0 {
             return Err(LostReason::Closed.into());
         }
+        self.last_heard = Instant::now();
         self.take_answers()
     }
 
@@ -277,10 +286,22 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
         result
     }
 
+    /// AWS IoT Core answers a PUBLISH that the policy forbids by closing, over MQTT 3.1.1 without a reason.
+    fn explain(&self, reason: LostReason) -> LostReason {
+        match reason {
+            LostReason::Closed if !self.progress && !self.window.is_empty() => {
+                LostReason::ClosedOnPublish(self.session.routes.destination().to_owned())
+            }
+            reason => reason,
+        }
+    }
+
     /// The next moment at which something must have happened.
     fn deadline(&self) -> Instant {
         let ping = match self.ping_sent {
-            Some(sent) => sent + PINGRESP_TIMEOUT,
+            Some(sent) => {
+                sent.max(self.last_heard) + PINGRESP_TIMEOUT + self.window.slow_link_time()
+            }
             None => self.last_sent + PING_AFTER,
         };
         self.window.deadline().map_or(ping, |d| d.min(ping))
@@ -294,8 +315,8 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
         {
             return Err(LostReason::NoAcknowledgement.into());
         }
-        if let Some(sent) = self.ping_sent {
-            if sent + PINGRESP_TIMEOUT <= now {
+        if self.ping_sent.is_some() {
+            if self.deadline() <= now {
                 return Err(LostReason::NoPong.into());
             }
         } else if self.last_sent + PING_AFTER <= now {

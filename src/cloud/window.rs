@@ -110,12 +110,17 @@ impl Window {
         Acknowledged::Message(seq)
     }
 
+    /// How long the slowest link that is put up with takes for what is in flight.
+    pub fn slow_link_time(&self) -> Duration {
+        let in_flight = u32::try_from(self.bytes).unwrap_or(u32::MAX);
+        Duration::from_secs(u64::from(in_flight / SLOWEST_LINK_BYTES_PER_S))
+    }
+
     /// When the connection is to be given up unless an acknowledgement comes first.
     pub fn deadline(&self) -> Option<Instant> {
         let oldest = self.slots.front()?.sent;
         let progress = self.last_acknowledged.map_or(oldest, |at| at.max(oldest));
-        let in_flight = u32::try_from(self.bytes).unwrap_or(u32::MAX);
-        let slow_link = Duration::from_secs(u64::from(in_flight / SLOWEST_LINK_BYTES_PER_S));
+        let slow_link = self.slow_link_time();
         let silent = progress + PUBACK_TIMEOUT + slow_link;
         Some(silent.min(oldest + LOST_PUBACK_TIMEOUT + slow_link))
     }
