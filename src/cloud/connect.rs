@@ -33,8 +33,8 @@ pub(super) const KEEP_ALIVE_S: u16 = 60;
 
 /// A connection that the cloud has accepted.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: TlsStream<TcpStream>,
+pub(super) struct Connection<S = TlsStream<TcpStream>> {
+    pub(super) stream: S,
     /// What came after CONNACK.
     pub(super) received: BytesMut,
 }

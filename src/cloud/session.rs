@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -97,9 +97,9 @@ impl Session {
     }
 
     /// Drains the spool through `connection` until it is lost or `shutdown`.
-    pub(super) async fn run(
+    pub(super) async fn run<S: AsyncRead + AsyncWrite>(
         &mut self,
-        connection: Connection,
+        connection: Connection<S>,
         shutdown: &CancellationToken,
     ) -> Result<Ended, EgressError> {
         self.store.rewind();
@@ -182,10 +182,11 @@ struct Link<'s, S> {
     ping_sent: Option<Instant>,
 }
 
-impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
+impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     async fn run(&mut self, shutdown: &CancellationToken) -> Result<(), Stop> {
         // Kept across turns: a call that is dropped takes messages with it.
         let mut next: Option<NextMessages> = None;
+        let mut cancelled = std::pin::pin!(shutdown.cancelled());
         let mut alarm = Box::pin(sleep_until(self.deadline()));
         self.take_answers()?;
         loop {
@@ -202,7 +203,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
             self.received.reserve(ANSWERS_BYTES);
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return self.farewell().await,
+                () = &mut cancelled => return self.farewell().await,
                 read = self.reader.read_buf(&mut self.received) => {
                     self.answered(read)?;
                 }
@@ -360,7 +361,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
 }
 
 /// Writes all of `unsent` and flushes. May be dropped and called again.
-async fn send<W: tokio::io::AsyncWrite + Unpin>(
+async fn send<W: AsyncWrite + Unpin>(
     writer: &mut W,
     unsent: &mut BytesMut,
     flushed: &mut bool,
@@ -385,3 +386,6 @@ async fn ready(next: &mut Option<NextMessages>) -> io::Result<Vec<Delivery>> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
