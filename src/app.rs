@@ -62,7 +62,24 @@ pub struct App {
     listener: TcpListener,
 }
 
-type Task = JoinHandle<Result<(), AppError>>;
+/// A task of the relay, whose end is told once, however often it is asked for.
+struct Task(Option<JoinHandle<Result<(), AppError>>>);
+
+impl Task {
+    fn spawn(work: impl Future<Output = Result<(), AppError>> + Send + 'static) -> Self {
+        Task(Some(tokio::spawn(work)))
+    }
+
+    /// Waits for the task's end. May be cancelled; once it has returned, it returns `Ok` at once.
+    async fn ended(&mut self) -> Result<(), AppError> {
+        let Some(handle) = &mut self.0 else {
+            return Ok(());
+        };
+        let ended = handle.await;
+        self.0 = None;
+        ended.map_err(AppError::from).flatten()
+    }
+}
 
 impl App {
     /// Opens the spool and takes the local port.
@@ -94,12 +111,12 @@ impl App {
         let stop_local = CancellationToken::new();
         let stop_uplink = CancellationToken::new();
 
-        let mut local: Task = tokio::spawn({
+        let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
             let stop = stop_local.clone();
             async move { Ok(local::serve(listener, store, routes, stop).await?) }
         });
-        let mut uplink: Task = tokio::spawn(uplink(
+        let mut uplink = Task::spawn(uplink(
             config,
             store.clone(),
             routes,
@@ -108,10 +125,12 @@ impl App {
         ));
 
         let ended = tokio::select! {
-            () = stop => Ok(()),
+            // In order: the spool's own words say more than the broker's, which ends because of it.
+            biased;
             failure = store.failed() => Err(AppError::SpoolFailed(failure)),
-            ended = &mut local => ended.map_err(AppError::from).flatten(),
-            ended = &mut uplink => ended.map_err(AppError::from).flatten(),
+            () = stop => Ok(()),
+            ended = local.ended() => ended,
+            ended = uplink.ended() => ended,
         };
         // The broker sees that the spool has failed, perhaps first; the spool knows why.
         let ended = match ended {
@@ -125,9 +144,9 @@ impl App {
         }
         let shutdown = async {
             stop_local.cancel();
-            let local = join(local).await;
+            let local = local.ended().await;
             stop_uplink.cancel();
-            let uplink = join(uplink).await;
+            let uplink = uplink.ended().await;
             let ledger = store.close().await.map_err(AppError::SpoolFailed);
             ledger.and_then(|ledger| {
                 tracing::info!(
@@ -146,14 +165,6 @@ impl App {
             .unwrap_or(Err(AppError::ShutdownTimeout));
         ended.and(finished)
     }
-}
-
-/// Waits for a task's end, unless that has been seen already.
-async fn join(task: Task) -> Result<(), AppError> {
-    if task.is_finished() {
-        return Ok(());
-    }
-    task.await.map_err(AppError::from).flatten()
 }
 
 /// What leads to the cloud: depending on the configuration, nothing, provisioning or the egress.
@@ -241,4 +252,25 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_error_of_a_task_that_ended_unseen_is_told_and_only_once() {
+        let mut task = Task::spawn(async { Err(AppError::SpoolFailed("broken".to_owned())) });
+        while !task.0.as_ref().is_some_and(JoinHandle::is_finished) {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(task.ended().await, Err(AppError::SpoolFailed(_))));
+        assert!(task.ended().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_an_error() {
+        let mut task = Task::spawn(async { panic!("a defect") });
+        assert!(matches!(task.ended().await, Err(AppError::Task(_))));
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use rustls::CertificateError;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -86,6 +87,16 @@ pub enum CredentialsError {
     Encrypted {
         /// The faulty variable.
         variable: &'static str,
+    },
+    /// It is a certificate, but not one that TLS can use, such as one of X.509 version 1.
+    #[error(
+        "{variable} holds a certificate that TLS cannot use ({cause}); expected one of X.509 version 3, as AWS IoT Core makes them"
+    )]
+    UnusableCertificate {
+        /// The faulty variable.
+        variable: &'static str,
+        /// The TLS library's words.
+        cause: String,
     },
     /// The certificate's bytes are no X.509 certificate.
     #[error("{variable} holds a damaged certificate; was it cut off?")]
@@ -268,6 +279,12 @@ fn check_pair(
             cert: names.cert,
             private_key: names.private_key,
         }),
+        Err(rustls::Error::InvalidCertificate(CertificateError::Other(cause))) => {
+            Err(CredentialsError::UnusableCertificate {
+                variable: names.cert,
+                cause: cause.to_string(),
+            })
+        }
         Err(_) => Err(CredentialsError::DamagedCertificate {
             variable: names.cert,
         }),

@@ -1,4 +1,10 @@
-//! Which local topics go to the cloud, and under which topic they arrive there. Pure.
+//! Which local topics go to the cloud, what they may carry, and under which topic they arrive there. Pure.
+
+use std::fmt;
+
+/// The largest payload that can be relayed, in bytes: AWS IoT Core's quota (message broker limits). It
+/// disconnects whoever sends more, so a larger message would hold up everything behind it for ever.
+pub const PAYLOAD_BYTES_MAX: usize = 131_072;
 
 /// The relay's route: one local topic to one cloud topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +29,21 @@ impl Routes {
         (topic == self.producer_topic).then_some(self.cloud_topic.as_str())
     }
 
+    /// The cloud topic that messages arrive under.
+    pub fn destination(&self) -> &str {
+        &self.cloud_topic
+    }
+
     /// The cloud topic for a message that was spooled on the local topic `topic`, perhaps under another
     /// configuration: it was acknowledged, so it must arrive, and goes where messages go now.
     pub fn spooled_cloud_topic(&self, topic: &str) -> &str {
         self.cloud_topic(topic).unwrap_or(&self.cloud_topic)
+    }
+}
+
+impl fmt::Display for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.producer_topic, self.cloud_topic)
     }
 }
 

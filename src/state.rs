@@ -51,11 +51,11 @@ impl State {
         }
     }
 
-    /// Whether the owner has to act before messages can flow.
-    fn needs_owner(&self) -> bool {
+    /// Whether messages cannot flow and the owner may have to act.
+    fn is_trouble(&self) -> bool {
         matches!(
             self,
-            State::Unconfigured { .. } | State::Misconfigured { .. }
+            State::Unconfigured { .. } | State::Misconfigured { .. } | State::Disconnected { .. }
         )
     }
 }
@@ -87,7 +87,7 @@ impl StateBoard {
             if *current == next {
                 return false;
             }
-            if next.needs_owner() {
+            if next.is_trouble() {
                 tracing::warn!("{next}");
             } else {
                 tracing::info!("{next}");
@@ -100,5 +100,30 @@ impl StateBoard {
     /// Follows the state from now on.
     pub fn subscribe(&self) -> watch::Receiver<State> {
         self.0.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+    use crate::logging::capture::Captured;
+
+    #[test]
+    fn a_change_is_told_once_and_trouble_with_its_reason_as_a_warning() {
+        let (log, _guard) = Captured::start(Level::INFO);
+        let board = StateBoard::new(State::Connecting);
+        let lost = State::Disconnected {
+            reason: "no route".to_owned(),
+        };
+        for state in [&State::Connected, &State::Connected, &lost, &lost] {
+            board.set(state.clone());
+        }
+        board.set(State::Connected);
+        assert_eq!(
+            log.text(),
+            "INFO state: connected\nWARN state: disconnected: no route\nINFO state: connected\n"
+        );
     }
 }

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -16,8 +17,13 @@ use tokio_rustls::client::TlsStream;
 use super::Endpoint;
 use super::packet::{self, Answer, Malformed};
 
-/// DNS and TCP together must be done within this time.
-const TCP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The name must be resolved within this time.
+const DNS_TIMEOUT: Duration = Duration::from_secs(10);
+/// One address must answer within this time; then the next one is tried. Packets to an address that a broken
+/// network swallows (often IPv6) must not keep the others from being tried.
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// At most so many addresses of one name are tried in a row; AWS IoT Core's names have about eight.
+const ADDRESSES_MAX: usize = 16;
 /// TLS must be done within this time; RSA on a Pi Zero takes a part of a second.
 const TLS_TIMEOUT: Duration = Duration::from_secs(15);
 /// CONNACK must come within this time.
@@ -27,8 +33,8 @@ pub(super) const KEEP_ALIVE_S: u16 = 60;
 
 /// A connection that the cloud has accepted.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: TlsStream<TcpStream>,
+pub(super) struct Connection<S = TlsStream<TcpStream>> {
+    pub(super) stream: S,
     /// What came after CONNACK.
     pub(super) received: BytesMut,
 }
@@ -101,14 +107,36 @@ async fn reach(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
         port: endpoint.port,
         detail,
     };
-    let address = (endpoint.host.as_str(), endpoint.port);
-    let tcp = timeout(TCP_TIMEOUT, TcpStream::connect(address))
+    let lookup = lookup_host((endpoint.host.as_str(), endpoint.port));
+    let addresses = timeout(DNS_TIMEOUT, lookup)
         .await
-        .map_err(|_| unreachable(format!("no answer within {} s", TCP_TIMEOUT.as_secs())))?
+        .map_err(|_| {
+            let after = DNS_TIMEOUT.as_secs();
+            unreachable(format!("its name was not resolved within {after} s"))
+        })?
         .map_err(|error| unreachable(error.to_string()))?;
+    let tcp = first_to_answer(addresses.take(ADDRESSES_MAX), TCP_TIMEOUT)
+        .await
+        .map_err(unreachable)?;
     tcp.set_nodelay(true)
         .map_err(|error| unreachable(error.to_string()))?;
     Ok(tcp)
+}
+
+/// Connects to the first of `addresses` that answers within `patience`. The error says why the last did not.
+async fn first_to_answer(
+    addresses: impl Iterator<Item = SocketAddr>,
+    patience: Duration,
+) -> Result<TcpStream, String> {
+    let mut failure = "its name has no address".to_owned();
+    for address in addresses {
+        failure = match timeout(patience, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => format!("no answer within {} s", patience.as_secs()),
+        };
+    }
+    Err(failure)
 }
 
 /// Reads until CONNACK is complete; returns what came behind it.
@@ -205,4 +233,37 @@ fn is_closed(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// Long enough for the loopback interface, short enough for a test.
+    const PATIENCE: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_does_not_keep_the_next_from_being_tried() {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(any).unwrap();
+        let swallowing = socket.listen(1).unwrap();
+        let silent = swallowing.local_addr().unwrap();
+        // Nobody accepts: once its queue is full, the system drops whoever knocks.
+        let mut queued = Vec::new();
+        while let Ok(stream) = timeout(PATIENCE, TcpStream::connect(silent)).await {
+            queued.push(stream.unwrap());
+        }
+        let answering = TcpListener::bind(any).await.unwrap();
+        let good = answering.local_addr().unwrap();
+
+        let stream = first_to_answer([silent, good].into_iter(), PATIENCE).await;
+        assert_eq!(stream.unwrap().peer_addr().unwrap(), good);
+        let failure = first_to_answer([silent].into_iter(), PATIENCE).await;
+        assert!(failure.unwrap_err().starts_with("no answer"));
+    }
 }

@@ -88,6 +88,8 @@ pub async fn run(
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
     let mut session = Session::new(store, routes);
     state.set(State::Connecting);
+    let (host, port) = (&endpoint.host, endpoint.port);
+    tracing::info!("connecting to {host} on port {port}");
     loop {
         let connected = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,8 @@ use crate::store::Store;
 
 /// A PINGREQ is sent after this much silence of ours: well within the keep alive.
 const PING_AFTER: Duration = Duration::from_secs(KEEP_ALIVE_S as u64 * 3 / 4);
-/// PINGRESP must come within this time.
+/// While PINGRESP is due, the cloud must be heard from within this time, and the time that what is in flight
+/// before the PINGREQ needs on a slow link.
 const PINGRESP_TIMEOUT: Duration = Duration::from_secs(10);
 /// At shutdown, how long to wait for acknowledgements of what is in flight. It spares duplicates.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,6 +46,11 @@ const UNSENT_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum LostReason {
     #[error("the cloud closed the connection")]
     Closed,
+    #[error(
+        "the cloud closed the connection instead of accepting a message: does the policy allow \
+         iot:Publish to {0:?}, and has no other client this device's client id?"
+    )]
+    ClosedOnPublish(String),
     #[error("the connection broke: {0}")]
     Broken(io::Error),
     #[error(transparent)]
@@ -91,9 +97,9 @@ impl Session {
     }
 
     /// Drains the spool through `connection` until it is lost or `shutdown`.
-    pub(super) async fn run(
+    pub(super) async fn run<S: AsyncRead + AsyncWrite>(
         &mut self,
-        connection: Connection,
+        connection: Connection<S>,
         shutdown: &CancellationToken,
     ) -> Result<Ended, EgressError> {
         self.store.rewind();
@@ -110,6 +116,7 @@ impl Session {
             acknowledged: Vec::new(),
             progress: false,
             last_sent: Instant::now(),
+            last_heard: Instant::now(),
             ping_sent: None,
         };
         link.session.store.set_linked(true);
@@ -118,7 +125,7 @@ impl Session {
         match ended {
             Ok(()) => Ok(Ended::Shutdown),
             Err(Stop::Lost(reason)) => Ok(Ended::Lost {
-                reason,
+                reason: link.explain(reason),
                 progress: link.progress,
             }),
             Err(Stop::Spool(error)) => Err(error.into()),
@@ -171,13 +178,15 @@ struct Link<'s, S> {
     acknowledged: Vec<Seq>,
     progress: bool,
     last_sent: Instant,
+    last_heard: Instant,
     ping_sent: Option<Instant>,
 }
 
-impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
+impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     async fn run(&mut self, shutdown: &CancellationToken) -> Result<(), Stop> {
         // Kept across turns: a call that is dropped takes messages with it.
         let mut next: Option<NextMessages> = None;
+        let mut cancelled = std::pin::pin!(shutdown.cancelled());
         let mut alarm = Box::pin(sleep_until(self.deadline()));
         self.take_answers()?;
         loop {
@@ -194,7 +203,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
             self.received.reserve(ANSWERS_BYTES);
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return self.farewell().await,
+                () = &mut cancelled => return self.farewell().await,
                 read = self.reader.read_buf(&mut self.received) => {
                     self.answered(read)?;
                 }
@@ -242,6 +251,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
         if read.map_err(LostReason::from)? == 0 {
             return Err(LostReason::Closed.into());
         }
+        self.last_heard = Instant::now();
         self.take_answers()
     }
 
@@ -277,10 +287,22 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
         result
     }
 
+    /// AWS IoT Core answers a PUBLISH that the policy forbids by closing, over MQTT 3.1.1 without a reason.
+    fn explain(&self, reason: LostReason) -> LostReason {
+        match reason {
+            LostReason::Closed if !self.progress && !self.window.is_empty() => {
+                LostReason::ClosedOnPublish(self.session.routes.destination().to_owned())
+            }
+            reason => reason,
+        }
+    }
+
     /// The next moment at which something must have happened.
     fn deadline(&self) -> Instant {
         let ping = match self.ping_sent {
-            Some(sent) => sent + PINGRESP_TIMEOUT,
+            Some(sent) => {
+                sent.max(self.last_heard) + PINGRESP_TIMEOUT + self.window.slow_link_time()
+            }
             None => self.last_sent + PING_AFTER,
         };
         self.window.deadline().map_or(ping, |d| d.min(ping))
@@ -294,8 +316,8 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
         {
             return Err(LostReason::NoAcknowledgement.into());
         }
-        if let Some(sent) = self.ping_sent {
-            if sent + PINGRESP_TIMEOUT <= now {
+        if self.ping_sent.is_some() {
+            if self.deadline() <= now {
                 return Err(LostReason::NoPong.into());
             }
         } else if self.last_sent + PING_AFTER <= now {
@@ -339,7 +361,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite> Link<'_, S> {
 }
 
 /// Writes all of `unsent` and flushes. May be dropped and called again.
-async fn send<W: tokio::io::AsyncWrite + Unpin>(
+async fn send<W: AsyncWrite + Unpin>(
     writer: &mut W,
     unsent: &mut BytesMut,
     flushed: &mut bool,
@@ -364,3 +386,6 @@ async fn ready(next: &mut Option<NextMessages>) -> io::Result<Vec<Delivery>> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

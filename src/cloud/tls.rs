@@ -35,6 +35,14 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
+    /// A certificate in the file of roots cannot be used.
+    #[error("AWS_ROOT_CA_PATH: a certificate in {} cannot be used as a root: {source}", path.display())]
+    BadRoot {
+        /// The file.
+        path: PathBuf,
+        /// What rustls said.
+        source: rustls::Error,
+    },
     /// rustls refuses the certificate or key.
     #[error("the device's certificate and key cannot be used for TLS: {0}")]
     Refused(#[from] rustls::Error),
@@ -77,7 +85,11 @@ fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
     let mut roots = RootCertStore::empty();
     for certificate in rustls_pemfile::certs(&mut reader) {
-        roots.add(certificate.map_err(unreadable)?)?;
+        let certificate = certificate.map_err(unreadable)?;
+        roots.add(certificate).map_err(|source| TlsError::BadRoot {
+            path: path.to_owned(),
+            source,
+        })?;
     }
     if roots.is_empty() {
         return Err(TlsError::NoRoots {
@@ -85,4 +97,26 @@ fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
         });
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_faulty_file_of_roots_is_named_and_not_taken_for_the_devices_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots.pem");
+        let complaint = || read_roots(&path).unwrap_err().to_string();
+        assert!(complaint().starts_with("AWS_ROOT_CA_PATH: cannot read"));
+        std::fs::write(&path, "no PEM").unwrap();
+        assert!(complaint().contains("roots.pem holds no certificate"));
+        let nonsense = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
+        std::fs::write(&path, nonsense).unwrap();
+        let text = complaint();
+        assert!(
+            text.starts_with("AWS_ROOT_CA_PATH") && text.contains("roots.pem"),
+            "{text}"
+        );
+    }
 }

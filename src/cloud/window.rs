@@ -27,6 +27,8 @@ const LOST_PUBACK_TIMEOUT: Duration = Duration::from_mins(1);
 struct Slot {
     seq: Seq,
     bytes: usize,
+    /// Bytes in flight when it was sent, its own included: it came behind all of them.
+    bytes_through: usize,
     sent: Instant,
     acknowledged: bool,
 }
@@ -85,6 +87,7 @@ impl Window {
         self.slots.push_back(Slot {
             seq,
             bytes,
+            bytes_through: self.bytes,
             sent: now,
             acknowledged: false,
         });
@@ -110,15 +113,26 @@ impl Window {
         Acknowledged::Message(seq)
     }
 
+    /// How long the slowest link that is put up with takes for what is in flight.
+    pub fn slow_link_time(&self) -> Duration {
+        slow_link_time(self.bytes)
+    }
+
     /// When the connection is to be given up unless an acknowledgement comes first.
     pub fn deadline(&self) -> Option<Instant> {
-        let oldest = self.slots.front()?.sent;
-        let progress = self.last_acknowledged.map_or(oldest, |at| at.max(oldest));
-        let in_flight = u32::try_from(self.bytes).unwrap_or(u32::MAX);
-        let slow_link = Duration::from_secs(u64::from(in_flight / SLOWEST_LINK_BYTES_PER_S));
-        let silent = progress + PUBACK_TIMEOUT + slow_link;
-        Some(silent.min(oldest + LOST_PUBACK_TIMEOUT + slow_link))
+        let oldest = self.slots.front()?;
+        let progress = self
+            .last_acknowledged
+            .map_or(oldest.sent, |at| at.max(oldest.sent));
+        let silent = progress + PUBACK_TIMEOUT + self.slow_link_time();
+        let lost = oldest.sent + LOST_PUBACK_TIMEOUT + slow_link_time(oldest.bytes_through);
+        Some(silent.min(lost))
     }
+}
+
+fn slow_link_time(bytes: usize) -> Duration {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    Duration::from_secs(u64::from(bytes / SLOWEST_LINK_BYTES_PER_S))
 }
 
 /// The identifier `n` places behind `first`, wrapping from 65,535 to 1.
@@ -223,6 +237,23 @@ mod tests {
         assert_eq!(
             window.deadline(),
             Some(start + PUBACK_TIMEOUT + Duration::from_secs(32))
+        );
+    }
+
+    #[test]
+    fn a_message_at_the_end_of_a_full_window_is_given_the_time_of_all_before_it() {
+        let mut window = Window::default();
+        let start = now();
+        let ids: Vec<u16> = (0..4)
+            .map(|seq| window.open(seq, 128 * 1024, start))
+            .collect();
+        let later = start + Duration::from_secs(100);
+        for id in &ids[..3] {
+            window.acknowledge(*id, later);
+        }
+        assert_eq!(
+            window.deadline(),
+            Some(later + PUBACK_TIMEOUT + Duration::from_secs(32))
         );
     }
 }

@@ -244,7 +244,7 @@ impl Config {
                 "cloud={}",
                 or_unset(self.cloud.as_ref().map(|cloud| cloud as _))
             ),
-            format!("{:?}", self.routes),
+            format!("route={}", self.routes),
         ];
         for name in self.credentials.expected {
             let missing = self.credentials.missing.contains(name);

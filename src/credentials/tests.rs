@@ -177,6 +177,27 @@ fn every_fault_names_the_variable_to_look_at() {
 }
 
 #[test]
+fn a_certificate_of_version_1_is_called_so_and_not_damaged() {
+    /// `version [0] EXPLICIT INTEGER 2`, which stands for version 3 (RFC 5280, section 4.1).
+    const VERSION_3: [u8; 5] = [0xA0, 0x03, 0x02, 0x01, 0x02];
+    let key = KeyPair::generate().unwrap();
+    let cert = CertificateParams::new(vec![]).unwrap().self_signed(&key);
+    let mut der = cert.unwrap().der().to_vec();
+    let version = der.windows(5).position(|bytes| bytes == VERSION_3).unwrap();
+    der[version + 4] = 0;
+    let text = complaint(
+        &base64(&pem("CERTIFICATE", &der)),
+        &base64(&key.serialize_pem()),
+    );
+    assert!(
+        text.starts_with(
+            "AWS_CERT holds a certificate that TLS cannot use (UnsupportedCertVersion)"
+        ) && text.contains("version 3"),
+        "{text}"
+    );
+}
+
+#[test]
 fn an_encrypted_key_is_called_encrypted_in_both_forms() {
     let pkcs8 =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIFNTBf\n-----END ENCRYPTED PRIVATE KEY-----\n";

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::acks::Owed;
 use super::counters::Counters;
@@ -26,6 +26,8 @@ use super::inbound::{Client, Handled, Spooled};
 use super::packet::{self, Frame, PacketError, Publish, Will};
 use super::server::{LocalError, Shared};
 use crate::clock;
+use crate::routes::PAYLOAD_BYTES_MAX;
+use crate::spool::AppendError;
 use crate::store::Ingress;
 
 /// How much is read at once: the least, for a quiet client, and the most, for one that keeps filling
@@ -64,9 +66,23 @@ pub(super) enum End {
     #[error("{0}")]
     Protocol(&'static str),
     #[error(
-        "its message of {size_bytes} bytes (topic and payload) to {topic:?} is larger than the spool can take"
+        "its message to {topic:?} has a payload of {size_bytes} bytes; the cloud takes at most \
+         {max_bytes}, so the message was not acknowledged: publish smaller ones"
     )]
-    TooLarge { topic: String, size_bytes: usize },
+    Unsendable {
+        topic: String,
+        size_bytes: usize,
+        max_bytes: usize,
+    },
+    #[error(
+        "its message to {topic:?} has {size_bytes} bytes (topic and payload); the spool takes at \
+         most {max_bytes}"
+    )]
+    TooLarge {
+        topic: String,
+        size_bytes: usize,
+        max_bytes: usize,
+    },
     #[error("the spool has failed")]
     SpoolFailed,
 }
@@ -98,9 +114,34 @@ impl End {
             | End::Io(_) => {
                 tracing::info!(client_id, %peer, "connection closed: {self}");
             }
-            End::Packet(_) | End::Protocol(_) | End::TooLarge { .. } | End::SpoolFailed => {
+            End::Packet(_)
+            | End::Protocol(_)
+            | End::Unsendable { .. }
+            | End::TooLarge { .. }
+            | End::SpoolFailed => {
                 tracing::warn!(client_id, %peer, "connection closed: {self}");
             }
+        }
+    }
+}
+
+impl End {
+    pub(super) fn unsendable(publish: &Publish<'_>) -> End {
+        End::Unsendable {
+            topic: publish.topic.to_owned(),
+            size_bytes: publish.payload.len(),
+            max_bytes: PAYLOAD_BYTES_MAX,
+        }
+    }
+
+    /// A connection that says nothing and goes is a probe of the port (a health check, a port scan), and
+    /// those come for ever.
+    fn log_before_connect(&self, peer: SocketAddr) {
+        match self {
+            End::Closed | End::Io(_) | End::Stopped => {
+                tracing::debug!(%peer, "a connection did not become a client's: {self}");
+            }
+            _ => tracing::info!(%peer, "a connection did not become a client's: {self}"),
         }
     }
 }
@@ -129,7 +170,7 @@ where
     let admitted = match admission {
         Ok(admitted) => admitted,
         Err(end) => {
-            tracing::info!(%peer, "a connection did not become a client's: {end}");
+            end.log_before_connect(peer);
             if end.can_flush() {
                 close(&mut writer, &mut out, &shared).await;
             }
@@ -210,6 +251,7 @@ impl<I: Ingress> Connection<I> {
             safe: shared.ingress.safe(),
             owed: Owed::default(),
             out,
+            told_of_unsendable: false,
             fed_others: false,
         };
         let connection = Connection {
@@ -412,7 +454,8 @@ async fn close<I>(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, sh
     }
 }
 
-/// A will goes the way of any message. When the spool is full it waits like one, until the relay stops.
+/// A will goes the way of any message. When the spool is full it waits like one, but not for ever: nobody
+/// was promised anything, and as long as it waits it takes the place of a client.
 async fn publish_will<I: Ingress>(
     shared: &Shared<I>,
     client_id: &str,
@@ -425,15 +468,18 @@ async fn publish_will<I: Ingress>(
         retain: will.retain,
         id: 0,
     };
+    let mut patience = std::pin::pin!(sleep(shared.limits.will_patience));
     loop {
         let reason = match shared.spool(&publish, clock::now()) {
             Ok(Spooled::As(_) | Spooled::Not) => break,
             Ok(Spooled::Full) => tokio::select! {
-                () = shared.shutdown.cancelled() => End::Stopped,
+                () = shared.shutdown.cancelled() => End::Stopped.to_string(),
+                () = &mut patience => AppendError::Full.to_string(),
                 () = shared.ingress.space() => continue,
             },
+            Ok(Spooled::Unsendable) => End::unsendable(&publish).to_string(),
             Err(End::SpoolFailed) => return Err(LocalError::SpoolFailed),
-            Err(end) => end,
+            Err(end) => end.to_string(),
         };
         shared.counters.dropped_will.add(1);
         tracing::warn!(

@@ -20,6 +20,7 @@ use super::session::{Link, Outgoing, Session, Taken};
 use super::subscriptions::SessionKey;
 use super::topic;
 use crate::clock::Timestamp;
+use crate::routes::PAYLOAD_BYTES_MAX;
 use crate::spool::{AppendError, Message, Seq};
 use crate::store::Ingress;
 
@@ -39,6 +40,8 @@ pub(super) enum Spooled {
     /// It has no cloud route, or it is of `QoS` 0 and there was no room.
     Not,
     Full,
+    /// The cloud would never take it, so it must never be acknowledged.
+    Unsendable,
 }
 
 /// One admitted client.
@@ -52,6 +55,8 @@ pub(super) struct Client<I> {
     pub(super) owed: Owed,
     /// Bytes to send.
     pub(super) out: BytesMut,
+    /// Whether a message that the cloud would not take was told of.
+    pub(super) told_of_unsendable: bool,
     /// Whether other sessions were given something since this was last cleared.
     pub(super) fed_others: bool,
 }
@@ -73,11 +78,13 @@ impl<I: Ingress> Client<I> {
             Incoming::PubComp(id) => self.with_session(|session| session.pubcomp(id))?,
             Incoming::PubRel(id) => self.pubrel(id)?,
             Incoming::Subscribe { id, filters } => {
+                self.check_count(filters.len())?;
                 let mut broker = self.shared.broker();
                 let codes = broker.subscribe(self.session, &self.link, &filters);
                 packet::put_suback(&mut self.out, id, &codes);
             }
             Incoming::Unsubscribe { id, filters } => {
+                self.check_count(filters.len())?;
                 let mut broker = self.shared.broker();
                 broker.unsubscribe(self.session, &self.link, &filters);
                 packet::put_reply(&mut self.out, Reply::UnsubAck(id));
@@ -87,6 +94,16 @@ impl<I: Ingress> Client<I> {
             Incoming::Connect(_) => return Err(End::Protocol("it sent a second CONNECT")), // MQTT-3.1.0-2
         }
         Ok(Handled::Done)
+    }
+
+    /// Whether one packet may name so many topic filters.
+    fn check_count(&self, filters: usize) -> Result<(), End> {
+        if filters > self.shared.limits.filters_per_packet_max {
+            return Err(End::Protocol(
+                "it named too many topic filters in one packet",
+            ));
+        }
+        Ok(())
     }
 
     /// Puts the acknowledgements into `out` that may leave.
@@ -150,6 +167,13 @@ impl<I: Ingress> Client<I> {
             Spooled::As(seq) => Some(seq),
             Spooled::Not => None,
             Spooled::Full => return Ok(Handled::SpoolFull),
+            Spooled::Unsendable if publish.qos > QoS::AtMostOnce => {
+                return Err(End::unsendable(publish));
+            }
+            Spooled::Unsendable => {
+                self.drop_unsendable(publish);
+                None
+            }
         };
         let message_bytes = match awaits {
             Some(_) => publish.topic.len() + publish.payload.len(),
@@ -169,6 +193,16 @@ impl<I: Ingress> Client<I> {
         self.shared.counters.messages_received.add(1);
         self.fed_others |= self.shared.fan_out(publish);
         Ok(Handled::Done)
+    }
+
+    /// Nobody waits for a `QoS` 0 message to be acknowledged: it is counted, and told of once a connection.
+    fn drop_unsendable(&mut self, publish: &Publish<'_>) {
+        self.shared.counters.dropped_unsendable.add(1);
+        if !std::mem::replace(&mut self.told_of_unsendable, true) {
+            let (client_id, peer) = (&self.id, self.peer);
+            let why = End::unsendable(publish);
+            tracing::warn!(client_id, %peer, "QoS 0 message not relayed: {why}");
+        }
     }
 
     /// PUBCOMP says again that the message is taken, so a client that did not wait for its PUBREC
@@ -196,6 +230,9 @@ impl<I: Ingress> Shared<I> {
         if self.routes.cloud_topic(publish.topic).is_none() {
             return Ok(Spooled::Not);
         }
+        if publish.payload.len() > PAYLOAD_BYTES_MAX {
+            return Ok(Spooled::Unsendable);
+        }
         let message = Message {
             topic: publish.topic,
             payload: publish.payload,
@@ -213,9 +250,13 @@ impl<I: Ingress> Shared<I> {
                 Ok(Spooled::Not)
             }
             Err(AppendError::Full) => Ok(Spooled::Full),
-            Err(AppendError::TooLarge { size_bytes }) => Err(End::TooLarge {
+            Err(AppendError::TooLarge {
+                size_bytes,
+                max_bytes,
+            }) => Err(End::TooLarge {
                 topic: publish.topic.to_owned(),
                 size_bytes,
+                max_bytes,
             }),
             Err(AppendError::Failed) => Err(End::SpoolFailed),
         }

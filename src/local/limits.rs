@@ -39,6 +39,8 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// How long after a stop was asked for a connection waits for acknowledgements it owes.
     pub shutdown_grace: Duration,
+    /// How long a will for the cloud waits for room in the spool. Then it is dropped and counted.
+    pub will_patience: Duration,
     /// `QoS` 1 and 2 messages sent to one client and not acknowledged by it. The rest waits in its
     /// queue. As mosquitto.
     pub inflight_max: usize,
@@ -52,6 +54,9 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Topic filters of one session. One more is refused with 0x80 in SUBACK.
     pub filters_max: usize,
+    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One more closes the connection: each costs a look at
+    /// every retained message and every filter of the session, and a packet has room for 87,000.
+    pub filters_per_packet_max: usize,
     /// Retained messages. A further topic is forwarded but not retained, and counted.
     pub retained_messages_max: usize,
     /// Bytes of retained messages, topics included; treated like `retained_messages_max`.
@@ -74,11 +79,13 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(2),
+            will_patience: Duration::from_secs(30),
             inflight_max: 20,
             session_bytes_max: MIB,
             offline_bytes_max: 8 * MIB,
             sessions_max: 256,
             filters_max: 256,
+            filters_per_packet_max: 256,
             retained_messages_max: 4_096,
             retained_bytes_max: 2 * MIB,
             accept_pause: Duration::from_millis(200),

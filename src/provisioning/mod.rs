@@ -218,11 +218,10 @@ impl<T: Transport> Task<'_, T> {
                     let asked_for = after.unwrap_or_default().min(RETRY_AFTER_MAX);
                     let delay = failing.next_delay(fastrand::f64()).max(asked_for);
                     let detail = url.mask_in(&detail);
-                    let delay_s = delay.as_secs();
-                    tracing::warn!(
-                        delay_s,
-                        "PROVISION_URL {url} cannot register this device yet: {detail}"
-                    );
+                    let reason =
+                        format!("PROVISION_URL {url} cannot register this device yet: {detail}");
+                    self.state.set(State::Disconnected { reason });
+                    tracing::debug!("next try to register in {delay:.0?}");
                     delay
                 }
             };

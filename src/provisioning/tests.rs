@@ -231,8 +231,33 @@ async fn what_may_pass_is_retried_with_growing_jittered_delays() {
         );
         before = post;
     }
-    assert_eq!(running.state(), State::Provisioning);
+    let state = running.state().to_string();
+    assert!(
+        state.starts_with("disconnected: PROVISION_URL https://example.com/provision?*** cannot")
+            && state.ends_with("it answers 503: busy"),
+        "{state}"
+    );
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_stays_down_is_told_of_once() {
+    let (log, _guard) = Captured::start(Level::INFO);
+    let unresolved = || {
+        Err(HttpError::Unresolved {
+            authority: "example.com:443".to_owned(),
+        })
+    };
+    let down = (0..20).map(|_| unresolved());
+    let provision = down.chain([answer(201, "device created")]).collect();
+    let mut running = Running::start(settings(), provision, vec![]);
+    for _ in 0..21 {
+        running.next().await;
+    }
+    running.until("awaiting-credentials").await;
+    running.stop().await;
+    let text = log.text();
+    assert_eq!(text.matches("cannot be resolved").count(), 1, "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -87,10 +87,14 @@ pub enum AppendError {
     #[error("the spool is full")]
     Full,
     /// The message is larger than a record can be; it will never fit.
-    #[error("a message of {size_bytes} bytes is larger than a record can be")]
+    #[error(
+        "a message of {size_bytes} bytes is larger than the {max_bytes} bytes a record can hold"
+    )]
     TooLarge {
         /// Topic plus payload.
         size_bytes: usize,
+        /// The most that topic and payload together can have.
+        max_bytes: usize,
     },
     /// The disk failed, so nothing more can be promised. The relay is about to stop.
     #[error("the spool has failed and takes nothing more")]

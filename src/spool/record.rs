@@ -66,6 +66,9 @@ pub enum Decoded<'a> {
     Corrupt,
 }
 
+/// The most bytes that topic and payload of one message can have together.
+pub const MESSAGE_BYTES_MAX: usize = RECORD_BYTES_MAX - HEADER_BYTES;
+
 /// The bytes a message takes on disk.
 pub fn encoded_len(message: &Message<'_>) -> usize {
     HEADER_BYTES + message.topic.len() + message.payload.len()

@@ -71,8 +71,14 @@ impl Tail {
         self.held_bytes
     }
 
-    /// Takes the record numbered [`Tail::next_seq`], to be written by `due`.
+    /// Takes the record numbered [`Tail::next_seq`], to be written by `due`, and with it what is before it
+    /// and unwritten: records are written in order, so the oldest is never due later than one behind it.
     pub(super) fn push(&mut self, frame: Bytes, due: Instant) {
+        let unwritten = self.index(self.safe).unwrap_or(0).min(self.entries.len());
+        let later = |entry: &&mut Entry| entry.due > due;
+        for entry in (self.entries.range_mut(unwritten..).rev()).take_while(later) {
+            entry.due = due;
+        }
         self.held_bytes += frame.len();
         self.unwritten_bytes += frame.len();
         self.entries.push_back(Entry {

@@ -176,6 +176,11 @@ impl Ingress for Store {
     fn append(&self, message: &Message<'_>) -> Result<Seq, AppendError> {
         let seq = self.0.spool.append(message)?;
         self.0.signals.appended.notify_one();
+        let progress = self.0.spool.progress();
+        if progress.safe > seq {
+            // `drop_newest` has given it up, so that the writer thread will have nothing to tell of it.
+            self.0.signals.show(progress);
+        }
         Ok(seq)
     }
 
@@ -196,6 +201,36 @@ impl Ingress for Store {
                 return;
             }
             moved.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::spool::FullPolicy;
+
+    #[tokio::test]
+    async fn what_drop_newest_gives_up_is_acknowledged_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            bytes_max: 0,
+            full: FullPolicy::DropNewest,
+            ..Options::default()
+        };
+        let (store, _) = Store::open(directory.path(), options).unwrap();
+        let safe = store.safe();
+        for _ in 0..2 {
+            let message = Message {
+                topic: "sensors",
+                payload: b"x",
+                qos: 1,
+                retain: false,
+                received: clock::now(),
+            };
+            let seq = store.append(&message).unwrap();
+            assert!(*safe.borrow() > seq);
         }
     }
 }

@@ -158,16 +158,52 @@ async fn only_so_many_messages_are_in_flight_and_an_acknowledgement_brings_the_n
 #[tokio::test(start_paused = true)]
 async fn a_packet_beyond_the_limit_closes_and_one_at_the_limit_passes() {
     let bench = Bench::new();
-    let fits = Limits::default().packet_bytes_max - 2 - ROUTED.len();
+    let fits = Limits::default().packet_bytes_max - 2 - "local".len();
     let mut client = bench.client("c").await;
-    client.send(&publish(ROUTED, &"x".repeat(fits), 0, 0)).await;
+    let packet = publish("local", &"x".repeat(fits), 0, 0);
+    client.send(&packet).await;
     client.ping().await;
-    assert_eq!(bench.spool.stored()[0].payload.len(), fits);
+    assert_eq!(bench.counters.messages_received.get(), 1);
     client
-        .send(&publish(ROUTED, &"x".repeat(fits + 1), 0, 0))
+        .send(&publish("local", &"x".repeat(fits + 1), 0, 0))
         .await;
     client.expect_closed().await;
-    assert_eq!(bench.spool.stored().len(), 1);
+    assert_eq!(bench.counters.messages_received.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_that_names_too_many_filters_closes() {
+    let bench = Bench::with(Limits {
+        filters_per_packet_max: 2,
+        ..Limits::default()
+    });
+    let mut client = bench.client("c").await;
+    let two = super::wire::subscribe(1, &[("#", 0), ("#", 0)]);
+    client.send(&two).await;
+    client.expect(&[0x90, 4, 0, 1, 0, 0]).await;
+    let three = super::wire::subscribe(2, &[("#", 0), ("#", 0), ("#", 0)]);
+    client.send(&three).await;
+    client.expect_closed().await;
+    let mut client = bench.client("c").await;
+    client
+        .send(&super::wire::unsubscribe(3, &["a", "a", "a"]))
+        .await;
+    client.expect_closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_waits_for_room_in_the_spool_but_not_for_ever() {
+    let bench = Bench::new();
+    let connect = Connect {
+        will: Some((ROUTED, "gone", 1, false)),
+        ..Connect::clean("c")
+    };
+    let client = bench.connect(connect).await;
+    bench.spool.set(spool::Mood::Full);
+    let start = tokio::time::Instant::now();
+    client.ended().await.unwrap();
+    assert_eq!(start.elapsed(), Limits::default().will_patience);
+    assert_eq!(bench.counters.dropped_will.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]

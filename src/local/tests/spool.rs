@@ -78,7 +78,10 @@ impl Ingress for FakeSpool {
             Mood::Full => return Err(AppendError::Full),
             Mood::TooLarge => {
                 let size_bytes = message.topic.len() + message.payload.len();
-                return Err(AppendError::TooLarge { size_bytes });
+                return Err(AppendError::TooLarge {
+                    size_bytes,
+                    max_bytes: 2,
+                });
             }
             Mood::Failed => return Err(AppendError::Failed),
         }

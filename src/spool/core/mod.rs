@@ -152,6 +152,7 @@ impl Core {
         }
         let frame = record::encode(seq, message).ok_or(AppendError::TooLarge {
             size_bytes: message.topic.len() + message.payload.len(),
+            max_bytes: record::MESSAGE_BYTES_MAX,
         })?;
         let waiting = seq - self.consumer.position();
         let linger = self.linger.allowance(message.qos, waiting);

@@ -104,3 +104,18 @@ fn a_message_that_lingered_in_vain_is_written_and_ends_the_lingering() {
     drain(&spool);
     assert_eq!(spool.ledger().spooled, 0);
 }
+
+#[test]
+fn a_message_that_nobody_waits_for_holds_up_none_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let Opened { spool, .. } = open(dir.path());
+    let patient = Message {
+        qos: 0,
+        ..message(b"1")
+    };
+    spool.append(&patient).unwrap();
+    let start = Instant::now();
+    let seq = spool.append(&message(b"2")).unwrap();
+    wait_until_safe(&spool, seq);
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
