@@ -180,6 +180,6 @@ async fn a_provisioning_endpoint_that_cannot_be_reached_is_reported_without_its_
     let site = Site::new(RELAY).await.unwrap();
     let changes = [("AWS_CERT", ""), ("AWS_PRIVATE_KEY", "")];
     let message =
-        "WARN provisioning: PROVISION_URL http://127.0.0.1:9/?*** cannot register this device yet";
+        "WARN state: disconnected: PROVISION_URL http://127.0.0.1:9/?*** cannot register this device yet";
     says_accepts_and_delivers_later(&site, &changes, message).await;
 }
