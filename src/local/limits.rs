@@ -57,6 +57,9 @@ pub struct Limits {
     /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One more closes the connection: each costs a look at
     /// every retained message and every filter of the session, and a packet has room for 87,000.
     pub filters_per_packet_max: usize,
+    /// Distinct levels of all sessions' topic filters together, each about half a KiB of memory. A filter
+    /// beyond it is refused with 0x80 in SUBACK.
+    pub filter_levels_of_all_max: usize,
     /// Retained messages. A further topic is forwarded but not retained, and counted.
     pub retained_messages_max: usize,
     /// Bytes of retained messages, topics included; treated like `retained_messages_max`.
@@ -86,6 +89,7 @@ impl Default for Limits {
             sessions_max: 256,
             filters_max: 256,
             filters_per_packet_max: 256,
+            filter_levels_of_all_max: 16_384,
             retained_messages_max: 4_096,
             retained_bytes_max: 2 * MIB,
             accept_pause: Duration::from_millis(200),
