@@ -201,7 +201,7 @@ impl<I: Ingress> Client<I> {
         if !std::mem::replace(&mut self.told_of_unsendable, true) {
             let (client_id, peer) = (&self.id, self.peer);
             let why = End::unsendable(publish);
-            tracing::warn!(client_id, %peer, "QoS 0 message not relayed: {why}");
+            tracing::warn!(client_id, %peer, "a QoS 0 message was dropped, others like it will be in silence: {why}");
         }
     }
 
