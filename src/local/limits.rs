@@ -44,6 +44,9 @@ pub struct Limits {
     /// `QoS` 1 and 2 messages sent to one client and not acknowledged by it. The rest waits in its
     /// queue. As mosquitto.
     pub inflight_max: usize,
+    /// `QoS` 2 messages from one client that it has not released with PUBREL; each is remembered, so that a
+    /// repetition is known. One more closes the connection. Clients send a few dozen ahead at most.
+    pub unreleased_max: usize,
     /// Bytes of messages kept for one session, sent or waiting. Beyond it, new ones are dropped for
     /// that session and counted; others are not slowed.
     pub session_bytes_max: usize,
@@ -84,6 +87,7 @@ impl Default for Limits {
             shutdown_grace: Duration::from_secs(2),
             will_patience: Duration::from_secs(30),
             inflight_max: 20,
+            unreleased_max: 4_096,
             session_bytes_max: MIB,
             offline_bytes_max: 8 * MIB,
             sessions_max: 256,

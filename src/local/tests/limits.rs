@@ -253,3 +253,22 @@ async fn the_filters_of_all_sessions_together_are_limited() {
     second.expect(&super::wire::unsuback(3)).await;
     second.subscribe("e", 1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_releases_its_qos_2_messages_is_closed() {
+    let bench = Bench::with(Limits {
+        unreleased_max: 2,
+        ..Limits::default()
+    });
+    let mut client = bench.client("c").await;
+    for id in [1, 2, 2] {
+        client.send(&publish("a", "x", 2, id)).await;
+        client.expect(&super::wire::pubrec(id)).await;
+    }
+    client.send(&super::wire::pubrel(1)).await;
+    client.expect(&super::wire::pubcomp(1)).await;
+    client.send(&publish("a", "x", 2, 3)).await;
+    client.expect(&super::wire::pubrec(3)).await;
+    client.send(&publish("a", "x", 2, 4)).await;
+    client.expect_closed().await;
+}
