@@ -24,7 +24,7 @@ use crate::state::{State, StateBoard};
 use crate::store::{Store, StoreError};
 
 /// The directory of the spool under `DATA_DIR`.
-const SPOOL_DIRECTORY: &str = "spool";
+pub(crate) const SPOOL_DIRECTORY: &str = "spool";
 /// A shutdown that takes longer is cut short. Half of what balena gives a container.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -132,6 +132,13 @@ impl App {
             ended = local.ended() => ended,
             ended = uplink.ended() => ended,
         };
+        // The broker sees that the spool has failed, perhaps first; the spool knows why.
+        let ended = match ended {
+            Err(AppError::Local(LocalError::SpoolFailed)) => {
+                Err(AppError::SpoolFailed(store.failed().await))
+            }
+            other => other,
+        };
         if ended.is_ok() {
             tracing::info!("stopping");
         }
@@ -153,10 +160,10 @@ impl App {
                 local.and(uplink)
             })
         };
-        let closed = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
+        let finished = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
             .await
             .unwrap_or(Err(AppError::ShutdownTimeout));
-        ended.and(closed)
+        ended.and(finished)
     }
 }
 

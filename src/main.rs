@@ -1,21 +1,25 @@
-//! The `cloud-relay` program: configuration, logging, the relay, an exit code.
+//! The `cloud-relay` program: arguments, configuration, logging, the relay, an exit code.
 
 use std::process::ExitCode;
 
 use cloud_relay::app::{self, App};
+use cloud_relay::cli::{self, Command};
 use cloud_relay::config::Config;
 use cloud_relay::logging;
 
-/// `EX_USAGE` of sysexits.h: the configuration is faulty and a restart will not help.
-const EXIT_CONFIG: u8 = 64;
-
 fn main() -> ExitCode {
+    match Command::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Relay) => relay(),
+        Ok(Command::Spool(command)) => command.run(),
+        Ok(Command::Print(text)) => cli::print(&text),
+        Err(error) => faulty(&error),
+    }
+}
+
+fn relay() -> ExitCode {
     let config = match Config::from_env() {
         Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
+        Err(errors) => return faulty(&errors),
     };
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,6 +28,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn faulty(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(cli::EXIT_USAGE)
 }
 
 fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {

@@ -12,6 +12,8 @@
 //! * [`balena`]: device variables, the Supervisor's API, and the restart of a process on a change.
 //! * [`process`]: one child process: its environment, log lines, signals and figures from `/proc`.
 //! * [`relay`]: the relay as such a process, with its own data directory and port.
+//! * [`port`]: a port that stays one's own while nobody listens on it.
+//! * [`site`]: one relay with its credentials and its cloud, where most tests begin.
 //! * [`publisher`]: an MQTT publisher that knows exactly which payloads were acknowledged.
 //!
 //! Nothing here belongs on a device.
@@ -21,10 +23,12 @@ pub mod ca;
 pub mod cloud;
 mod http;
 pub mod ledger;
+pub mod port;
 pub mod process;
 pub mod provision_endpoint;
 pub mod publisher;
 pub mod relay;
+pub mod site;
 
 use std::sync::Arc;
 

@@ -1,13 +1,14 @@
 //! The relay as a process: its own data directory and port, kept over its restarts.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::port::ReservedPort;
 use crate::process::{Environment, Log, Process, ProcessError, Stopped};
 
 /// What Docker and balena give a container between SIGTERM and SIGKILL.
@@ -43,17 +44,19 @@ pub struct RelayProcess {
     process: Process,
     data_dir: TempDir,
     listen: SocketAddr,
-    /// Keeps the port from others while the relay is down; does not listen, so it is not in the way.
-    held: Option<TcpSocket>,
+    /// Keeps the port from others while the process is down.
+    _reserved: Option<ReservedPort>,
 }
 
 impl RelayProcess {
     /// The relay at `program`, with a new data directory and a free port, not started yet.
     pub fn new(program: impl Into<PathBuf>) -> Result<Self, RelayError> {
-        let (socket, listen) = free_port().map_err(|source| RelayError::Port { source })?;
-        let mut relay = Self::listening_on(program, listen)?;
-        relay.held = Some(socket);
-        Ok(relay)
+        let reserved = ReservedPort::new().map_err(|source| RelayError::Port { source })?;
+        let relay = Self::listening_on(program, reserved.addr())?;
+        Ok(RelayProcess {
+            _reserved: Some(reserved),
+            ..relay
+        })
     }
 
     /// The same on a port of the caller's choice.
@@ -75,7 +78,7 @@ impl RelayProcess {
             process,
             data_dir,
             listen,
-            held: None,
+            _reserved: None,
         })
     }
 
@@ -153,51 +156,5 @@ impl RelayProcess {
     pub async fn kill_9(&self) -> Result<(), RelayError> {
         self.process.kill_9().await?;
         Ok(())
-    }
-}
-
-/// A free port, bound but not listening. A program that sets `SO_REUSEADDR`, as servers on Unix do,
-/// can listen there; nobody is given it by chance.
-fn free_port() -> std::io::Result<(TcpSocket, SocketAddr)> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-    let addr = socket.local_addr()?;
-    Ok((socket, addr))
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    #[tokio::test]
-    async fn the_held_port_refuses_connections_until_somebody_listens_and_afterwards() {
-        let (held, addr) = free_port().unwrap();
-        for _ in 0..2 {
-            assert!(TcpStream::connect(addr).await.is_err());
-            let listener = TcpListener::bind(addr).await.unwrap();
-            let (connected, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
-            connected.unwrap();
-            accepted.unwrap();
-        }
-        assert_eq!(held.local_addr().unwrap(), addr);
-    }
-
-    #[tokio::test]
-    async fn a_relay_that_ends_instead_of_listening_is_reported_with_its_log() {
-        let (_held, listen) = free_port().unwrap();
-        let process = Process::new("/bin/sh", ["-c", "echo DATA_DIR=$DATA_DIR; exit 7"]);
-        let relay = RelayProcess::in_place_of_relay(process, listen).unwrap();
-        relay.start(&Environment::new()).await.unwrap();
-        let error = relay.wait_until_listening(PATIENCE).await.unwrap_err();
-        let data_dir = relay.data_dir().display().to_string();
-        assert!(error.to_string().contains("exit status: 7"), "{error}");
-        assert!(error.to_string().contains(&data_dir), "{error}");
-        drop(relay);
-        assert!(!Path::new(&data_dir).exists());
     }
 }

@@ -117,12 +117,15 @@ pub enum Readiness {
 impl Config {
     /// Reads this process's environment.
     pub fn from_env() -> Result<Self, ConfigErrors> {
-        Self::from_vars(std::env::vars_os().map(|(name, value)| {
-            (
-                name.to_string_lossy().into_owned(),
-                value.to_string_lossy().into_owned(),
-            )
-        }))
+        Self::from_vars(vars())
+    }
+
+    /// Reads `DATA_DIR` only, for tools that need nothing else: other variables' faults are not theirs.
+    pub fn data_dir_from_env() -> Result<PathBuf, ConfigErrors> {
+        let raw = Raw::from_vars(vars());
+        let mut reading = Reading::default();
+        let data_dir = read_data_dir(&raw, &mut reading);
+        reading.finish(data_dir)
     }
 
     /// Reads an environment given as pairs. A value with U+FFFD in it counts as not being UTF-8.
@@ -151,11 +154,7 @@ impl Config {
             )
             .unwrap_or_else(|| Provider::detect(raw));
         Config {
-            data_dir: reading
-                .parse("DATA_DIR", raw.data_dir.as_deref(), |dir| {
-                    Ok(PathBuf::from(dir))
-                })
-                .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
+            data_dir: read_data_dir(raw, reading),
             log_level: reading
                 .parse("LOG_LEVEL", raw.log_level.as_deref(), value::log_level)
                 .unwrap_or(Level::INFO),
@@ -325,6 +324,24 @@ fn read_spool(raw: &Raw, reading: &mut Reading) -> spool::Options {
         linger: linger.map_or(default.linger, Duration::from_millis),
         ..default
     }
+}
+
+/// This process's variables; what is not UTF-8 has U+FFFD in it.
+fn vars() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| {
+        (
+            name.to_string_lossy().into_owned(),
+            value.to_string_lossy().into_owned(),
+        )
+    })
+}
+
+fn read_data_dir(raw: &Raw, reading: &mut Reading) -> PathBuf {
+    reading
+        .parse("DATA_DIR", raw.data_dir.as_deref(), |dir| {
+            Ok(PathBuf::from(dir))
+        })
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
 }
 
 /// The one route. AWS's topic rules apply where AWS is the cloud, MQTT's everywhere.

@@ -1,9 +1,9 @@
 //! The read cursor and the ledger on disk.
 //!
-//! The file `cursor` has two slots that are written in turn, so that a write torn by a power cut
-//! leaves the other one. A slot is written whenever a record that is on disk was settled; it reaches
-//! the flash when the system writes it back, at the latest when it is synced. A cursor that is
-//! behind costs duplicates, never a loss.
+//! The file `cursor` has two slots. One is synced and is left alone, the other one is written to; a
+//! sync changes their parts. So a write torn by a power cut leaves the synced one. A write is due
+//! whenever a record that is on disk was settled; it reaches the flash when the system writes it back,
+//! at the latest when it is synced. A cursor that is behind costs duplicates, never a loss.
 //!
 //! ```text
 //! offset  size  field of a slot
@@ -24,10 +24,11 @@ use super::Seq;
 use super::ledger::Ledger;
 use super::storage::{Storage, StorageFile};
 
-const FILE: &str = "cursor";
+/// The file's name.
+pub(super) const FILE: &str = "cursor";
 const MAGIC: [u8; 8] = *b"CRCURSOR";
 /// Size of a slot, in bytes: one page, the unit in which the system writes back.
-const SLOT_BYTES: usize = 4096;
+pub(super) const SLOT_BYTES: usize = 4096;
 const FIXED_BYTES: usize = 72;
 /// How many numbers fit in a slot's list. The in-flight window is far smaller.
 pub(super) const SETTLED_MAX: usize = (SLOT_BYTES - FIXED_BYTES) / 8;
@@ -50,6 +51,9 @@ pub(super) struct Cursor {
 pub(super) struct CursorFile {
     file: Arc<dyn StorageFile>,
     generation: u64,
+    /// The slot to write to: not the one that is synced.
+    slot: u64,
+    written: bool,
 }
 
 impl CursorFile {
@@ -61,39 +65,91 @@ impl CursorFile {
         } else {
             storage.create(FILE)?
         };
-        let mut best: Option<(u64, Cursor)> = None;
-        for slot in 0..2 {
-            let mut bytes = vec![0; SLOT_BYTES];
-            let read = file.read_at(&mut bytes, slot * SLOT_BYTES as u64)?;
-            bytes.truncate(read);
-            if let Some(found) = decode(&bytes)
-                && best
-                    .as_ref()
-                    .is_none_or(|(generation, _)| found.0 > *generation)
-            {
-                best = Some(found);
-            }
+        let best = newest(read_slots(file.as_ref())?);
+        if best.is_some() {
+            // A process that crashed may have written it without a sync.
+            file.sync_data()?;
         }
-        let generation = best.as_ref().map_or(0, |(generation, _)| *generation);
-        Ok((
-            CursorFile { file, generation },
-            best.map(|(_, cursor)| cursor),
-        ))
+        let cursor_file = CursorFile {
+            file,
+            generation: best.as_ref().map_or(0, |best| best.generation),
+            slot: best.as_ref().map_or(0, |best| 1 - best.slot),
+            written: false,
+        };
+        Ok((cursor_file, best.map(|best| best.cursor)))
     }
 
-    /// Writes the cursor into the older slot. Survives a crash of the process; [`CursorFile::sync`]
-    /// makes it survive a power cut.
+    /// Writes the cursor into the slot that is not synced. Survives a crash of the process;
+    /// [`CursorFile::sync`] makes it survive a power cut.
     pub(super) fn write(&mut self, cursor: &Cursor) -> io::Result<()> {
         self.generation += 1;
-        let offset = (self.generation % 2) * SLOT_BYTES as u64;
+        self.written = false;
+        let offset = self.slot * SLOT_BYTES as u64;
         self.file
-            .write_all_at(&encode(self.generation, cursor), offset)
+            .write_all_at(&encode(self.generation, cursor), offset)?;
+        self.written = true;
+        Ok(())
     }
 
     /// Makes the last write durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.written) {
+            self.file.sync_data()?;
+            self.slot = 1 - self.slot;
+        }
+        Ok(())
     }
+}
+
+/// What stands in one of the two slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// Never written: zeros, or behind the end of the file.
+    Blank,
+    /// Not a slot, though something was written.
+    Damaged,
+    /// A generation and its cursor.
+    Sound(u64, Cursor),
+}
+
+/// Reads both slots, in the order in which they stand.
+pub(super) fn read_slots(file: &dyn StorageFile) -> io::Result<[Slot; 2]> {
+    let mut slots = [Slot::Blank, Slot::Blank];
+    for (slot, offset) in slots.iter_mut().zip([0, SLOT_BYTES as u64]) {
+        let mut bytes = vec![0; SLOT_BYTES];
+        let read = file.read_at(&mut bytes, offset)?;
+        bytes.truncate(read);
+        *slot = match decode(&bytes) {
+            Some((generation, cursor)) => Slot::Sound(generation, cursor),
+            None if bytes.iter().all(|byte| *byte == 0) => Slot::Blank,
+            None => Slot::Damaged,
+        };
+    }
+    Ok(slots)
+}
+
+/// The slot that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Newest {
+    /// 0 or 1.
+    pub(super) slot: u64,
+    pub(super) generation: u64,
+    pub(super) cursor: Cursor,
+}
+
+/// The slot that counts, if one is sound.
+pub(super) fn newest(slots: [Slot; 2]) -> Option<Newest> {
+    (0..)
+        .zip(slots)
+        .filter_map(|(slot, found)| match found {
+            Slot::Sound(generation, cursor) => Some(Newest {
+                slot,
+                generation,
+                cursor,
+            }),
+            Slot::Blank | Slot::Damaged => None,
+        })
+        .max_by_key(|newest| newest.generation)
 }
 
 fn encode(generation: u64, cursor: &Cursor) -> Vec<u8> {

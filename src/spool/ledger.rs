@@ -13,7 +13,8 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [DropReason; 2] = [DropReason::Damaged, DropReason::Full];
+    /// Every reason, for reports.
+    pub const ALL: [DropReason; 2] = [DropReason::Damaged, DropReason::Full];
 
     /// The reason's stable name, as used in logs and metrics.
     pub fn name(self) -> &'static str {

@@ -120,7 +120,8 @@ impl Log {
         }
     }
 
-    /// Removes segments, all of whose records are settled.
+    /// Removes segments, all of whose records are settled. One after the other, oldest first, each made
+    /// durable: a power cut must not leave a gap, whose records a start would count as damaged.
     pub(super) fn remove(&mut self, segments: &[Seq]) -> Result<(), LogError> {
         for first_seq in segments {
             let name = segment::name(*first_seq);
@@ -128,12 +129,13 @@ impl Log {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("remove", &name, &e));
                 }
-                _ => {}
+                _ => self
+                    .storage
+                    .sync_directory()
+                    .map_err(|e| failed("sync", "the spool's directory", &e))?,
             }
         }
-        self.storage
-            .sync_directory()
-            .map_err(|e| failed("sync", "the spool's directory", &e))
+        Ok(())
     }
 
     fn create(&self, first_seq: Seq) -> Result<Active, LogError> {
@@ -198,7 +200,8 @@ impl Log {
 /// How large a write buffer is kept between writes, in bytes.
 const BUFFER_KEPT_BYTES: usize = 128 * 1024;
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether an error only says that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

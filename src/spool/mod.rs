@@ -14,6 +14,7 @@
 //!   writer does next.
 //! * `log`, `reader`, `recovery`: the disk. [`storage`] is the only module that touches the file system.
 //! * `writer`: the thread that carries out what `core` decides.
+//! * [`offline`]: reading the spool of a stopped relay without changing a byte of it.
 //!
 //! Invariants:
 //! * A message with a number below [`Progress::safe`] is on disk and synced, or settled.
@@ -31,6 +32,7 @@ mod cursor;
 pub mod ledger;
 mod linger;
 mod log;
+pub mod offline;
 mod reader;
 pub mod record;
 mod recovery;
@@ -244,9 +246,10 @@ impl Spool {
         let (recovered, mut cursor_file) = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
         // Written once at every start: the file gets its full size while there is room for it.
-        cursor_file
-            .write(&recovered.cursor)
-            .map_err(OpenError::cursor)?;
+        match cursor_file.write(&recovered.cursor) {
+            Err(e) if !log::is_full(&e) => return Err(OpenError::cursor(e)),
+            _ => {}
+        }
         let disk = Disk {
             log: Log::new(
                 Arc::clone(&storage),

@@ -16,7 +16,7 @@ use super::segment::{self, Header, HeaderError};
 use super::storage::Storage;
 
 /// Appended to the name of a segment whose header is damaged.
-const SET_ASIDE_SUFFIX: &str = ".damaged";
+pub(super) const SET_ASIDE_SUFFIX: &str = ".damaged";
 
 /// What opening found, for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     if let Some((first_seq, last)) = found.last_entry().map(|e| (*e.key(), *e.get())) {
         let scanned = scan(storage, first_seq, last.len)?;
         report.torn_bytes += last.len - scanned.sound_len;
-        cut(storage, first_seq, last.len, scanned.sound_len)?;
+        cut_and_sync(storage, first_seq, last.len, scanned.sound_len)?;
         records_written =
             last.header.records_before + scanned.seqs.len() as u64 + scanned.damaged_stretches;
         disk_end = scanned.seqs.last().map_or(first_seq, |seq| seq + 1);
@@ -226,39 +226,41 @@ fn with_record_counts(
         .collect()
 }
 
-/// Counts the records at or behind the frontier that are not settled, damaged ones included.
+/// Counts the records that the reader will give out, and the damaged ones it will come to. Reads the
+/// segment with the frontier in it and those with numbers that are settled ahead of it, a window's worth.
 fn unsettled(
     storage: &dyn Storage,
     segments: &BTreeMap<Seq, SegmentInfo>,
     cursor: &Cursor,
 ) -> Result<u64, OpenError> {
+    let segment_of = |seq| segments.range(..=seq).next_back();
     // The oldest segment that can hold something unsettled: the one the frontier is in.
-    let Some((first_seq, info)) = segments
-        .range(..=cursor.frontier)
-        .next_back()
-        .or_else(|| segments.first_key_value())
+    let Some((first_seq, info)) =
+        segment_of(cursor.frontier).or_else(|| segments.first_key_value())
     else {
         return Ok(0);
     };
-    let seqs = scan(storage, *first_seq, info.len)?.seqs;
-    let settled_here = if seqs.last().is_none_or(|last| *last < cursor.frontier) {
-        // All of it, damaged records included.
-        info.records
-    } else {
-        seqs.iter().filter(|seq| **seq < cursor.frontier).count() as u64
-    };
-    let settled_ahead = cursor
-        .settled
-        .iter()
-        .filter(|seq| **seq >= cursor.frontier)
-        .count() as u64;
+    let here = scan(storage, *first_seq, info.len)?.seqs;
+    let mut gone = here.iter().filter(|seq| **seq < cursor.frontier).count() as u64;
+    // As the core has it: damage is in the ledger once the frontier is behind the last sound record.
+    if cursor.frontier > here.last().copied().unwrap_or(*first_seq) {
+        gone += info.records.saturating_sub(here.len() as u64);
+    }
+    let mut scanned = (*first_seq, here);
+    for settled in cursor.settled.iter().filter(|s| **s >= cursor.frontier) {
+        let Some((first_seq, info)) = segment_of(*settled) else {
+            continue;
+        };
+        if scanned.0 != *first_seq {
+            scanned = (*first_seq, scan(storage, *first_seq, info.len)?.seqs);
+        }
+        gone += u64::from(scanned.1.contains(settled));
+    }
     let from_here: u64 = segments
         .range(first_seq..)
         .map(|(_, info)| info.records)
         .sum();
-    Ok(from_here
-        .saturating_sub(settled_here)
-        .saturating_sub(settled_ahead))
+    Ok(from_here.saturating_sub(gone))
 }
 
 fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderError>, OpenError> {
@@ -295,15 +297,21 @@ pub(super) fn scan(storage: &dyn Storage, first_seq: Seq, len: u64) -> Result<Sc
     }
 }
 
-fn cut(storage: &dyn Storage, first_seq: Seq, len: u64, sound_len: u64) -> Result<(), OpenError> {
-    if sound_len == len {
-        return Ok(());
-    }
+/// Cuts a torn tail off and makes what is left durable: a process that crashed may have written it without
+/// a sync, and what is counted and given out now must still be there after a power cut.
+fn cut_and_sync(
+    storage: &dyn Storage,
+    first_seq: Seq,
+    len: u64,
+    sound_len: u64,
+) -> Result<(), OpenError> {
     let name = segment::name(first_seq);
     storage
         .open(&name)
         .and_then(|file| {
-            file.set_len(sound_len)?;
+            if sound_len < len {
+                file.set_len(sound_len)?;
+            }
             file.sync_data()
         })
         .map_err(|e| io_error(&name, e))

@@ -9,6 +9,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod read_only;
+
+pub use self::read_only::{ReadOnlyDirectory, ReadOnlyError};
+
+/// Held by whoever uses the directory (`flock`). Empty.
+const LOCK_FILE: &str = "lock";
+
 /// A directory of files.
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Makes a new, empty file. It is an error if it exists.
@@ -65,7 +72,8 @@ pub enum DirectoryError {
     },
     /// Another process holds it.
     #[error(
-        "DATA_DIR: {} is in use by another running relay; stop it or choose another directory",
+        "DATA_DIR: {} is in use by another running relay or by `cloud-relay spool`; \
+         stop it or choose another directory",
         path.display()
     )]
     InUse {
@@ -88,7 +96,7 @@ impl Directory {
                 sync_directory(parent).map_err(|e| unusable("sync", parent, e))?;
             }
         }
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK_FILE);
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -104,6 +112,22 @@ impl Directory {
             Err(TryLockError::Error(e)) => Err(unusable("lock", &lock_path, e)),
         }
     }
+}
+
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string() {
+            files.push((name, entry.metadata()?.len()));
+        }
+    }
+    Ok(files)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -129,14 +153,7 @@ impl Storage for Directory {
     }
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if let Ok(name) = entry.file_name().into_string() {
-                files.push((name, entry.metadata()?.len()));
-            }
-        }
-        Ok(files)
+        list(&self.path)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -152,8 +169,7 @@ impl Storage for Directory {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::statvfs(&self.path)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        free_bytes(&self.path)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Job;
 use super::cursor::{Cursor, CursorFile};
-use super::log::{Log, LogError};
+use super::log::{self, Log, LogError};
 use super::recovery;
 use super::storage::Storage;
 use super::tail::Frame;
@@ -80,6 +80,8 @@ fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogErro
         }
         Job::SaveCursor { cursor, sync } => save_cursor(disk, &cursor, sync),
         Job::Remove { segments, damaged } => {
+            // After a power cut no more comes again than was settled since a segment was last removed.
+            disk.cursor_file.sync().map_err(cursor_failed("sync"))?;
             for first_seq in damaged {
                 set_aside(disk, first_seq)?;
             }
@@ -121,21 +123,22 @@ fn write(shared: &Shared, disk: &mut Disk, mut frames: &[Frame]) -> Result<Done,
     Ok(Done::Well)
 }
 
-/// Writes the cursor. Its file has its full size from the start, so a full disk is no reason to fail; it is
-/// written again with the next change.
+/// Writes the cursor. A full disk is no reason to fail: the file has its full size from the first start with
+/// room for it, until then a start sends everything again.
 fn save_cursor(disk: &mut Disk, cursor: &Cursor, sync: bool) -> Result<Done, LogError> {
-    let failed = |operation| {
-        move |e: io::Error| LogError::Failed(format!("cannot {operation} the cursor file: {e}"))
-    };
     match disk.cursor_file.write(cursor) {
         Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::StorageFull => return Ok(Done::Well),
-        Err(e) => return Err(failed("write to")(e)),
+        Err(e) if log::is_full(&e) => return Ok(Done::Well),
+        Err(e) => return Err(cursor_failed("write to")(e)),
     }
     if sync {
-        disk.cursor_file.sync().map_err(failed("sync"))?;
+        disk.cursor_file.sync().map_err(cursor_failed("sync"))?;
     }
     Ok(Done::Well)
+}
+
+fn cursor_failed(operation: &'static str) -> impl Fn(io::Error) -> LogError {
+    move |e| LogError::Failed(format!("cannot {operation} the cursor file: {e}"))
 }
 
 /// Keeps a segment with damage under another name, if there are not too many already.

@@ -3,7 +3,7 @@
 //! A message is in the books before its acknowledgement is sent, so whoever saw the acknowledgement
 //! will find the message. The books only grow.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::rules::Breach;
+use crate::ledger::MessageId;
 
 /// Messages that a slow follower may be behind before it misses some.
 const FOLLOWER_LAG_MAX: usize = 4_096;
@@ -66,6 +67,23 @@ pub struct TooFew {
     pub expected: usize,
     /// How many were there at the end.
     pub arrived: usize,
+    /// How long was waited.
+    pub waited: Duration,
+}
+
+/// Messages did not arrive in time.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} of {expected} messages did not arrive in the cloud within {waited:?}, {first} is the first",
+    missing.len()
+)]
+pub struct NotArrived {
+    /// How many were waited for.
+    pub expected: usize,
+    /// Those that did not arrive.
+    pub missing: Vec<MessageId>,
+    /// The first of them.
+    pub first: MessageId,
     /// How long was waited.
     pub waited: Duration,
 }
@@ -205,6 +223,39 @@ impl Books {
             Ok(Err(_)) | Err(_) => Err(TooFew {
                 expected,
                 arrived: self.len(),
+                waited: timeout,
+            }),
+        }
+    }
+
+    pub(crate) async fn wait_for_messages(
+        &self,
+        expected: &[MessageId],
+        timeout: Duration,
+    ) -> Result<(), NotArrived> {
+        let mut missing: BTreeSet<MessageId> = expected.iter().copied().collect();
+        let mut arrived = self.arrived.subscribe();
+        let mut read = 0;
+        let all = async {
+            while !missing.is_empty() {
+                if arrived.wait_for(|arrived| *arrived > read).await.is_err() {
+                    break;
+                }
+                let pages = self.pages();
+                for message in pages.messages.iter().skip(read) {
+                    MessageId::of(&message.payload).map(|id| missing.remove(&id));
+                }
+                read = pages.messages.len();
+            }
+        };
+        // what matters is what is missing afterwards
+        tokio::time::timeout(timeout, all).await.ok();
+        match missing.first().copied() {
+            None => Ok(()),
+            Some(first) => Err(NotArrived {
+                expected: expected.len(),
+                missing: missing.into_iter().collect(),
+                first,
                 waited: timeout,
             }),
         }

@@ -28,12 +28,12 @@ use std::time::Duration;
 use rustix::net::Shutdown;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-pub use self::books::{Counts, Received, TooFew};
+pub use self::books::{Counts, NotArrived, Received, TooFew};
 pub use self::faults::{Connections, Faults, GROUP_PATIENCE};
 pub use self::rules::{
     Breach, IN_FLIGHT_MAX, OverInFlight, PAYLOAD_BYTES_MAX, Rules, TOPIC_BYTES_MAX,
@@ -43,9 +43,9 @@ pub use self::rules::{
 use self::books::Books;
 use self::sessions::Sessions;
 use crate::ca::{CaError, CertificateAuthority};
+use crate::ledger::{Audit, MessageId, audit};
+use crate::port::ReservedPort;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1_024;
 /// How long to wait after a failed accept (out of file descriptors, say) before the next.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -117,18 +117,9 @@ struct Hub {
 pub struct Cloud {
     hub: Arc<Hub>,
     acceptor: TlsAcceptor,
-    addr: SocketAddr,
-    port: Mutex<Port>,
-}
-
-/// What the port is used for.
-enum Port {
-    /// Connections are accepted.
-    Open(Accepting),
-    /// An outage: bound, so that nobody else gets it, and not listening, so that clients are refused.
-    Held(TcpSocket),
-    /// Neither; only after an error.
-    Lost,
+    /// Keeps the port from others during an outage.
+    reserved: ReservedPort,
+    accepting: Mutex<Option<Accepting>>,
 }
 
 /// The task that accepts; its connections end with it.
@@ -147,11 +138,11 @@ impl Cloud {
     /// Starts a cloud on 127.0.0.1.
     pub async fn start(options: CloudOptions) -> Result<Self, CloudError> {
         let acceptor = acceptor(&options.authority)?;
-        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, options.port))).await?;
-        let addr = listener.local_addr().map_err(|source| CloudError::Listen {
+        let reserved = ReservedPort::at(options.port).map_err(|source| CloudError::Listen {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)),
             source,
         })?;
+        let listener = listen(reserved.addr()).await?;
         let hub = Arc::new(Hub {
             authority: options.authority,
             books: Books::new(),
@@ -164,66 +155,51 @@ impl Cloud {
         Ok(Cloud {
             hub,
             acceptor,
-            addr,
-            port: Mutex::new(Port::Open(accepting)),
+            reserved,
+            accepting: Mutex::new(Some(accepting)),
         })
     }
 
     /// Where it listens, or listened before [`Cloud::stop`].
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.reserved.addr()
     }
 
     /// The port of [`Cloud::addr`], for `AWS_PORT`.
     pub fn port(&self) -> u16 {
-        self.addr.port()
+        self.addr().port()
     }
 
     /// An outage: closes the port and every connection. The books stay.
     pub async fn stop(&self) -> Result<(), CloudError> {
-        let mut port = self.port.lock().await;
-        if let Port::Open(accepting) = &mut *port {
+        let mut accepting = self.accepting.lock().await;
+        if let Some(mut accepting) = accepting.take() {
             accepting.task.abort();
             // the only error is the one just asked for
             (&mut accepting.task).await.ok();
             // closing is not enough: a child that is being forked holds a copy for a moment
             rustix::net::shutdown(&*accepting.listener, Shutdown::Both)
                 .map_err(|error| self.unavailable(error.into()))?;
-            *port = Port::Lost;
-            *port = Port::Held(self.hold()?);
         }
         Ok(())
     }
 
     /// Ends an outage on the same port.
     pub async fn resume(&self) -> Result<(), CloudError> {
-        let mut port = self.port.lock().await;
-        let socket = match std::mem::replace(&mut *port, Port::Lost) {
-            Port::Open(accepting) => {
-                *port = Port::Open(accepting);
-                return Ok(());
-            }
-            Port::Held(socket) => socket,
-            Port::Lost => self.hold()?,
-        };
-        let listener = socket
-            .listen(BACKLOG)
-            .map_err(|source| self.unavailable(source))?;
-        let hub = Arc::clone(&self.hub);
-        *port = Port::Open(spawn_accepting(hub, listener, self.acceptor.clone()));
+        let mut accepting = self.accepting.lock().await;
+        if accepting.is_none() {
+            let listener = listen(self.addr()).await?;
+            *accepting = Some(spawn_accepting(
+                Arc::clone(&self.hub),
+                listener,
+                self.acceptor.clone(),
+            ));
+        }
         Ok(())
     }
 
-    fn hold(&self) -> Result<TcpSocket, CloudError> {
-        let unavailable = |source| self.unavailable(source);
-        let socket = TcpSocket::new_v4().map_err(unavailable)?;
-        socket.set_reuseaddr(true).map_err(unavailable)?;
-        socket.bind(self.addr).map_err(unavailable)?;
-        Ok(socket)
-    }
-
     fn unavailable(&self, source: std::io::Error) -> CloudError {
-        let addr = self.addr;
+        let addr = self.addr();
         CloudError::Listen { addr, source }
     }
 
@@ -282,6 +258,22 @@ impl Cloud {
     /// Waits until `expected` messages, duplicates counted, have arrived since the start.
     pub async fn wait_for(&self, expected: usize, timeout: Duration) -> Result<(), TooFew> {
         self.hub.books.wait_for(expected, timeout).await
+    }
+
+    /// Waits until each of `expected` has arrived, in whatever order and however often.
+    pub async fn wait_for_messages(
+        &self,
+        expected: &[MessageId],
+        timeout: Duration,
+    ) -> Result<(), NotArrived> {
+        self.hub.books.wait_for_messages(expected, timeout).await
+    }
+
+    /// Compares `expected` with what has arrived so far.
+    pub fn audit(&self, expected: &[MessageId]) -> Audit {
+        let received = self.received();
+        let payloads = received.iter().map(|message| &*message.payload);
+        audit(expected.iter().copied(), payloads)
     }
 
     /// Waits until `expected` CONNECTs have been accepted since the start.

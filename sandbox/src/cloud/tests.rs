@@ -152,6 +152,25 @@ async fn a_device_with_a_certificate_publishes_and_the_books_show_it() {
 }
 
 #[tokio::test]
+async fn waiting_for_messages_ends_when_all_have_arrived_and_names_what_has_not() {
+    let cloud = cloud().await;
+    let mut device = Device::connected(&cloud, "device-1").await;
+    let ids = [1, 2].map(|seq| MessageId { publisher: 7, seq });
+    let [first, second] = ids;
+    device
+        .publish("t", QoS::AtLeastOnce, r#"{"publisher":7,"seq":2}"#)
+        .await;
+    device.next_puback().await.unwrap();
+    cloud.wait_for_messages(&[second], PATIENCE).await.unwrap();
+    let missing = cloud
+        .wait_for_messages(&ids, Duration::from_millis(1))
+        .await
+        .unwrap_err();
+    assert_eq!((missing.missing, missing.expected), (vec![first], 2));
+    assert_eq!(cloud.audit(&ids).missing, [first]);
+}
+
+#[tokio::test]
 async fn a_foreign_certificate_and_no_certificate_are_refused() {
     let cloud = cloud().await;
     let foreign = CertificateAuthority::new("foreign root").unwrap();

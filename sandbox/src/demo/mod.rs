@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use cloud_relay_sandbox::balena::{Balena, BalenaError, BalenaOptions, SupervisorEvent};
 use cloud_relay_sandbox::ca::{CaError, CertificateAuthority, KeyFormat};
-use cloud_relay_sandbox::cloud::{Cloud, CloudError, CloudOptions, Received};
-use cloud_relay_sandbox::ledger::{MessageId, audit};
+use cloud_relay_sandbox::cloud::{Cloud, CloudError, CloudOptions, NotArrived, Received};
+use cloud_relay_sandbox::ledger::MessageId;
 use cloud_relay_sandbox::provision_endpoint::{
     Answer, EndpointError, EndpointOptions, ProvisionEndpoint,
 };
@@ -25,7 +25,6 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use self::sensor::{Sensor, TOPIC};
 use self::voice::{Speaker, Voice};
@@ -77,10 +76,8 @@ pub(crate) enum DemoError {
     Sensor(String),
     #[error("it was interrupted before the end of the story")]
     Interrupted,
-    #[error(
-        "{missing} of {expected} acknowledged messages did not arrive in the cloud within {STEP_TIMEOUT:?}"
-    )]
-    Missing { missing: usize, expected: usize },
+    #[error(transparent)]
+    Missing(#[from] NotArrived),
 }
 
 /// Everything around the relay, and the relay.
@@ -343,29 +340,15 @@ impl Stage {
 
     /// Waits until each of `expected` is in the cloud's books, and printed.
     async fn arrived(&self, expected: &[MessageId]) -> Result<(), DemoError> {
-        let deadline = Instant::now() + STEP_TIMEOUT;
-        loop {
-            let received = self.cloud.received();
-            let payloads = received.iter().map(|message| &*message.payload);
-            let missing = audit(expected.iter().copied(), payloads).missing.len();
-            if missing == 0 {
-                let all = u64::try_from(received.len()).unwrap_or(u64::MAX);
-                // fails only if the teller has ended; then there is nothing to wait for
-                self.printed
-                    .clone()
-                    .wait_for(|printed| *printed >= all)
-                    .await
-                    .ok();
-                return Ok(());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if self.cloud.wait_for(received.len() + 1, left).await.is_err() {
-                return Err(DemoError::Missing {
-                    missing,
-                    expected: expected.len(),
-                });
-            }
-        }
+        self.cloud.wait_for_messages(expected, STEP_TIMEOUT).await?;
+        let all = u64::try_from(self.cloud.received_count()).unwrap_or(u64::MAX);
+        // fails only if the teller has ended; then there is nothing to wait for
+        self.printed
+            .clone()
+            .wait_for(|printed| *printed >= all)
+            .await
+            .ok();
+        Ok(())
     }
 
     /// Ends everything in order.

@@ -106,6 +106,7 @@ struct Run {
 pub struct Process {
     program: PathBuf,
     arguments: Vec<OsString>,
+    stdin_open: bool,
     log: Log,
     run: watch::Sender<Option<Run>>,
     owner: Mutex<Option<JoinHandle<()>>>,
@@ -120,10 +121,19 @@ impl Process {
         Process {
             program: program.into(),
             arguments: arguments.into_iter().map(Into::into).collect(),
+            stdin_open: false,
             log: Log::default(),
             run: watch::Sender::new(None),
             owner: Mutex::new(None),
         }
+    }
+
+    /// Its standard input stays open, and empty, as long as it runs: for a program that ends when
+    /// that does. Otherwise it is empty from the beginning.
+    #[must_use]
+    pub fn with_open_stdin(mut self) -> Self {
+        self.stdin_open = true;
+        self
     }
 
     /// Starts it with `environment` and nothing else. One that still runs is killed first.
@@ -139,7 +149,11 @@ impl Process {
             .args(&self.arguments)
             .env_clear()
             .envs(environment)
-            .stdin(Stdio::null())
+            .stdin(if self.stdin_open {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -210,8 +224,22 @@ impl Process {
 
     /// SIGTERM, `grace`, then SIGKILL, as a container engine does.
     pub async fn terminate(&self, grace: Duration) -> Result<Stopped, ProcessError> {
+        self.stop(Signal::TERM, "SIGTERM", grace).await
+    }
+
+    /// SIGINT, as Ctrl-C sends it, `grace`, then SIGKILL.
+    pub async fn interrupt(&self, grace: Duration) -> Result<Stopped, ProcessError> {
+        self.stop(Signal::INT, "SIGINT", grace).await
+    }
+
+    async fn stop(
+        &self,
+        signal: Signal,
+        name: &'static str,
+        grace: Duration,
+    ) -> Result<Stopped, ProcessError> {
         let began = Instant::now();
-        self.signal(Signal::TERM, "SIGTERM")?;
+        self.signal(signal, name)?;
         let (status, killed) = match self.wait_for_exit(grace).await {
             Ok(status) => (status, false),
             Err(_) => (self.kill_9().await?, true),
@@ -365,6 +393,8 @@ async fn reap(
     outputs: impl Future<Output = ()>,
     exited: watch::Sender<Option<ExitStatus>>,
 ) {
+    // waiting for the child would close it
+    let _stdin = child.stdin.take();
     let status = {
         tokio::pin!(outputs);
         tokio::select! {

@@ -123,3 +123,17 @@ async fn a_missing_program_and_a_missing_line_are_plain_errors() {
         .unwrap_err();
     assert!(error.to_string().contains("| something else"), "{error}");
 }
+
+#[tokio::test]
+async fn an_open_standard_input_stays_open_and_the_usual_one_is_empty() {
+    let script = "read -r line; echo \"ended\"";
+    let usual = shell(script);
+    usual.start(&Environment::new()).await.unwrap();
+    usual.wait_for_log("ended", PATIENCE).await.unwrap();
+    let open = shell(&format!("echo up; {script}")).with_open_stdin();
+    open.start(&Environment::new()).await.unwrap();
+    open.wait_for_log("up", PATIENCE).await.unwrap();
+    let stopped = open.interrupt(PATIENCE).await.unwrap();
+    assert!(!stopped.killed);
+    assert_eq!(open.log().lines(), ["up"]);
+}

@@ -1,15 +1,19 @@
 //! The spool as a whole, over a real directory.
 
 mod full;
+mod model;
+mod promise;
+mod random;
 mod reopening;
 mod settling;
+mod stepped;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ledger::Outcome;
-use super::storage::Directory;
+use super::storage::{self, Directory};
 use super::{FullPolicy, Message, Options, Read, Recovery, Seq, Spool};
 use crate::clock::Timestamp;
 

@@ -166,7 +166,9 @@ impl Model {
     /// How many operations of this kind on this file succeeded.
     pub(super) fn done(&self, operation: Operation, file: &str) -> u32 {
         let done = &self.state().done;
-        done.get(&(operation, file.to_owned())).copied().unwrap_or(0)
+        done.get(&(operation, file.to_owned()))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Gives the disk a size, or none. What is on it already stays.
@@ -448,7 +450,10 @@ impl Storage for Model {
         let mut state = self.state();
         state.change(Operation::List, "", |_| {})?;
         let len = |id| state.inodes.get(id).map_or(0, |inode| inode.seen.len());
-        let files = state.names.iter().map(|(n, id)| (n.clone(), len(id) as u64));
+        let files = state
+            .names
+            .iter()
+            .map(|(n, id)| (n.clone(), len(id) as u64));
         Ok(files.collect())
     }
 
@@ -487,7 +492,9 @@ impl Storage for Model {
     fn free_bytes(&self) -> io::Result<u64> {
         let mut state = self.state();
         state.change(Operation::FreeBytes, "", |_| {})?;
-        let capacity = state.capacity_bytes.map(|c| c.saturating_sub(state.used_bytes()));
+        let capacity = state
+            .capacity_bytes
+            .map(|c| c.saturating_sub(state.used_bytes()));
         Ok(capacity.map_or(u64::MAX, |free| free as u64))
     }
 }

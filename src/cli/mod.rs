@@ -1,0 +1,225 @@
+//! The command line. Without arguments the program is the relay; with them it is one of its tools.
+//!
+//! A subcommand is a word, its options follow in any order as `--name value` or `--name=value`. Nothing is
+//! read or written while arguments are parsed. Results go to stdout, faults to stderr; the exit codes are
+//! those of sysexits.h where one fits.
+
+mod rfc3339;
+mod spool;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub use self::spool::{SpoolCommand, SpoolTool};
+
+/// `EX_USAGE`: arguments or environment are faulty; trying again will not help.
+pub const EXIT_USAGE: u8 = 64;
+
+const USAGE: &str = "\
+Usage: cloud-relay                   run the relay; its settings come from the environment
+       cloud-relay spool TOOL …      look into the spool of a stopped relay
+       cloud-relay --help | --version
+
+`cloud-relay spool --help` lists the tools.
+";
+
+const SPOOL_USAGE: &str = "\
+Usage: cloud-relay spool inspect [--data-dir DIR]          what is in the spool
+       cloud-relay spool verify  [--data-dir DIR]          read and check every byte
+       cloud-relay spool export  [--data-dir DIR] [--all]  unsettled messages as JSON lines
+
+Looks into the spool of a stopped relay; nothing is changed.
+
+  --data-dir DIR  the relay's data directory; otherwise DATA_DIR, otherwise /data
+  --all           export settled messages too, as far as they are still on disk
+
+Exit codes: 0 done and sound, 1 verify or export met damage, 64 wrong usage, 65 a format this
+version does not know, 66 no spool there, 74 the system refused, 75 a relay is running on it.
+";
+
+/// What the arguments ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Be the relay.
+    Relay,
+    /// Look into a spool.
+    Spool(SpoolCommand),
+    /// Print this text.
+    Print(String),
+}
+
+/// Arguments that cannot be understood. `Display` ends with the usage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError {
+    what: String,
+    usage: &'static str,
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n\n{}", self.what, self.usage.trim_end())
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+impl Command {
+    /// Understands the arguments, without the program's own name.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
+        let mut words = words.into_iter();
+        let Some(first) = words.next() else {
+            return Ok(Command::Relay);
+        };
+        match first.to_str() {
+            Some("spool") => parse_spool(words),
+            Some("-h" | "--help") => Ok(Command::Print(USAGE.to_owned())),
+            Some("-V" | "--version") => Ok(Command::Print(format!(
+                "cloud-relay {}\n",
+                env!("CARGO_PKG_VERSION")
+            ))),
+            _ => Err(unknown(&first, USAGE)),
+        }
+    }
+}
+
+fn parse_spool(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+    let error = |what: &str| UsageError {
+        what: what.to_owned(),
+        usage: SPOOL_USAGE,
+    };
+    let tool = words
+        .next()
+        .ok_or_else(|| error("`spool` needs the name of a tool"))?;
+    let mut command = SpoolCommand {
+        tool: match tool.to_str() {
+            Some("inspect") => SpoolTool::Inspect,
+            Some("verify") => SpoolTool::Verify,
+            Some("export") => SpoolTool::Export { all: false },
+            Some("-h" | "--help") => return Ok(Command::Print(SPOOL_USAGE.to_owned())),
+            _ => return Err(unknown(&tool, SPOOL_USAGE)),
+        },
+        data_dir: None,
+    };
+    while let Some(word) = words.next() {
+        match (word.to_str(), &mut command.tool) {
+            (Some("-h" | "--help"), _) => return Ok(Command::Print(SPOOL_USAGE.to_owned())),
+            (Some("--all"), SpoolTool::Export { all }) => *all = true,
+            _ => {
+                let directory = match word.as_bytes().strip_prefix(b"--data-dir") {
+                    Some(b"") => words.next().unwrap_or_default(),
+                    Some([b'=', value @ ..]) => OsString::from_vec(value.to_vec()),
+                    _ => return Err(unknown(&word, SPOOL_USAGE)),
+                };
+                if directory.is_empty() {
+                    return Err(error("--data-dir needs a directory"));
+                }
+                command.data_dir = Some(PathBuf::from(directory));
+            }
+        }
+    }
+    Ok(Command::Spool(command))
+}
+
+fn unknown(word: &OsString, usage: &'static str) -> UsageError {
+    UsageError {
+        what: format!("unknown argument {}", word.display()),
+        usage,
+    }
+}
+
+/// Prints `text` to stdout. That nobody reads it any more is no failure.
+pub fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Command, UsageError> {
+        Command::parse(words.split_whitespace().map(OsString::from))
+    }
+
+    fn spool(tool: SpoolTool, data_dir: Option<&str>) -> Command {
+        Command::Spool(SpoolCommand {
+            tool,
+            data_dir: data_dir.map(PathBuf::from),
+        })
+    }
+
+    #[test]
+    fn without_arguments_it_is_the_relay() {
+        assert_eq!(parse(""), Ok(Command::Relay));
+    }
+
+    #[test]
+    fn tools_take_their_options_in_any_order_and_both_spellings() {
+        let export = |all| SpoolTool::Export { all };
+        assert_eq!(parse("spool inspect"), Ok(spool(SpoolTool::Inspect, None)));
+        assert_eq!(
+            parse("spool verify --data-dir /d"),
+            Ok(spool(SpoolTool::Verify, Some("/d")))
+        );
+        assert_eq!(
+            parse("spool export --all --data-dir=/d"),
+            Ok(spool(export(true), Some("/d")))
+        );
+        assert_eq!(
+            parse("spool export --data-dir=/d=e --all"),
+            Ok(spool(export(true), Some("/d=e")))
+        );
+        assert_eq!(parse("spool export"), Ok(spool(export(false), None)));
+    }
+
+    #[test]
+    fn help_and_version_are_printed_wherever_they_are_asked_for() {
+        for (words, part) in [
+            ("--help", "run the relay"),
+            ("-h", "run the relay"),
+            ("--version", env!("CARGO_PKG_VERSION")),
+            ("-V", "cloud-relay "),
+            ("spool --help", "spool export"),
+            ("spool verify --data-dir /d --help", "spool export"),
+        ] {
+            let Ok(Command::Print(text)) = parse(words) else {
+                panic!("{words}");
+            };
+            assert!(text.contains(part), "{words}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_and_the_usage_shown() {
+        for (words, part) in [
+            ("spol", "spol"),
+            ("--verbose", "--verbose"),
+            ("spool", "name of a tool"),
+            ("spool mend", "mend"),
+            ("spool verify --all", "--all"),
+            ("spool verify --data-dirs=/d", "--data-dirs=/d"),
+            ("spool verify --data-dir", "needs a directory"),
+            ("spool verify --data-dir=", "needs a directory"),
+            ("spool verify /data", "/data"),
+        ] {
+            let text = parse(words).unwrap_err().to_string();
+            assert!(text.contains(part) && text.contains("Usage:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_directory_need_not_be_utf8() {
+        let words = ["spool", "verify"].map(OsString::from);
+        let option = OsString::from_vec(b"--data-dir=/d\xFF".to_vec());
+        let Ok(Command::Spool(command)) = Command::parse(words.into_iter().chain([option])) else {
+            panic!("not understood");
+        };
+        assert_eq!(command.data_dir.unwrap().as_os_str().as_bytes(), b"/d\xFF");
+    }
+}

@@ -1,0 +1,269 @@
+//! What the writer thread is to do next, and what it has done.
+
+use std::time::{Duration, Instant};
+
+use super::{CACHE_BYTES_MAX, Core};
+use crate::spool::cursor::{Cursor, SETTLED_MAX};
+use crate::spool::ledger::{DropReason, Outcome};
+use crate::spool::log::Appended;
+use crate::spool::recovery::SegmentInfo;
+use crate::spool::tail::Frame;
+use crate::spool::{FullPolicy, Seq};
+
+/// As much waiting to be written is written at once, however long it may linger.
+const COMMIT_BYTES: usize = 1024 * 1024;
+/// Most bytes in one commit.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// How long a full disk is left alone before it is tried again.
+const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
+/// The cursor is synced, and the ledger saved even if nothing on disk was settled, this often at the most.
+const CURSOR_SYNC_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What the writer thread does next.
+#[derive(Debug)]
+pub(in crate::spool) enum Job {
+    /// Write and sync these records, then call [`Core::appended`] and [`Core::written`].
+    Write {
+        frames: Vec<Frame>,
+        /// One more than the number of the last message looked at.
+        through: Seq,
+    },
+    /// Write the cursor, and sync it if so told.
+    SaveCursor { cursor: Cursor, sync: bool },
+    /// Remove these segments, then call [`Core::removed`].
+    Remove {
+        segments: Vec<Seq>,
+        /// Those of them in which records could not be read: to be set aside instead.
+        damaged: Vec<Seq>,
+    },
+    /// Count what is unsettled in this segment, the oldest, and call [`Core::reclaim`].
+    Reclaim(Seq, SegmentInfo),
+    /// Nothing before this time, or before somebody calls.
+    Sleep(Option<Duration>),
+    /// Save and sync the cursor and end.
+    End(Cursor),
+}
+
+/// What the writer thread is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writer {
+    Awake,
+    AsleepUntil(Instant),
+    Asleep,
+}
+
+impl Core {
+    /// Decides what the writer thread does next.
+    pub(in crate::spool) fn next_job(&mut self, now: Instant) -> Job {
+        self.writer = Writer::Awake;
+        if self.failure.is_some() {
+            return Job::End(self.cursor());
+        }
+        if self.disk_full_until.is_some_and(|until| now >= until) {
+            self.disk_full_until = None;
+        }
+        let due = self.write_due(now);
+        if due.is_some_and(|due| due <= now) {
+            return self.write(now);
+        }
+        let ledger_due =
+            (self.ledger != self.ledger_saved).then(|| self.cursor_synced + CURSOR_SYNC_INTERVAL);
+        if self.cursor_dirty || ledger_due.is_some_and(|due| due <= now) {
+            return self.save_cursor(now);
+        }
+        let settled = self.settled_segments();
+        if !settled.is_empty() {
+            let is_damaged = |seq: &&Seq| self.damaged.contains(*seq);
+            return Job::Remove {
+                damaged: settled.iter().filter(is_damaged).copied().collect(),
+                segments: settled,
+            };
+        }
+        if std::mem::take(&mut self.reclaim)
+            && let Some((first_seq, info)) = self.oldest_complete()
+        {
+            return Job::Reclaim(first_seq, info);
+        }
+        if self.closing && (self.tail.due().is_none() || self.disk_full_until.is_some()) {
+            return Job::End(self.cursor());
+        }
+        let alarms = [due, self.disk_full_until, ledger_due];
+        let alarm = alarms.into_iter().flatten().min();
+        self.writer = alarm.map_or(Writer::Asleep, Writer::AsleepUntil);
+        Job::Sleep(alarm.map(|at| at.saturating_duration_since(now)))
+    }
+
+    fn write(&mut self, now: Instant) -> Job {
+        if self.tail.due().is_some_and(|due| due <= now) {
+            self.linger.waited_in_vain();
+        }
+        let (frames, through) = self.tail.unwritten(BATCH_BYTES_MAX);
+        self.disk_end = self.disk_end.max(through);
+        Job::Write { frames, through }
+    }
+
+    fn save_cursor(&mut self, now: Instant) -> Job {
+        self.cursor_dirty = false;
+        self.ledger_saved = self.ledger;
+        let sync = now >= self.cursor_synced + CURSOR_SYNC_INTERVAL;
+        if sync {
+            self.cursor_synced = now;
+        }
+        Job::SaveCursor {
+            cursor: self.cursor(),
+            sync,
+        }
+    }
+
+    /// When the next write is due, if there is anything to write.
+    fn write_due(&self, now: Instant) -> Option<Instant> {
+        if self.disk_full_until.is_some() {
+            return None;
+        }
+        let due = self.tail.due()?;
+        Some(
+            if self.closing || self.tail.unwritten_bytes() >= COMMIT_BYTES {
+                now
+            } else {
+                due
+            },
+        )
+    }
+
+    /// Whether the writer thread is to sleep, as far as anybody knows.
+    pub(in crate::spool) fn is_sleeping(&self) -> bool {
+        self.writer != Writer::Awake
+    }
+
+    /// Whether the writer thread sleeps longer than it should.
+    pub(in crate::spool) fn should_wake_writer(&mut self) -> bool {
+        let may_write = self.disk_full_until.is_none();
+        let due = self.tail.due().filter(|_| may_write);
+        let sooner = match self.writer {
+            Writer::Awake => return false,
+            Writer::AsleepUntil(alarm) => due.is_some_and(|due| due < alarm),
+            Writer::Asleep => due.is_some() || self.ledger != self.ledger_saved,
+        };
+        let wake = sooner
+            || self.closing
+            || self.cursor_dirty
+            || self.reclaim
+            || (may_write && self.tail.unwritten_bytes() >= COMMIT_BYTES)
+            || self.failure.is_some();
+        if wake {
+            self.writer = Writer::Awake;
+        }
+        wake
+    }
+
+    /// Notes that the first `appended.count` of `frames` are on disk.
+    pub(in crate::spool) fn appended(&mut self, appended: Appended, frames: &[Frame]) {
+        let info = self
+            .segments
+            .entry(appended.segment)
+            .or_insert(SegmentInfo { len: 0, records: 0 });
+        self.disk_full = false;
+        self.disk_bytes += appended.len - info.len;
+        info.len = appended.len;
+        info.records += appended.count as u64;
+        let last = appended.count.checked_sub(1).and_then(|i| frames.get(i));
+        if let Some((last, _)) = last {
+            self.written(last + 1);
+        }
+    }
+
+    /// Notes that everything before `through` is on disk or settled.
+    pub(in crate::spool) fn written(&mut self, through: Seq) {
+        self.tail.written(through);
+        self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
+    }
+
+    /// Bytes of messages held in memory, for tests of the bound.
+    #[cfg(test)]
+    pub(in crate::spool) fn held_bytes(&self) -> usize {
+        self.tail.held_bytes()
+    }
+
+    /// Notes that the disk is full: it is left alone for a while, and what the owner chose to give up for
+    /// it is given up.
+    pub(in crate::spool) fn disk_full(&mut self, now: Instant) {
+        self.disk_full = true;
+        self.disk_full_until = Some(now + DISK_FULL_RETRY);
+        match self.options.full {
+            FullPolicy::Block => {}
+            FullPolicy::DropOldest => self.reclaim = true,
+            FullPolicy::DropNewest => {
+                for seq in self.tail.unwritten_seqs() {
+                    self.consumer.settle(seq, false);
+                    self.tail.settle(seq);
+                    self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
+                }
+                self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
+            }
+        }
+    }
+
+    /// Notes that segments are gone.
+    pub(in crate::spool) fn removed(&mut self, segments: &[Seq]) {
+        for first_seq in segments {
+            let info = self.segments.remove(first_seq);
+            self.disk_bytes -= info.map_or(0, |info| info.len);
+            self.damaged.remove(first_seq);
+        }
+        self.disk_full_until = None;
+    }
+
+    /// The oldest segment, unless it is the only one or is settled already.
+    fn oldest_complete(&self) -> Option<(Seq, SegmentInfo)> {
+        let mut segments = self.segments.iter();
+        let (first_seq, info) = segments.next()?;
+        segments.next()?;
+        Some((*first_seq, *info))
+    }
+
+    /// Gives up what is unsettled in the oldest segment; `sound` are the numbers that can be read in it.
+    /// It is removed next, like every settled segment.
+    pub(in crate::spool) fn reclaim(&mut self, first_seq: Seq, sound: &[Seq]) {
+        let Some(place) = self.place(first_seq) else {
+            return;
+        };
+        let (Some(next), Some(written)) = (place.next, place.records) else {
+            return;
+        };
+        let unsettled = sound.iter().filter(|seq| !self.consumer.is_settled(**seq));
+        let unsettled = unsettled.count() as u64;
+        self.ledger
+            .settle(Outcome::Dropped(DropReason::Full), unsettled);
+        let end_seq = sound.last().map_or(first_seq, |last| *last) + 1;
+        if self.consumer.frontier() < end_seq {
+            // Its damage is not in the ledger yet, whether the reader has met it or not.
+            let lost = written.saturating_sub(sound.len() as u64);
+            self.ledger
+                .settle(Outcome::Dropped(DropReason::Damaged), lost);
+        }
+        self.damage.remove(&first_seq);
+        self.consumer.abandon_before(next);
+        self.cursor_dirty = true;
+    }
+
+    /// The segments that have nothing unsettled in them. The last one is never among them.
+    fn settled_segments(&self) -> Vec<Seq> {
+        let frontier = self.consumer.frontier();
+        let later = self.segments.keys().skip(1);
+        self.segments
+            .keys()
+            .zip(later)
+            .take_while(|(_, next)| **next <= frontier)
+            .map(|(first_seq, _)| *first_seq)
+            .collect()
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            frontier: self.consumer.frontier(),
+            next_seq: self.tail.next_seq(),
+            settled: self.consumer.settled_on_disk().take(SETTLED_MAX).collect(),
+            ledger: self.ledger,
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The spool's state in memory, and what the writer thread is to do next. Pure: no I/O, time comes in as
+//! an argument.
+
+mod jobs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+pub(in crate::spool) use self::jobs::Job;
+use self::jobs::Writer;
+use crate::spool::consumer::Consumer;
+use crate::spool::ledger::{DropReason, Ledger, Outcome};
+use crate::spool::linger::Linger;
+use crate::spool::reader::{Chunk, Place};
+use crate::spool::record;
+use crate::spool::recovery::{Recovered, SegmentInfo};
+use crate::spool::tail::{Frame, Tail};
+use crate::spool::{AppendError, FullPolicy, Message, Options, Progress, Seq, Ticket};
+
+/// Most bytes that may wait to be written; more is not taken until the disk has caught up.
+const UNWRITTEN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of written messages kept in memory for the reader.
+const CACHE_BYTES_MAX: usize = 512 * 1024;
+
+/// Where the next message to give out is.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::spool) enum Next {
+    Memory,
+    Disk(Place),
+    Nothing,
+}
+
+/// Whether there is room for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// The disk has not caught up yet.
+    DiskBusy,
+    /// [`Options::bytes_max`] is reached, or the disk is full.
+    Full,
+}
+
+/// What a segment has lost.
+#[derive(Clone, Copy, Debug)]
+struct Damage {
+    /// Records that cannot be read.
+    lost: u64,
+    /// One more than the number of the last sound record.
+    end_seq: Seq,
+}
+
+/// The spool's state.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; any combination of them can be"
+)]
+pub(in crate::spool) struct Core {
+    options: Options,
+    tail: Tail,
+    consumer: Consumer,
+    /// How often the consumer went back.
+    rewinds: u64,
+    /// Every segment on disk, by its first number. The last one may be written to.
+    segments: BTreeMap<Seq, SegmentInfo>,
+    /// The last segment found at the start: nothing is added to it.
+    found_last: Option<Seq>,
+    /// Segments in which records could not be read.
+    damaged: BTreeSet<Seq>,
+    /// Damage that the reader has met and the frontier has not passed, by segment. The ledger has it when
+    /// the frontier has passed, so that the cursor says with one number what is settled and which damage is
+    /// counted.
+    damage: BTreeMap<Seq, Damage>,
+    disk_bytes: u64,
+    /// One more than the highest number on disk or being written.
+    disk_end: Seq,
+    ledger: Ledger,
+    linger: Linger,
+    /// Something on disk was settled since the cursor was written.
+    cursor_dirty: bool,
+    /// The ledger as it was last written.
+    ledger_saved: Ledger,
+    cursor_synced: Instant,
+    /// Set from a write that found the disk full to the next one that does not.
+    disk_full: bool,
+    /// Set while a full disk is left alone: when to try again.
+    disk_full_until: Option<Instant>,
+    /// A message found no room, and since then there has never been much.
+    turned_away: bool,
+    /// The oldest segment is to be given up, because somebody waits for room.
+    reclaim: bool,
+    closing: bool,
+    failure: Option<String>,
+    writer: Writer,
+}
+
+impl Core {
+    pub(in crate::spool) fn new(recovered: Recovered, options: Options, now: Instant) -> Self {
+        let cursor = recovered.cursor;
+        Core {
+            options,
+            tail: Tail::new(cursor.next_seq),
+            consumer: Consumer::new(cursor.frontier, cursor.settled),
+            rewinds: 0,
+            found_last: recovered.segments.last_key_value().map(|(k, _)| *k),
+            segments: recovered.segments,
+            damaged: BTreeSet::new(),
+            damage: BTreeMap::new(),
+            disk_bytes: recovered.report.disk_bytes,
+            disk_end: recovered.disk_end,
+            ledger: cursor.ledger,
+            linger: Linger::new(options.linger),
+            cursor_dirty: false,
+            ledger_saved: cursor.ledger,
+            cursor_synced: now,
+            disk_full: false,
+            disk_full_until: None,
+            turned_away: false,
+            reclaim: false,
+            closing: false,
+            failure: None,
+            writer: Writer::Awake,
+        }
+    }
+
+    pub(in crate::spool) fn append(
+        &mut self,
+        message: &Message<'_>,
+        now: Instant,
+    ) -> Result<Seq, AppendError> {
+        if self.failure.is_some() || self.closing {
+            return Err(AppendError::Failed);
+        }
+        let seq = self.tail.next_seq();
+        let room = self.room(record::encoded_len(message));
+        self.turned_away = room == Room::Full || (self.turned_away && !self.has_space());
+        match (room, self.options.full) {
+            (Room::Enough, _) => {}
+            (Room::Full, FullPolicy::DropNewest) => {
+                self.tail.push_settled(now);
+                self.ledger.accept();
+                self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
+                return Ok(seq);
+            }
+            (Room::Full, FullPolicy::DropOldest) => {
+                self.reclaim = true;
+                return Err(AppendError::Full);
+            }
+            _ => return Err(AppendError::Full),
+        }
+        let frame = record::encode(seq, message).ok_or(AppendError::TooLarge {
+            size_bytes: message.topic.len() + message.payload.len(),
+            max_bytes: record::MESSAGE_BYTES_MAX,
+        })?;
+        let waiting = seq - self.consumer.position();
+        let linger = self.linger.allowance(message.qos, waiting);
+        self.tail.push(Bytes::from(frame), now + linger);
+        self.ledger.accept();
+        Ok(seq)
+    }
+
+    fn room(&self, len: usize) -> Room {
+        let unwritten = self.tail.unwritten_bytes() + len;
+        if self.disk_bytes + unwritten as u64 > self.options.bytes_max {
+            Room::Full
+        } else if unwritten <= UNWRITTEN_BYTES_MAX {
+            Room::Enough
+        } else if self.disk_full_until.is_some() {
+            Room::Full
+        } else {
+            Room::DiskBusy
+        }
+    }
+
+    /// Whether a record of any size would be taken.
+    pub(in crate::spool) fn has_space(&self) -> bool {
+        self.room(record::RECORD_BYTES_MAX) == Room::Enough
+    }
+
+    pub(in crate::spool) fn progress(&self) -> Progress {
+        Progress {
+            safe: self.tail.safe(),
+            full: self.turned_away && !self.has_space(),
+            disk_full: self.disk_full,
+            dropped_full: self.ledger.dropped_full,
+            dropped_damaged: self.ledger.dropped_damaged,
+            failed: self.failure.is_some(),
+        }
+    }
+
+    pub(in crate::spool) fn options(&self) -> Options {
+        self.options
+    }
+
+    pub(in crate::spool) fn ledger(&self) -> Ledger {
+        self.ledger
+    }
+
+    pub(in crate::spool) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    pub(in crate::spool) fn fail(&mut self, failure: String) {
+        self.failure.get_or_insert(failure);
+    }
+
+    pub(in crate::spool) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    pub(in crate::spool) fn set_linked(&mut self, linked: bool, now: Instant) {
+        if self.linger.set_linked(linked) {
+            self.tail.hurry(now);
+        }
+    }
+
+    /// Where the next message to give out is.
+    pub(in crate::spool) fn next(&self) -> Next {
+        let position = self.consumer.position();
+        if position < self.tail.first_seq() {
+            let first_seq = (self.segments.range(..=position).next_back())
+                .or_else(|| self.segments.range(position..).next())
+                .map(|(first_seq, _)| *first_seq);
+            match first_seq.and_then(|first_seq| self.place(first_seq)) {
+                Some(place) if place.next.is_some() || self.disk_end > position => {
+                    return Next::Disk(place);
+                }
+                // What lies between was settled and never written.
+                _ => {}
+            }
+        }
+        if position < self.tail.next_seq() {
+            Next::Memory
+        } else {
+            Next::Nothing
+        }
+    }
+
+    fn place(&self, first_seq: Seq) -> Option<Place> {
+        let mut from = self.segments.range(first_seq..);
+        let (_, info) = from.next()?;
+        let next = from.next().map(|(next, _)| *next);
+        let complete = next.is_some() || self.found_last == Some(first_seq);
+        Some(Place {
+            first_seq,
+            len: info.len,
+            next,
+            records: complete.then_some(info.records),
+        })
+    }
+
+    pub(in crate::spool) fn position(&self) -> Seq {
+        self.consumer.position()
+    }
+
+    /// Gives out messages that are in memory.
+    pub(in crate::spool) fn read_memory(
+        &mut self,
+        count_max: usize,
+        bytes_max: usize,
+        now: Instant,
+    ) -> Vec<Frame> {
+        let position = self.consumer.position().max(self.tail.first_seq());
+        self.consumer.skip_to(position);
+        let frames = self.tail.read(position, count_max.max(1), bytes_max.max(1));
+        if frames.is_empty() {
+            // All that is left was settled before a rewind.
+            self.consumer.skip_to(self.tail.next_seq());
+        }
+        let frames = self.give_out(frames, now);
+        self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
+        frames
+    }
+
+    /// Gives out what was read from the segment at `place`.
+    pub(in crate::spool) fn take_chunk(
+        &mut self,
+        place: Place,
+        chunk: Chunk,
+        now: Instant,
+    ) -> Vec<Frame> {
+        let end_seq = chunk.next_seq.max(place.first_seq + 1);
+        let passed_before = self.consumer.frontier() >= end_seq;
+        let frames = self.give_out(chunk.frames, now);
+        if chunk.end {
+            if chunk.lost > 0 && !passed_before {
+                let lost = chunk.lost;
+                self.damaged.insert(place.first_seq);
+                self.damage
+                    .insert(place.first_seq, Damage { lost, end_seq });
+            }
+            if let Some(next) = place.next {
+                self.consumer.skip_to(next);
+            } else if self.place(place.first_seq) == Some(place) {
+                // Nothing was added meanwhile: what is not in memory was settled or cannot be read.
+                self.consumer.skip_to(self.tail.first_seq());
+            }
+            self.count_damage();
+        }
+        frames
+    }
+
+    /// Counts the damage that the frontier has passed.
+    fn count_damage(&mut self) {
+        let frontier = self.consumer.frontier();
+        while let Some(first) = self.damage.first_entry() {
+            let Damage { lost, end_seq } = *first.get();
+            if end_seq > frontier {
+                return;
+            }
+            first.remove();
+            self.cursor_dirty = true;
+            self.ledger
+                .settle(Outcome::Dropped(DropReason::Damaged), lost);
+        }
+    }
+
+    fn give_out(&mut self, frames: Vec<Frame>, now: Instant) -> Vec<Frame> {
+        frames
+            .into_iter()
+            .filter(|(seq, _)| self.consumer.deliver(*seq, now))
+            .collect()
+    }
+
+    pub(in crate::spool) fn settle(&mut self, seq: Seq, outcome: Outcome, now: Instant) {
+        let on_disk = seq < self.disk_end;
+        if let Some(given_out) = self.consumer.settle(seq, on_disk) {
+            self.linger
+                .settled_after(now.saturating_duration_since(given_out));
+            self.ledger.settle(outcome, 1);
+            self.tail.settle(seq);
+            self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
+            self.cursor_dirty |= on_disk;
+            self.count_damage();
+        }
+    }
+
+    pub(in crate::spool) fn rewind(&mut self) {
+        self.consumer.rewind();
+        self.rewinds += 1;
+    }
+
+    pub(in crate::spool) fn ticket(&self) -> Ticket {
+        Ticket(self.rewinds)
+    }
+}
