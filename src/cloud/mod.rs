@@ -52,8 +52,11 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 /// Retries while the network does not lead to the cloud are at most this far apart: they cost the cloud
 /// nothing, and the backlog waits for the first one that gets through.
 const NETWORK_RETRY_MAX: Duration = Duration::from_secs(1);
-/// A connection that lasted this long, or had a message accepted, was good: the next one is tried at once.
+/// A connection that lasted this long was good: the back-off starts over.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// One that had a message accepted was good after this time already. Shorter ones are what two clients with the
+/// same client id do to each other: each new connection ends the other's.
+const STABLE_WITH_PROGRESS_AFTER: Duration = Duration::from_secs(2);
 
 /// The cloud to publish to.
 #[derive(Clone, Debug)]
@@ -103,11 +106,14 @@ pub async fn run(
                 let Ended::Lost { reason, progress } = ended else {
                     return Ok(());
                 };
-                if progress || since.elapsed() >= STABLE_AFTER {
-                    refused.reset();
-                }
                 unreachable.reset();
-                (reason.to_string(), refused.next_delay(fastrand::f64()))
+                let mut reason = reason.to_string();
+                if was_good(progress, since.elapsed()) {
+                    refused.reset();
+                } else if progress {
+                    reason.push_str(ADVICE_SHORT_LIVED);
+                }
+                (reason, refused.next_delay(fastrand::f64()))
             }
             Err(error @ ConnectError::Unreachable { .. }) => {
                 let delay = unreachable.next_delay(fastrand::f64());
@@ -121,5 +127,27 @@ pub async fn run(
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(delay) => {}
         }
+    }
+}
+
+/// What is added to the reason when a connection that worked did not last.
+const ADVICE_SHORT_LIVED: &str =
+    "; it had only just been made: does another client use this device's client id?";
+
+/// Whether a connection that `lasted` so long tells that the next one is worth trying at once.
+fn was_good(progress: bool, lasted: Duration) -> bool {
+    lasted >= STABLE_AFTER || (progress && lasted >= STABLE_WITH_PROGRESS_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_clients_that_end_each_others_connections_back_off_and_a_link_that_drops_does_not() {
+        assert!(!was_good(true, Duration::from_millis(1_900)));
+        assert!(was_good(true, Duration::from_secs(3)));
+        assert!(!was_good(false, Duration::from_secs(3)));
+        assert!(was_good(false, Duration::from_secs(30)));
     }
 }

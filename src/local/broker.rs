@@ -195,6 +195,10 @@ impl Broker {
         if !topic::is_valid_filter(filter, &self.limits) {
             return false;
         }
+        let levels_max = self.limits.filter_levels_of_all_max;
+        if self.subscriptions.would_exceed(levels_max, filter) {
+            return false;
+        }
         let Some(session) = self.sessions.get_mut(&key) else {
             return false;
         };

@@ -67,7 +67,7 @@ pub(super) enum End {
     Protocol(&'static str),
     #[error(
         "its message to {topic:?} has a payload of {size_bytes} bytes; the cloud takes at most \
-         {max_bytes}, so the message was not acknowledged: publish smaller ones"
+         {max_bytes}, so it is neither acknowledged nor relayed: publish smaller ones"
     )]
     Unsendable {
         topic: String,

@@ -163,6 +163,11 @@ impl<I: Ingress> Client<I> {
             self.owed.owe(Reply::PubRec(publish.id), taken.awaits, 0);
             return Ok(Handled::Done);
         }
+        if publish.qos == QoS::ExactlyOnce
+            && self.with_session(|session| session.must_release(&self.shared.limits))?
+        {
+            return Err(End::Protocol("it has too many QoS 2 messages unreleased"));
+        }
         let awaits = match self.shared.spool(publish, received)? {
             Spooled::As(seq) => Some(seq),
             Spooled::Not => None,
@@ -201,7 +206,7 @@ impl<I: Ingress> Client<I> {
         if !std::mem::replace(&mut self.told_of_unsendable, true) {
             let (client_id, peer) = (&self.id, self.peer);
             let why = End::unsendable(publish);
-            tracing::warn!(client_id, %peer, "QoS 0 message not relayed: {why}");
+            tracing::warn!(client_id, %peer, "a QoS 0 message was dropped, others like it will be in silence: {why}");
         }
     }
 

@@ -44,6 +44,9 @@ pub struct Limits {
     /// `QoS` 1 and 2 messages sent to one client and not acknowledged by it. The rest waits in its
     /// queue. As mosquitto.
     pub inflight_max: usize,
+    /// `QoS` 2 messages from one client that it has not released with PUBREL; each is remembered, so that a
+    /// repetition is known. One more closes the connection. Clients send a few dozen ahead at most.
+    pub unreleased_max: usize,
     /// Bytes of messages kept for one session, sent or waiting. Beyond it, new ones are dropped for
     /// that session and counted; others are not slowed.
     pub session_bytes_max: usize,
@@ -57,6 +60,9 @@ pub struct Limits {
     /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One more closes the connection: each costs a look at
     /// every retained message and every filter of the session, and a packet has room for 87,000.
     pub filters_per_packet_max: usize,
+    /// Distinct levels of all sessions' topic filters together, each about half a KiB of memory. A filter
+    /// beyond it is refused with 0x80 in SUBACK.
+    pub filter_levels_of_all_max: usize,
     /// Retained messages. A further topic is forwarded but not retained, and counted.
     pub retained_messages_max: usize,
     /// Bytes of retained messages, topics included; treated like `retained_messages_max`.
@@ -81,11 +87,13 @@ impl Default for Limits {
             shutdown_grace: Duration::from_secs(2),
             will_patience: Duration::from_secs(30),
             inflight_max: 20,
+            unreleased_max: 4_096,
             session_bytes_max: MIB,
             offline_bytes_max: 8 * MIB,
             sessions_max: 256,
             filters_max: 256,
             filters_per_packet_max: 256,
+            filter_levels_of_all_max: 16_384,
             retained_messages_max: 4_096,
             retained_bytes_max: 2 * MIB,
             accept_pause: Duration::from_millis(200),

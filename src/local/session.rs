@@ -104,8 +104,7 @@ pub(super) struct Session {
     link: Option<Arc<Link>>,
     /// The filters it is subscribed to, so that they can be removed.
     pub(super) filters: Vec<String>,
-    /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier; so there
-    /// are at most 65,535.
+    /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier.
     taken: HashMap<u16, Taken>,
     queue: VecDeque<Delivery>,
     /// In the order of sending.
@@ -261,6 +260,11 @@ impl Session {
     /// The `QoS` 2 message that was taken under this identifier and is not yet released.
     pub(super) fn taken(&self, id: u16) -> Option<Taken> {
         self.taken.get(&id).copied()
+    }
+
+    /// Whether the client must release something before another `QoS` 2 PUBLISH is taken.
+    pub(super) fn must_release(&self, limits: &Limits) -> bool {
+        self.taken.len() >= limits.unreleased_max
     }
 
     /// A `QoS` 2 PUBLISH was taken.

@@ -25,15 +25,29 @@ struct Node {
 #[derive(Default)]
 pub(super) struct Subscriptions {
     root: Node,
+    /// Nodes besides the root.
+    nodes: usize,
 }
 
 impl Subscriptions {
+    /// Whether the tree would have more than `nodes_max` nodes with `filter` in it.
+    pub(super) fn would_exceed(&self, nodes_max: usize, filter: &str) -> bool {
+        let mut node = Some(&self.root);
+        let mut missing = 0;
+        for level in levels_before_hash(filter) {
+            node = node.and_then(|node| node.children.get(level));
+            missing += usize::from(node.is_none());
+        }
+        self.nodes + missing > nodes_max
+    }
+
     /// Adds a subscription, or changes its `QoS`. Returns whether it is new.
     pub(super) fn insert(&mut self, filter: &str, session: SessionKey, qos: QoS) -> bool {
         let mut node = &mut self.root;
         for level in levels_before_hash(filter) {
             if !node.children.contains_key(level) {
                 node.children.insert(level.into(), Node::default());
+                self.nodes += 1;
             }
             node = node
                 .children
@@ -51,7 +65,8 @@ impl Subscriptions {
 
     /// Removes a subscription if it is there.
     pub(super) fn remove(&mut self, filter: &str, session: SessionKey) {
-        self.root
+        self.nodes -= self
+            .root
             .remove(&mut levels_before_hash(filter), filter, session);
     }
 
@@ -84,22 +99,26 @@ impl Node {
         }
     }
 
+    /// Returns how many nodes went with the subscription.
     fn remove(
         &mut self,
         levels: &mut dyn Iterator<Item = &str>,
         filter: &str,
         session: SessionKey,
-    ) {
+    ) -> usize {
         let Some(level) = levels.next() else {
             self.subscribers(filter).retain(|&(key, _)| key != session);
-            return;
+            return 0;
         };
-        if let Some(child) = self.children.get_mut(level) {
-            child.remove(levels, filter, session);
-            if child.is_empty() {
-                self.children.remove(level);
-            }
+        let Some(child) = self.children.get_mut(level) else {
+            return 0;
+        };
+        let mut removed = child.remove(levels, filter, session);
+        if child.is_empty() {
+            self.children.remove(level);
+            removed += 1;
         }
+        removed
     }
 
     fn collect(
@@ -195,5 +214,18 @@ mod tests {
             subscriptions.remove(filter, 2);
         }
         assert!(subscriptions.root.is_empty());
+        assert_eq!(subscriptions.nodes, 0);
+    }
+
+    #[test]
+    fn a_filter_needs_room_only_for_the_levels_that_are_not_there_yet() {
+        let mut subscriptions = Subscriptions::default();
+        assert!(subscriptions.would_exceed(2, "a/b/c"));
+        assert!(!subscriptions.would_exceed(3, "a/b/c"));
+        subscriptions.insert("a/b/c", 1, QoS::AtMostOnce);
+        for there in ["a/b/c", "a/#", "a", "#"] {
+            assert!(!subscriptions.would_exceed(3, there), "{there}");
+        }
+        assert!(subscriptions.would_exceed(3, "a/b/d"));
     }
 }

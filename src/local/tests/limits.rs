@@ -233,3 +233,42 @@ async fn filters_retained_messages_and_kept_sessions_are_limited() {
         client.expect(&[0x20, 2, present, 0]).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_filters_of_all_sessions_together_are_limited() {
+    let bench = Bench::with(Limits {
+        filter_levels_of_all_max: 3,
+        ..Limits::default()
+    });
+    let mut first = bench.client("first").await;
+    let filters = [("a/b/c", 1), ("a/b/d", 1), ("a/#", 1)];
+    first.send(&super::wire::subscribe(1, &filters)).await;
+    first.expect(&[0x90, 5, 0, 1, 1, 0x80, 1]).await;
+    let mut second = bench.client("second").await;
+    let filters = [("a/b/c", 1), ("e", 1)];
+    second.send(&super::wire::subscribe(2, &filters)).await;
+    second.expect(&[0x90, 4, 0, 2, 1, 0x80]).await;
+    first.ended().await.unwrap();
+    second.send(&super::wire::unsubscribe(3, &["a/b/c"])).await;
+    second.expect(&super::wire::unsuback(3)).await;
+    second.subscribe("e", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_releases_its_qos_2_messages_is_closed() {
+    let bench = Bench::with(Limits {
+        unreleased_max: 2,
+        ..Limits::default()
+    });
+    let mut client = bench.client("c").await;
+    for id in [1, 2, 2] {
+        client.send(&publish("a", "x", 2, id)).await;
+        client.expect(&super::wire::pubrec(id)).await;
+    }
+    client.send(&super::wire::pubrel(1)).await;
+    client.expect(&super::wire::pubcomp(1)).await;
+    client.send(&publish("a", "x", 2, 3)).await;
+    client.expect(&super::wire::pubrec(3)).await;
+    client.send(&publish("a", "x", 2, 4)).await;
+    client.expect_closed().await;
+}
