@@ -80,7 +80,7 @@ impl CursorFile {
             }
         }
         if best.is_some() {
-            // A process that crashed may have written it without a sync.
+            // A process that crashed may have written it without a sync, and the other slot is next.
             file.sync_data()?;
         }
         let cursor_file = CursorFile {

@@ -87,7 +87,7 @@ struct Scan {
 
 /// Opens what is there.
 pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
-    let (cursor_file, cursor) =
+    let (mut cursor_file, cursor) =
         CursorFile::open(storage).map_err(|e| io_error("cursor file", e))?;
     let mut report = Recovery::default();
     let mut segments = BTreeMap::new();
@@ -149,6 +149,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     cursor.ledger.spooled = spooled;
     report.spooled = spooled;
     report.disk_bytes = segments.values().sum();
+    save(&mut cursor_file, &cursor)?;
     storage
         .sync_directory()
         .map_err(|e| io_error("directory", e))?;
@@ -160,6 +161,15 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         disk_end,
         report,
     })
+}
+
+/// Makes the cursor durable before any number is given: what a torn write left of a later one must not come
+/// to light when those numbers are in use. A full disk has no room for numbers either.
+fn save(cursor_file: &mut CursorFile, cursor: &Cursor) -> Result<(), OpenError> {
+    match cursor_file.write(cursor).and_then(|()| cursor_file.sync()) {
+        Err(e) if e.kind() != io::ErrorKind::StorageFull => Err(io_error("cursor file", e)),
+        _ => Ok(()),
+    }
 }
 
 /// The segments that can be read, and what their headers say.

@@ -1,6 +1,7 @@
 //! The spool as a whole, over a real directory.
 
 mod model;
+mod power_cuts;
 mod promise;
 mod random;
 mod reopening;
