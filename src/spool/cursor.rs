@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use super::Seq;
 use super::ledger::Ledger;
+use super::record::SEQ_MAX;
 use super::storage::{Storage, StorageFile};
 
 const FILE: &str = "cursor";
@@ -169,7 +170,8 @@ fn decode(slot: &[u8]) -> Option<(u64, Cursor)> {
         },
         settled: fields.take(count).collect(),
     };
-    Some((generation, cursor))
+    let sound = cursor.frontier <= SEQ_MAX && cursor.next_seq <= SEQ_MAX;
+    sound.then_some((generation, cursor))
 }
 
 #[cfg(test)]

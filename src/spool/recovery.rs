@@ -2,8 +2,8 @@
 //!
 //! Only two segments are read, whatever the backlog: the last one, to find where sound data ends, and
 //! the one with the frontier in it, to count what is unsettled there. A tail that was torn by a crash is
-//! cut off. A segment whose header is damaged is set aside under another name and counted. An I/O error
-//! is returned and nothing is changed.
+//! cut off. A damaged header is made anew, or, if there is no sound record behind it, the segment is set
+//! aside under another name and counted. An I/O error is returned.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,7 +27,9 @@ pub struct Recovery {
     pub disk_bytes: u64,
     /// Bytes of an unfinished write that were cut off. They were never acknowledged.
     pub torn_bytes: u64,
-    /// Segments set aside because their header is damaged.
+    /// Segments whose damaged header was made anew, because there are sound records behind it.
+    pub headers_mended: u64,
+    /// Segments set aside because nothing in them can be read.
     pub segments_set_aside: u64,
     /// Whether the cursor was damaged or lost, so that everything on disk is sent again.
     pub cursor_lost: bool,
@@ -85,41 +87,19 @@ struct Scan {
     sound_len: u64,
 }
 
+impl Scan {
+    /// Records written to it, as far as can be told.
+    fn records(&self) -> u64 {
+        self.seqs.len() as u64 + self.damaged_stretches
+    }
+}
+
 /// Opens what is there.
 pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let (mut cursor_file, cursor) =
         CursorFile::open(storage).map_err(|e| io_error("cursor file", e))?;
     let mut report = Recovery::default();
-    let mut segments = BTreeMap::new();
-    let mut headers = BTreeMap::new();
-    for (name, len) in storage.list().map_err(|e| io_error("directory", e))? {
-        let Some(first_seq) = segment::first_seq(&name) else {
-            continue;
-        };
-        match header_of(storage, &name)? {
-            Ok(header) => {
-                segments.insert(first_seq, len);
-                headers.insert(first_seq, header);
-            }
-            Err(HeaderError::Version(version)) => {
-                return Err(OpenError::Version {
-                    file: name,
-                    version,
-                });
-            }
-            Err(HeaderError::Damaged) if len <= segment::HEADER_BYTES as u64 => {
-                // Torn at birth: it never held a record.
-                report.torn_bytes += len;
-                storage.remove(&name).map_err(|e| io_error(&name, e))?;
-            }
-            Err(HeaderError::Damaged) => {
-                report.segments_set_aside += 1;
-                storage
-                    .rename(&name, &format!("{name}{SET_ASIDE_SUFFIX}"))
-                    .map_err(|e| io_error(&name, e))?;
-            }
-        }
-    }
+    let (mut segments, headers) = open_segments(storage, &mut report)?;
     report.cursor_lost = cursor.is_none() && !segments.is_empty();
     let mut cursor = cursor.unwrap_or_default();
 
@@ -131,7 +111,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         cut_and_sync(storage, first_seq, len, last.sound_len)?;
         segments.insert(first_seq, last.sound_len);
         let before = headers.get(&first_seq).map_or(0, |h| h.records_before);
-        records_written = before + last.seqs.len() as u64 + last.damaged_stretches;
+        records_written = before + last.records();
         disk_end = last.seqs.last().map_or(first_seq, |seq| seq + 1);
         if last.seqs.is_empty() {
             remove_empty(storage, first_seq)?;
@@ -161,6 +141,90 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         disk_end,
         report,
     })
+}
+
+/// Lists the segments and reads their headers. A damaged header is made anew if there are records behind it.
+fn open_segments(storage: &dyn Storage, report: &mut Recovery) -> Result<Segments, OpenError> {
+    let mut segments = BTreeMap::new();
+    let mut headers = BTreeMap::new();
+    let mut headless = BTreeMap::new();
+    for (name, len) in storage.list().map_err(|e| io_error("directory", e))? {
+        let Some(first_seq) = segment::first_seq(&name) else {
+            continue;
+        };
+        match header_of(storage, &name)? {
+            Ok(header) => {
+                segments.insert(first_seq, len);
+                headers.insert(first_seq, header);
+            }
+            Err(HeaderError::Version(version)) => {
+                return Err(OpenError::Version {
+                    file: name,
+                    version,
+                });
+            }
+            Err(HeaderError::Damaged) => drop(headless.insert(first_seq, len)),
+        }
+    }
+    // From behind: the next header tells best what this one said.
+    for (first_seq, len) in headless.into_iter().rev() {
+        let found = scan(storage, first_seq, len)?;
+        if found.seqs.is_empty() {
+            set_aside(storage, first_seq, len, report)?;
+            continue;
+        }
+        let next = headers.range(first_seq..).next();
+        let records_before = if let Some((_, next)) = next {
+            next.records_before.saturating_sub(found.records())
+        } else if let Some((before, len)) = segments.range(..first_seq).next_back() {
+            let records = scan(storage, *before, *len)?.records();
+            let header = headers.get(before);
+            header.map_or(0, |h| h.records_before).saturating_add(records)
+        } else {
+            0
+        };
+        let header = Header {
+            first_seq,
+            records_before,
+        };
+        write_header(storage, header)?;
+        report.headers_mended += 1;
+        segments.insert(first_seq, len);
+        headers.insert(first_seq, header);
+    }
+    Ok((segments, headers))
+}
+
+type Segments = (BTreeMap<Seq, u64>, BTreeMap<Seq, Header>);
+
+/// Puts a segment away that has neither a header nor a sound record.
+fn set_aside(
+    storage: &dyn Storage,
+    first_seq: Seq,
+    len: u64,
+    report: &mut Recovery,
+) -> Result<(), OpenError> {
+    let name = segment::name(first_seq);
+    if len <= segment::HEADER_BYTES as u64 {
+        // Torn at birth: it never held a record.
+        report.torn_bytes += len;
+        return storage.remove(&name).map_err(|e| io_error(&name, e));
+    }
+    report.segments_set_aside += 1;
+    storage
+        .rename(&name, &format!("{name}{SET_ASIDE_SUFFIX}"))
+        .map_err(|e| io_error(&name, e))
+}
+
+fn write_header(storage: &dyn Storage, header: Header) -> Result<(), OpenError> {
+    let name = segment::name(header.first_seq);
+    storage
+        .open(&name)
+        .and_then(|file| {
+            file.write_all_at(&header.encode(), 0)?;
+            file.sync_data()
+        })
+        .map_err(|e| io_error(&name, e))
 }
 
 /// Makes the cursor durable before any number is given: what a torn write left of a later one must not come
@@ -239,7 +303,10 @@ fn scan(storage: &dyn Storage, first_seq: Seq, len: u64) -> Result<Scan, OpenErr
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         if let Decoded::Record { record, len } = record::decode(rest) {
-            scan.seqs.push(record.seq);
+            // One that does not rise is no record of this place.
+            if scan.seqs.last().is_none_or(|last| *last < record.seq) {
+                scan.seqs.push(record.seq);
+            }
             at += len;
             scan.sound_len = at as u64;
         } else if let Some(next) = record::find_next(&bytes, at + 1) {
