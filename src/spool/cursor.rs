@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use super::Seq;
 use super::ledger::Ledger;
+use super::record::SEQ_MAX;
 use super::storage::{Storage, StorageFile};
 
 /// The file's name.
@@ -67,7 +68,7 @@ impl CursorFile {
         };
         let best = newest(read_slots(file.as_ref())?);
         if best.is_some() {
-            // A process that crashed may have written it without a sync.
+            // A process that crashed may have written it without a sync, and the other slot is next.
             file.sync_data()?;
         }
         let cursor_file = CursorFile {
@@ -207,7 +208,8 @@ fn decode(slot: &[u8]) -> Option<(u64, Cursor)> {
         },
         settled: fields.take(count).collect(),
     };
-    Some((generation, cursor))
+    let sound = cursor.frontier <= SEQ_MAX && cursor.next_seq <= SEQ_MAX;
+    sound.then_some((generation, cursor))
 }
 
 #[cfg(test)]

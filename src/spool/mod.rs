@@ -243,13 +243,8 @@ impl Spool {
         options: Options,
         on_progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<(Self, Disk, Recovery), OpenError> {
-        let (recovered, mut cursor_file) = recovery::recover(storage.as_ref())?;
+        let (recovered, cursor_file) = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
-        // Written once at every start: the file gets its full size while there is room for it.
-        match cursor_file.write(&recovered.cursor) {
-            Err(e) if !log::is_full(&e) => return Err(OpenError::cursor(e)),
-            _ => {}
-        }
         let disk = Disk {
             log: Log::new(
                 Arc::clone(&storage),

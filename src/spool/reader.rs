@@ -51,6 +51,8 @@ struct Open {
     offset: u64,
     /// One more than the last sequence number read.
     next_seq: Seq,
+    /// Numbers from here on are in the next segment, if there is one.
+    seq_end: Option<Seq>,
     records_seen: u64,
 }
 
@@ -76,6 +78,7 @@ impl Reader {
             Some(open) if open.first_seq == place.first_seq && open.next_seq <= from => open,
             _ => open_segment(self.storage.as_ref(), place.first_seq)?,
         };
+        open.seq_end = place.next;
         let mut chunk = Chunk::default();
         if open.offset < place.len {
             read_frames(&mut open, place.len, from, &mut chunk.frames)?;
@@ -98,6 +101,7 @@ fn open_segment(storage: &dyn Storage, first_seq: Seq) -> io::Result<Open> {
         file: storage.open(&segment::name(first_seq))?,
         offset: segment::HEADER_BYTES as u64,
         next_seq: first_seq,
+        seq_end: None,
         records_seen: 0,
     })
 }
@@ -133,10 +137,14 @@ fn take_records(open: &mut Open, piece: &Bytes, from: Seq, frames: &mut Vec<Fram
         match record::decode(&rest) {
             Decoded::Record { record, len } => {
                 let seq = record.seq;
-                open.records_seen += 1;
-                open.next_seq = seq + 1;
                 open.offset += len as u64;
                 let frame = rest.split_to(len);
+                // What stands inside a damaged record and looks like one must not move the reader.
+                if seq < open.next_seq || open.seq_end.is_some_and(|end| seq >= end) {
+                    continue;
+                }
+                open.records_seen += 1;
+                open.next_seq = seq + 1;
                 if seq >= from {
                     frames.push((seq, frame));
                 }

@@ -33,6 +33,9 @@ pub(super) const HEADER_BYTES: usize = 32;
 /// MQTT allows, rounded up.
 pub const RECORD_BYTES_MAX: usize = 512 * 1024;
 
+/// No number is higher, so that counting on from any never overflows.
+pub(super) const SEQ_MAX: Seq = Seq::MAX >> 1;
+
 const MAGIC: [u8; 2] = *b"CR";
 const FLAG_QOS: u8 = 0b0011;
 const FLAG_RETAIN: u8 = 0b0100;
@@ -164,7 +167,7 @@ fn parse(frame: &[u8], extra_len: usize) -> Option<Record<'_>> {
     let (topic, content) = content.split_at_checked(usize::from(u16::from_le_bytes([t0, t1])))?;
     let (_extra, payload) = content.split_at_checked(extra_len)?;
     Some(Record {
-        seq: u64::from_le_bytes(*seq),
+        seq: Some(u64::from_le_bytes(*seq)).filter(|seq| *seq <= SEQ_MAX)?,
         message: Message {
             topic: std::str::from_utf8(topic).ok()?,
             payload,

@@ -11,6 +11,7 @@ use std::io;
 use super::Seq;
 use super::cursor::{Cursor, CursorFile};
 use super::ledger::{DropReason, Ledger, Outcome};
+use super::log::is_full;
 use super::record::{self, Decoded};
 use super::segment::{self, Header, HeaderError};
 use super::storage::Storage;
@@ -27,7 +28,9 @@ pub struct Recovery {
     pub disk_bytes: u64,
     /// Bytes of an unfinished write that were cut off. They were never acknowledged.
     pub torn_bytes: u64,
-    /// Segments set aside because their header is damaged.
+    /// Segments whose damaged header was made anew, because there are sound records behind it.
+    pub headers_mended: u64,
+    /// Segments set aside because nothing in them can be read.
     pub segments_set_aside: u64,
     /// The ledger at the start.
     pub ledger: Ledger,
@@ -101,11 +104,18 @@ pub(super) struct Scan {
     sound_len: u64,
 }
 
+impl Scan {
+    /// Records written to it, as far as can be told.
+    fn records(&self) -> u64 {
+        self.seqs.len() as u64 + self.damaged_stretches
+    }
+}
+
 /// Opens what is there.
 pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), OpenError> {
-    let (cursor_file, cursor) = CursorFile::open(storage).map_err(OpenError::cursor)?;
+    let (mut cursor_file, cursor) = CursorFile::open(storage).map_err(OpenError::cursor)?;
     let mut report = Recovery::default();
-    let mut found = find_segments(storage, &mut report)?;
+    let (mut found, set_aside) = find_segments(storage, &mut report)?;
     report.cursor_lost = cursor.is_none() && !found.is_empty();
     let mut cursor = cursor.unwrap_or_default();
 
@@ -115,8 +125,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
         let scanned = scan(storage, first_seq, last.len)?;
         report.torn_bytes += last.len - scanned.sound_len;
         cut_and_sync(storage, first_seq, last.len, scanned.sound_len)?;
-        records_written =
-            last.header.records_before + scanned.seqs.len() as u64 + scanned.damaged_stretches;
+        records_written = last.header.records_before + scanned.records();
         disk_end = scanned.seqs.last().map_or(first_seq, |seq| seq + 1);
         if scanned.seqs.is_empty() {
             remove_empty(storage, first_seq)?;
@@ -130,16 +139,20 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
 
     let segments = with_record_counts(&found, records_written);
     cursor.ledger.spooled = unsettled(storage, &segments, &cursor)?;
-    let set_aside = report.segments_set_aside;
-    if segments.is_empty() && set_aside > 0 {
-        // No header tells how many records they held: each had one at least.
-        cursor.ledger.spooled += set_aside;
-        let damaged = Outcome::Dropped(DropReason::Damaged);
-        cursor.ledger.settle(damaged, set_aside);
-    }
+    // Between two others the running counts tell how many records one held. Else it was one at least.
+    let untold = set_aside
+        .iter()
+        .filter(|seq| {
+            found.range(..**seq).next().is_none() || found.range(**seq..).next().is_none()
+        })
+        .count() as u64;
+    cursor.ledger.spooled += untold;
+    let damaged = Outcome::Dropped(DropReason::Damaged);
+    cursor.ledger.settle(damaged, untold);
     report.spooled = cursor.ledger.spooled;
     report.ledger = cursor.ledger;
     report.disk_bytes = segments.values().map(|info| info.len).sum();
+    save(&mut cursor_file, &cursor)?;
     storage
         .sync_directory()
         .map_err(|e| io_error("directory", e))?;
@@ -160,40 +173,97 @@ struct Found {
     header: Header,
 }
 
-/// Finds the segments and clears away what is none.
+/// Lists the segments and reads their headers. A damaged header is made anew if there are records behind it;
+/// else the segment is set aside, and its number is in the second part of the answer.
 fn find_segments(
     storage: &dyn Storage,
     report: &mut Recovery,
-) -> Result<BTreeMap<Seq, Found>, OpenError> {
+) -> Result<(BTreeMap<Seq, Found>, Vec<Seq>), OpenError> {
     let mut found = BTreeMap::new();
+    let mut put_aside = Vec::new();
+    let mut headless = BTreeMap::new();
     for (name, len) in storage.list().map_err(|e| io_error("directory", e))? {
         let Some(first_seq) = segment::first_seq(&name) else {
             continue;
         };
         match header_of(storage, &name)? {
-            Ok(header) => {
-                found.insert(first_seq, Found { len, header });
-            }
+            Ok(header) => drop(found.insert(first_seq, Found { len, header })),
             Err(HeaderError::Version(version)) => {
                 return Err(OpenError::Version {
                     file: name,
                     version,
                 });
             }
-            Err(HeaderError::Damaged) if len <= segment::HEADER_BYTES as u64 => {
-                // Torn at birth: it never held a record.
-                report.torn_bytes += len;
-                storage.remove(&name).map_err(|e| io_error(&name, e))?;
-            }
-            Err(HeaderError::Damaged) => {
-                report.segments_set_aside += 1;
-                storage
-                    .rename(&name, &set_aside_name(&name))
-                    .map_err(|e| io_error(&name, e))?;
-            }
+            Err(HeaderError::Damaged) => drop(headless.insert(first_seq, len)),
         }
     }
-    Ok(found)
+    // From behind: the next header tells best what this one said.
+    for (first_seq, len) in headless.into_iter().rev() {
+        let scanned = scan(storage, first_seq, len)?;
+        if scanned.seqs.is_empty() {
+            if set_aside(storage, first_seq, len, report)? {
+                put_aside.push(first_seq);
+            }
+            continue;
+        }
+        let records_before = if let Some((_, next)) = found.range(first_seq..).next() {
+            (next.header.records_before).saturating_sub(scanned.records())
+        } else if let Some((before, info)) = found.range(..first_seq).next_back() {
+            let records = scan(storage, *before, info.len)?.records();
+            info.header.records_before.saturating_add(records)
+        } else {
+            0
+        };
+        let header = Header {
+            first_seq,
+            records_before,
+        };
+        write_header(storage, header)?;
+        report.headers_mended += 1;
+        found.insert(first_seq, Found { len, header });
+    }
+    Ok((found, put_aside))
+}
+
+/// Puts a segment away that has neither a header nor a sound record; `false` if it never had any.
+fn set_aside(
+    storage: &dyn Storage,
+    first_seq: Seq,
+    len: u64,
+    report: &mut Recovery,
+) -> Result<bool, OpenError> {
+    let name = segment::name(first_seq);
+    if len <= segment::HEADER_BYTES as u64 {
+        // Torn at birth: it never held a record.
+        report.torn_bytes += len;
+        storage.remove(&name).map_err(|e| io_error(&name, e))?;
+        return Ok(false);
+    }
+    report.segments_set_aside += 1;
+    storage
+        .rename(&name, &set_aside_name(&name))
+        .map_err(|e| io_error(&name, e))?;
+    Ok(true)
+}
+
+fn write_header(storage: &dyn Storage, header: Header) -> Result<(), OpenError> {
+    let name = segment::name(header.first_seq);
+    storage
+        .open(&name)
+        .and_then(|file| {
+            file.write_all_at(&header.encode(), 0)?;
+            file.sync_data()
+        })
+        .map_err(|e| io_error(&name, e))
+}
+
+/// Makes the cursor durable before any number is given: what a torn write left of a later one must not come
+/// to light when those numbers are in use. A full disk has no room for numbers either.
+fn save(cursor_file: &mut CursorFile, cursor: &Cursor) -> Result<(), OpenError> {
+    match cursor_file.write(cursor).and_then(|()| cursor_file.sync()) {
+        Err(e) if !is_full(&e) => Err(OpenError::cursor(e)),
+        _ => Ok(()),
+    }
 }
 
 /// The name under which a damaged segment is kept for whoever wants to look at it.
@@ -285,7 +355,10 @@ pub(super) fn scan(storage: &dyn Storage, first_seq: Seq, len: u64) -> Result<Sc
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         if let Decoded::Record { record, len } = record::decode(rest) {
-            scan.seqs.push(record.seq);
+            // One that does not rise is no record of this place.
+            if scan.seqs.last().is_none_or(|last| *last < record.seq) {
+                scan.seqs.push(record.seq);
+            }
             at += len;
             scan.sound_len = at as u64;
         } else if let Some(next) = record::find_next(&bytes, at + 1) {

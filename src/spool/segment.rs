@@ -19,6 +19,7 @@
 //! records a damaged segment lost is known exactly.
 
 use super::Seq;
+use super::record::SEQ_MAX;
 
 /// Length of the header, in bytes.
 pub(super) const HEADER_BYTES: usize = 32;
@@ -60,7 +61,8 @@ pub(super) fn first_seq(name: &str) -> Option<Seq> {
     if digits.len() != 16 {
         return None;
     }
-    Seq::from_str_radix(digits, 16).ok()
+    let first_seq = Seq::from_str_radix(digits, 16).ok()?;
+    (first_seq <= SEQ_MAX).then_some(first_seq)
 }
 
 impl Header {

@@ -2,6 +2,7 @@
 
 mod full;
 mod model;
+mod power_cuts;
 mod promise;
 mod random;
 mod reopening;

@@ -111,7 +111,7 @@ struct State {
     inodes: BTreeMap<u64, Inode>,
     capacity_bytes: Option<usize>,
     faults: Vec<Fault>,
-    fired: u32,
+    fired: Vec<Effect>,
     off: bool,
     steps: u32,
     /// Operations that succeeded, by file.
@@ -143,9 +143,10 @@ impl Model {
         self.state().faults.push(Fault { trigger, effect });
     }
 
-    /// How many faults have happened.
-    pub(super) fn fired(&self) -> u32 {
-        self.state().fired
+    /// How many faults with this effect have happened.
+    pub(super) fn fired_as(&self, effect: Effect) -> usize {
+        let fired = &self.state().fired;
+        fired.iter().filter(|fired| **fired == effect).count()
     }
 
     /// Takes back the faults that have not happened.
@@ -169,6 +170,11 @@ impl Model {
         done.get(&(operation, file.to_owned()))
             .copied()
             .unwrap_or(0)
+    }
+
+    /// Whether any operation of this kind succeeded.
+    pub(super) fn done_any(&self, operation: Operation) -> bool {
+        self.state().done.keys().any(|(done, _)| *done == operation)
     }
 
     /// Gives the disk a size, or none. What is on it already stays.
@@ -235,7 +241,7 @@ impl State {
                 _ => continue,
             };
             *left -= 1;
-            if *left == 0 {
+            if *left == 0 && effect != Some(Effect::PowerCut) {
                 effect = Some(fault.effect);
             }
         }
@@ -246,7 +252,7 @@ impl State {
             )
         });
         if let Some(effect) = effect {
-            self.fired += 1;
+            self.fired.push(effect);
             self.off = effect == Effect::PowerCut;
         }
         Ok(effect)

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use super::super::Options;
-use super::model::{Effect, Model, Trigger};
+use super::model::{Effect, Model, Operation, Trigger};
 use super::promise::{End, World};
 
 /// Sequences tried in each run.
@@ -29,6 +29,7 @@ enum Op {
     Rewind,
     KeepUp(bool),
     Free(Option<usize>),
+    FillUpAt { write: u32 },
     Close,
     CrashProcess,
     CutPower { seed: u64 },
@@ -50,6 +51,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Rewind),
         2 => any::<bool>().prop_map(Op::KeepUp),
         1 => prop::option::of(0..4_000_usize).prop_map(Op::Free),
+        1 => (1..4_u32).prop_map(|write| Op::FillUpAt { write }),
         1 => Just(Op::Close),
         2 => Just(Op::CrashProcess),
         2 => seed().prop_map(|seed| Op::CutPower { seed }),
@@ -82,6 +84,10 @@ fn carry_out(world: &mut World, op: &Op) {
         Op::Rewind => world.rewind(),
         Op::KeepUp(keeping_up) => world.keep_up(keeping_up),
         Op::Free(bytes) => world.set_free(bytes),
+        Op::FillUpAt { write } => {
+            let write = Trigger::Nth(Operation::Write, write);
+            world.model.inject(write, Effect::Enospc);
+        }
         Op::Close => world.end(End::Closed),
         Op::CrashProcess => world.end(End::ProcessCrash),
         Op::CutPower { seed } => world.end(End::PowerCut { seed }),

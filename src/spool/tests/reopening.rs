@@ -79,18 +79,38 @@ fn a_lost_cursor_costs_duplicates_and_no_message() {
 }
 
 #[test]
-fn a_segment_with_a_damaged_header_is_set_aside() {
+fn a_damaged_header_costs_no_message() {
     let dir = tempfile::tempdir().unwrap();
     append(&open(dir.path()).spool, 0..10);
     append(&open(dir.path()).spool, 10..20);
     let segment = segments(dir.path()).remove(0);
-    let mut bytes = fs::read(&segment).unwrap();
+    let good = fs::read(&segment).unwrap();
+    let mut bytes = good.clone();
     bytes[20] ^= 0xFF;
     fs::write(&segment, &bytes).unwrap();
 
     let Opened { spool, recovery } = open(dir.path());
+    assert_eq!((recovery.headers_mended, recovery.spooled), (1, 20));
+    assert_eq!(payloads(&read_all(&spool)), (0..20).collect::<Vec<_>>());
+    assert_eq!(fs::read(&segment).unwrap(), good);
+}
+
+#[test]
+fn a_segment_without_a_sound_record_is_set_aside_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    append(&open(dir.path()).spool, 0..10);
+    append(&open(dir.path()).spool, 10..20);
+    let segment = segments(dir.path()).remove(0);
+    fs::write(&segment, [0xAB; 400]).unwrap();
+
+    let Opened { spool, recovery } = open(dir.path());
     assert_eq!(recovery.segments_set_aside, 1);
-    assert_eq!(payloads(&read_all(&spool)), (10..20).collect::<Vec<_>>());
+    let read = read_all(&spool);
+    assert_eq!(payloads(&read), (10..20).collect::<Vec<_>>());
+    settle(&spool, &read);
+    let ledger = spool.ledger();
+    assert_eq!((ledger.spooled, ledger.delivered), (0, 10));
+    assert!(ledger.dropped_damaged >= 1);
 }
 
 #[test]
