@@ -179,7 +179,6 @@ async fn without_any_setting_the_relay_says_what_to_set_and_spools() {
 async fn a_provisioning_endpoint_that_cannot_be_reached_is_reported_without_its_token() {
     let site = Site::new(RELAY).await.unwrap();
     let changes = [("AWS_CERT", ""), ("AWS_PRIVATE_KEY", "")];
-    let message =
-        "WARN state: disconnected: PROVISION_URL http://127.0.0.1:9/?*** cannot register this device yet";
+    let message = "WARN state: disconnected: PROVISION_URL http://127.0.0.1:9/?*** cannot register this device yet";
     says_accepts_and_delivers_later(&site, &changes, message).await;
 }
