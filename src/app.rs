@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::cloud::{self, EgressError, Endpoint, tls};
+use crate::cloud::{self, Endpoint, tls};
 use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
 use crate::credentials::{CredentialNames, Credentials};
 use crate::local::{self, LocalError};
@@ -37,9 +37,6 @@ pub enum AppError {
     /// The local broker cannot listen or has ended.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// The egress has ended.
-    #[error(transparent)]
-    Egress(#[from] EgressError),
     /// The provisioning has ended.
     #[error(transparent)]
     Provisioning(#[from] ProvisionError),
@@ -183,7 +180,8 @@ async fn uplink(
         Readiness::Unconfigured { missing } => State::Unconfigured { missing },
         Readiness::Ready => match endpoint(&config) {
             Ok(endpoint) => {
-                return Ok(cloud::run(endpoint, store, routes, state, shutdown).await?);
+                cloud::run(endpoint, store, routes, state, shutdown).await;
+                return Ok(());
             }
             Err(reason) => State::Misconfigured { reason },
         },

@@ -71,14 +71,6 @@ pub struct Endpoint {
     pub tls: Arc<ClientConfig>,
 }
 
-/// Why the egress ended; everything else is retried.
-#[derive(Debug, thiserror::Error)]
-pub enum EgressError {
-    /// The spool could not be read.
-    #[error("cannot read from the spool: {0}")]
-    Spool(#[from] std::io::Error),
-}
-
 /// Keeps a connection to the cloud and drains the spool through it, until `shutdown`.
 pub async fn run(
     endpoint: Endpoint,
@@ -86,7 +78,7 @@ pub async fn run(
     routes: Arc<Routes>,
     state: StateBoard,
     shutdown: CancellationToken,
-) -> Result<(), EgressError> {
+) {
     let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
     let mut session = Session::new(store, routes);
@@ -95,16 +87,16 @@ pub async fn run(
     tracing::info!("connecting to {host} on port {port}");
     loop {
         let connected = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return,
             connected = connect::connect(&endpoint) => connected,
         };
         let (reason, delay) = match connected {
             Ok(connection) => {
                 state.set(State::Connected);
                 let since = Instant::now();
-                let ended = session.run(connection, &shutdown).await?;
+                let ended = session.run(connection, &shutdown).await;
                 let Ended::Lost { reason, progress } = ended else {
-                    return Ok(());
+                    return;
                 };
                 unreachable.reset();
                 let mut reason = reason.to_string();
@@ -124,7 +116,7 @@ pub async fn run(
         tracing::debug!("next try to reach the cloud in {delay:.1?}");
         state.set(State::Disconnected { reason });
         tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
         }
     }

@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::EgressError;
 use super::connect::{Connection, KEEP_ALIVE_S};
 use super::packet::{self, Answer, Malformed, Publish};
 use super::window::{Acknowledged, IN_FLIGHT_MAX, Window};
@@ -61,6 +60,8 @@ pub(super) enum LostReason {
     NoAcknowledgement,
     #[error("the cloud did not answer a ping")]
     NoPong,
+    #[error("cannot read from the spool: {0}")]
+    Spool(io::Error),
 }
 
 /// How a connection ended.
@@ -101,7 +102,7 @@ impl Session {
         &mut self,
         connection: Connection<S>,
         shutdown: &CancellationToken,
-    ) -> Result<Ended, EgressError> {
+    ) -> Ended {
         self.store.rewind();
         let (reader, writer) = tokio::io::split(connection.stream);
         let mut link = Link {
@@ -123,31 +124,12 @@ impl Session {
         let ended = link.run(shutdown).await;
         link.session.store.set_linked(false);
         match ended {
-            Ok(()) => Ok(Ended::Shutdown),
-            Err(Stop::Lost(reason)) => Ok(Ended::Lost {
+            Ok(()) => Ended::Shutdown,
+            Err(reason) => Ended::Lost {
                 reason: link.explain(reason),
                 progress: link.progress,
-            }),
-            Err(Stop::Spool(error)) => Err(error.into()),
+            },
         }
-    }
-}
-
-/// Why the loop stopped.
-enum Stop {
-    Lost(LostReason),
-    Spool(io::Error),
-}
-
-impl From<LostReason> for Stop {
-    fn from(reason: LostReason) -> Self {
-        Stop::Lost(reason)
-    }
-}
-
-impl From<Malformed> for Stop {
-    fn from(malformed: Malformed) -> Self {
-        Stop::Lost(malformed.into())
     }
 }
 
@@ -183,7 +165,7 @@ struct Link<'s, S> {
 }
 
 impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
-    async fn run(&mut self, shutdown: &CancellationToken) -> Result<(), Stop> {
+    async fn run(&mut self, shutdown: &CancellationToken) -> Result<(), LostReason> {
         // Kept across turns: a call that is dropped takes messages with it.
         let mut next: Option<NextMessages> = None;
         let mut cancelled = std::pin::pin!(shutdown.cancelled());
@@ -211,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                     if !self.flushed || !self.unsent.is_empty() => sent.map_err(LostReason::from)?,
                 messages = ready(&mut next), if next.is_some() => {
                     next = None;
-                    self.pending.extend(messages.map_err(Stop::Spool)?);
+                    self.pending.extend(messages.map_err(LostReason::Spool)?);
                 }
                 () = alarm.as_mut() => {
                     self.on_alarm(Instant::now())?;
@@ -247,16 +229,16 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// Handles the outcome of a read.
-    fn answered(&mut self, read: io::Result<usize>) -> Result<(), Stop> {
+    fn answered(&mut self, read: io::Result<usize>) -> Result<(), LostReason> {
         if read.map_err(LostReason::from)? == 0 {
-            return Err(LostReason::Closed.into());
+            return Err(LostReason::Closed);
         }
         self.last_heard = Instant::now();
         self.take_answers()
     }
 
     /// Handles every whole packet that was received.
-    fn take_answers(&mut self) -> Result<(), Stop> {
+    fn take_answers(&mut self) -> Result<(), LostReason> {
         let now = Instant::now();
         let mut result = Ok(());
         while result.is_ok() {
@@ -269,10 +251,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 }
                 Ok(Some(Answer::Pong)) => self.ping_sent = None,
                 Ok(Some(Answer::Connected(_))) => {
-                    result = Err(LostReason::Unexpected("a second CONNACK").into());
+                    result = Err(LostReason::Unexpected("a second CONNACK"));
                 }
                 Ok(Some(Answer::Unexpected(name))) => {
-                    result = Err(LostReason::Unexpected(name).into());
+                    result = Err(LostReason::Unexpected(name));
                 }
                 Err(malformed) => result = Err(malformed.into()),
             }
@@ -308,17 +290,17 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         self.window.deadline().map_or(ping, |d| d.min(ping))
     }
 
-    fn on_alarm(&mut self, now: Instant) -> Result<(), Stop> {
+    fn on_alarm(&mut self, now: Instant) -> Result<(), LostReason> {
         if self
             .window
             .deadline()
             .is_some_and(|deadline| deadline <= now)
         {
-            return Err(LostReason::NoAcknowledgement.into());
+            return Err(LostReason::NoAcknowledgement);
         }
         if self.ping_sent.is_some() {
             if self.deadline() <= now {
-                return Err(LostReason::NoPong.into());
+                return Err(LostReason::NoPong);
             }
         } else if self.last_sent + PING_AFTER <= now {
             packet::write_ping(&mut self.unsent)?;
@@ -330,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// Waits a moment for what is in flight, then says DISCONNECT. A connection lost meanwhile is no
     /// failure any more: the spool has everything.
-    async fn farewell(&mut self) -> Result<(), Stop> {
+    async fn farewell(&mut self) -> Result<(), LostReason> {
         let deadline = Instant::now() + FAREWELL_TIMEOUT;
         while !self.window.is_empty() {
             tokio::select! {
