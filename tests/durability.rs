@@ -17,10 +17,13 @@ use common::RELAY;
 
 /// Messages spooled while the cloud is down.
 const SPOOLED: u64 = 5_000;
-/// How often the relay is killed in steady flow.
-const KILLS: u32 = 5;
-/// Messages that must have arrived between two kills.
-const BETWEEN_KILLS: usize = 1_000;
+/// How often the relay is killed.
+const KILLS: u32 = 20;
+/// Messages that must have arrived, or been acknowledged, between two kills.
+const BETWEEN_KILLS: usize = 300;
+/// What a kill may send twice: the in-flight window, and as much again that the cloud had acknowledged and
+/// the cursor had not told of.
+const DUPLICATES_A_KILL: u64 = 200;
 
 /// A load that goes on until its connection breaks or it is stopped.
 fn endless(publisher: u32) -> Load {
@@ -80,30 +83,70 @@ async fn qos_2_messages_that_were_received_survive_kill_9_too() {
     site.arrived(&report.acked).await.unwrap();
 }
 
+/// Two publishers publish until the relay is killed, once `ready` says so; what was acknowledged.
+async fn publish_until_killed(
+    site: &Site,
+    round: u32,
+    ready: impl Future<Output = ()>,
+) -> Vec<MessageId> {
+    let loads = [endless(2 * round), endless(2 * round + 1)];
+    let [first, second] = &loads;
+    let kill = async {
+        ready.await;
+        site.relay().kill_9().await.unwrap();
+    };
+    let (one, two, ()) = tokio::join!(site.publish(first), site.publish(second), kill);
+    let mut acked = Vec::new();
+    for report in [one.unwrap(), two.unwrap()] {
+        assert!(report.broken.is_some(), "the kill ends the connection");
+        acked.extend(report.acked);
+    }
+    acked
+}
+
 #[tokio::test]
 async fn kill_9_in_steady_flow_loses_nothing_acknowledged_however_often() {
     let site = Site::started(RELAY).await.unwrap();
-    let mut acked: Vec<MessageId> = Vec::new();
+    let mut acked = Vec::new();
     for round in 0..KILLS {
-        let loads = [endless(2 * round), endless(2 * round + 1)];
-        let [first, second] = &loads;
         let wanted = site.cloud().received_count() + BETWEEN_KILLS;
-        let kill = async {
-            site.cloud().wait_for(wanted, PATIENCE).await.unwrap();
-            site.relay().kill_9().await.unwrap();
+        let ready = async { site.cloud().wait_for(wanted, PATIENCE).await.unwrap() };
+        acked.extend(publish_until_killed(&site, round, ready).await);
+        site.start().await.unwrap();
+    }
+    assert!(acked.len() >= 2 * BETWEEN_KILLS, "{}", acked.len());
+    site.arrived(&acked).await.unwrap();
+    let found = site.cloud().audit(&acked);
+    assert!(found.is_complete_and_ordered(), "{found}");
+    let duplicates = site.cloud().counts().duplicates;
+    let most = u64::from(KILLS) * DUPLICATES_A_KILL;
+    assert!(duplicates <= most, "{duplicates} duplicates");
+}
+
+#[tokio::test]
+async fn kill_9_in_an_outage_loses_nothing_acknowledged_however_often() {
+    let site = Site::new(RELAY).await.unwrap();
+    site.cloud().stop().await.unwrap();
+    site.start().await.unwrap();
+    let mut acked = Vec::new();
+    for round in 0..KILLS {
+        let third = Load::new(1_000 + round, "sensors", BETWEEN_KILLS as u64);
+        let mut acked_third = Vec::new();
+        let ready = async {
+            let report = site.publish(&third).await.unwrap();
+            complete(&report, &third);
+            acked_third = report.acked;
         };
-        let (one, two, ()) = tokio::join!(site.publish(first), site.publish(second), kill);
-        for report in [one.unwrap(), two.unwrap()] {
-            assert!(report.broken.is_some(), "the kill ends the connection");
-            acked.extend(report.acked);
-        }
+        acked.extend(publish_until_killed(&site, round, ready).await);
+        acked.append(&mut acked_third);
         site.start().await.unwrap();
     }
     assert!(
-        acked.len() >= 2 * BETWEEN_KILLS,
-        "{} acknowledged",
+        acked.len() >= BETWEEN_KILLS * KILLS as usize,
+        "{}",
         acked.len()
     );
+    site.cloud().resume().await.unwrap();
     site.arrived(&acked).await.unwrap();
     let found = site.cloud().audit(&acked);
     assert!(found.is_complete_and_ordered(), "{found}");
