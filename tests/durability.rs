@@ -93,11 +93,12 @@ async fn publish_until_killed(
     let [first, second] = &loads;
     let kill = async {
         ready.await;
-        site.relay().kill_9().await.unwrap();
+        site.relay().kill_9().await.expect("the relay is killed");
     };
     let (one, two, ()) = tokio::join!(site.publish(first), site.publish(second), kill);
     let mut acked = Vec::new();
-    for report in [one.unwrap(), two.unwrap()] {
+    for report in [one, two] {
+        let report = report.expect("the publisher connects");
         assert!(report.broken.is_some(), "the kill ends the connection");
         acked.extend(report.acked);
     }
