@@ -85,8 +85,12 @@ pub(super) struct Core {
     segments: BTreeMap<Seq, u64>,
     /// The last segment found at the start and the running count of records at its end.
     found_last: Option<(Seq, u64)>,
+    /// One more than the highest number found at the start.
+    found_end: Seq,
+    /// The segment with the frontier in it at the start, if the ledger has its damage already.
+    damage_counted: Option<Seq>,
     /// Damage that the reader has met and the frontier has not passed, by segment: how many records it
-    /// cost and the number behind the last sound one. The ledger has it when the frontier has passed, so
+    /// cost and the number behind the segment. The ledger has it when the frontier has passed, so
     /// that the cursor says with one number what is settled and which damage is counted.
     damage: BTreeMap<Seq, (u64, Seq)>,
     disk_bytes: u64,
@@ -116,6 +120,8 @@ impl Core {
             rewinds: 0,
             found_last: (recovered.segments.last_key_value())
                 .map(|(last, _)| (*last, recovered.records_written)),
+            found_end: recovered.disk_end,
+            damage_counted: recovered.damage_counted,
             damage: BTreeMap::new(),
             disk_bytes: recovered.report.disk_bytes,
             segments: recovered.segments,
@@ -259,8 +265,12 @@ impl Core {
 
     /// Gives out what was read from the segment at `place`.
     pub(super) fn take_chunk(&mut self, place: Place, chunk: Chunk) -> Vec<Frame> {
-        let end_seq = chunk.next_seq.max(place.first_seq + 1);
-        let passed_before = self.consumer.frontier() >= end_seq;
+        let end_seq = match self.found_last {
+            Some((last, _)) if last == place.first_seq => self.found_end,
+            _ => place.next.unwrap_or(self.disk_end),
+        };
+        let passed_before =
+            self.damage_counted == Some(place.first_seq) || self.consumer.frontier() >= end_seq;
         let frames = self.give_out(chunk.frames);
         if chunk.end {
             if chunk.lost > 0 && !passed_before {

@@ -38,8 +38,6 @@ pub(super) struct Chunk {
     pub(super) frames: Vec<Frame>,
     /// Whether this was the last piece of the segment, as far as it is durable.
     pub(super) end: bool,
-    /// One more than the number of the last sound record up to here.
-    pub(super) next_seq: Seq,
     /// At the end of a segment that is complete: records written to it that could not be read back.
     pub(super) lost: u64,
 }
@@ -85,7 +83,6 @@ impl Reader {
         if open.offset < place.len {
             read_frames(&mut open, place.len, from, &mut chunk.frames)?;
         }
-        chunk.next_seq = open.next_seq;
         chunk.end = open.offset >= place.len;
         if chunk.end {
             chunk.lost = self.lost(&open, place)?;

@@ -74,6 +74,10 @@ pub(super) struct Recovered {
     pub(super) records_written: u64,
     /// One more than the highest number on disk.
     pub(super) disk_end: Seq,
+    /// Segments put away of which no running count tells how many records they held.
+    pub(super) uncounted: u64,
+    /// The segment with the frontier in it, if the ledger has its damage already.
+    pub(super) damage_counted: Option<Seq>,
     pub(super) report: Recovery,
 }
 
@@ -99,7 +103,11 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let (mut cursor_file, cursor) =
         CursorFile::open(storage).map_err(|e| io_error("cursor file", e))?;
     let mut report = Recovery::default();
-    let (mut segments, headers) = open_segments(storage, &mut report)?;
+    let Segments {
+        lens: mut segments,
+        headers,
+        uncounted,
+    } = open_segments(storage, &mut report)?;
     report.cursor_lost = cursor.is_none() && !segments.is_empty();
     let mut cursor = cursor.unwrap_or_default();
 
@@ -125,7 +133,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         headers: &headers,
         records_written,
     };
-    let spooled = unsettled(storage, &found, &cursor)?;
+    let (spooled, damage_counted) = unsettled(storage, &found, &cursor)?;
     cursor.ledger.spooled = spooled;
     report.spooled = spooled;
     report.disk_bytes = segments.values().sum();
@@ -139,6 +147,8 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         cursor_file,
         records_written,
         disk_end,
+        uncounted,
+        damage_counted,
         report,
     })
 }
@@ -166,22 +176,64 @@ fn open_segments(storage: &dyn Storage, report: &mut Recovery) -> Result<Segment
             Err(HeaderError::Damaged) => drop(headless.insert(first_seq, len)),
         }
     }
+    let mut found = Segments {
+        lens: segments,
+        headers,
+        uncounted: 0,
+    };
     // From behind: the next header tells best what this one said.
     for (first_seq, len) in headless.into_iter().rev() {
+        found.mend(storage, first_seq, len, report)?;
+    }
+    Ok(found)
+}
+
+/// The segments that can be read.
+struct Segments {
+    /// Their lengths in bytes.
+    lens: BTreeMap<Seq, u64>,
+    headers: BTreeMap<Seq, Header>,
+    /// Segments put away of which no running count tells how many records they held.
+    uncounted: u64,
+}
+
+impl Segments {
+    /// Makes the header of a segment anew, or puts the segment away if nothing in it can be read.
+    fn mend(
+        &mut self,
+        storage: &dyn Storage,
+        first_seq: Seq,
+        len: u64,
+        report: &mut Recovery,
+    ) -> Result<(), OpenError> {
+        let next = self
+            .headers
+            .range(first_seq..)
+            .next()
+            .map(|(_, next)| *next);
+        let before = self.lens.range(..first_seq).next_back();
         let found = scan(storage, first_seq, len)?;
         if found.seqs.is_empty() {
-            set_aside(storage, first_seq, len, report)?;
-            continue;
+            let torn_at_birth = len <= segment::HEADER_BYTES as u64 && next.is_none();
+            if torn_at_birth {
+                report.torn_bytes += len;
+                let name = segment::name(first_seq);
+                return storage.remove(&name).map_err(|e| io_error(&name, e));
+            }
+            report.segments_set_aside += 1;
+            self.uncounted += u64::from(next.is_none() || before.is_none());
+            return set_aside(storage, first_seq);
         }
-        let next = headers.range(first_seq..).next();
-        let records_before = if let Some((_, next)) = next {
-            next.records_before.saturating_sub(found.records())
-        } else if let Some((before, len)) = segments.range(..first_seq).next_back() {
-            let records = scan(storage, *before, *len)?.records();
-            let header = headers.get(before);
-            header.map_or(0, |h| h.records_before).saturating_add(records)
-        } else {
-            0
+        let records_before = match (next, before) {
+            (Some(next), _) => next.records_before.saturating_sub(found.records()),
+            (None, Some((before, len))) => {
+                let records = scan(storage, *before, *len)?.records();
+                let header = self.headers.get(before);
+                header
+                    .map_or(0, |h| h.records_before)
+                    .saturating_add(records)
+            }
+            (None, None) => 0,
         };
         let header = Header {
             first_seq,
@@ -189,28 +241,15 @@ fn open_segments(storage: &dyn Storage, report: &mut Recovery) -> Result<Segment
         };
         write_header(storage, header)?;
         report.headers_mended += 1;
-        segments.insert(first_seq, len);
-        headers.insert(first_seq, header);
+        self.lens.insert(first_seq, len);
+        self.headers.insert(first_seq, header);
+        Ok(())
     }
-    Ok((segments, headers))
 }
 
-type Segments = (BTreeMap<Seq, u64>, BTreeMap<Seq, Header>);
-
 /// Puts a segment away that has neither a header nor a sound record.
-fn set_aside(
-    storage: &dyn Storage,
-    first_seq: Seq,
-    len: u64,
-    report: &mut Recovery,
-) -> Result<(), OpenError> {
+fn set_aside(storage: &dyn Storage, first_seq: Seq) -> Result<(), OpenError> {
     let name = segment::name(first_seq);
-    if len <= segment::HEADER_BYTES as u64 {
-        // Torn at birth: it never held a record.
-        report.torn_bytes += len;
-        return storage.remove(&name).map_err(|e| io_error(&name, e));
-    }
-    report.segments_set_aside += 1;
     storage
         .rename(&name, &format!("{name}{SET_ASIDE_SUFFIX}"))
         .map_err(|e| io_error(&name, e))
@@ -245,27 +284,35 @@ struct Found<'a> {
 
 /// Counts the records that the reader will give out, and the damaged ones it will come to. Reads the
 /// segment with the frontier in it and those with numbers that are settled ahead of it, a window's worth.
-fn unsettled(storage: &dyn Storage, found: &Found<'_>, cursor: &Cursor) -> Result<u64, OpenError> {
+/// Also says which segment's damage is in the ledger already, if that of the first one is.
+fn unsettled(
+    storage: &dyn Storage,
+    found: &Found<'_>,
+    cursor: &Cursor,
+) -> Result<(u64, Option<Seq>), OpenError> {
     let segment_of = |seq| found.segments.range(..=seq).next_back();
     // The oldest segment that can hold something unsettled: the one the frontier is in.
     let Some((first_seq, len)) =
         segment_of(cursor.frontier).or_else(|| found.segments.first_key_value())
     else {
-        return Ok(0);
+        return Ok((0, None));
     };
     let before = |seq| found.headers.get(seq).map_or(0, |h| h.records_before);
     let next = found.segments.range(first_seq + 1..).next();
     let end = next.map_or(found.records_written, |(next, _)| before(next));
-    let here = scan(storage, *first_seq, *len)?.seqs;
+    let here = scan(storage, *first_seq, *len)?;
+    let sound = here.seqs.len() as u64;
+    let lost = end.saturating_sub(before(first_seq)).saturating_sub(sound);
 
-    let mut gone = here.iter().filter(|seq| **seq < cursor.frontier).count() as u64;
-    // As the core has it: damage is in the ledger once the frontier is behind the last sound record.
-    if cursor.frontier > here.last().copied().unwrap_or(*first_seq) {
-        gone += end
-            .saturating_sub(before(first_seq))
-            .saturating_sub(here.len() as u64);
+    let mut gone = (here.seqs.iter().filter(|seq| **seq < cursor.frontier)).count() as u64;
+    // The frontier is behind the last sound record, and what is lost was lost before that one.
+    let is_passed = here.seqs.last().is_some_and(|last| *last < cursor.frontier)
+        && (lost, *len) == (here.damaged_stretches, here.sound_len);
+    let damage_counted = is_passed.then_some(*first_seq);
+    if is_passed {
+        gone += lost;
     }
-    let mut scanned = (*first_seq, here);
+    let mut scanned = (*first_seq, here.seqs);
     for settled in cursor.settled.iter().filter(|s| **s >= cursor.frontier) {
         let Some((first_seq, len)) = segment_of(*settled) else {
             continue;
@@ -275,10 +322,8 @@ fn unsettled(storage: &dyn Storage, found: &Found<'_>, cursor: &Cursor) -> Resul
         }
         gone += u64::from(scanned.1.contains(settled));
     }
-    Ok(found
-        .records_written
-        .saturating_sub(before(first_seq))
-        .saturating_sub(gone))
+    let from_here = found.records_written.saturating_sub(before(first_seq));
+    Ok((from_here.saturating_sub(gone), damage_counted))
 }
 
 fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderError>, OpenError> {
@@ -351,14 +396,11 @@ fn io_error(file: &str, source: io::Error) -> OpenError {
 }
 
 impl Recovered {
-    /// Counts segments that were set aside as lost records. Their number is in no header that can be
-    /// read, so each counts as one at least; the exact count follows from the running counts when
-    /// the reader passes the gap.
+    /// Counts segments that were put away as lost records, one each, where nothing tells their number.
+    /// Of one between two others the running counts tell it when the reader passes the gap.
     pub(super) fn count_damage(&mut self) {
-        let lost = self.report.segments_set_aside;
-        self.cursor.ledger.spooled += lost;
-        self.cursor
-            .ledger
-            .settle(Outcome::Dropped(DropReason::Damaged), lost);
+        let ledger = &mut self.cursor.ledger;
+        ledger.spooled += self.uncounted;
+        ledger.settle(Outcome::Dropped(DropReason::Damaged), self.uncounted);
     }
 }

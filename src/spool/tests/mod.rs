@@ -1,5 +1,7 @@
 //! The spool as a whole, over a real directory.
 
+mod damage;
+mod faults;
 mod model;
 mod power_cuts;
 mod promise;
