@@ -12,6 +12,8 @@ use super::model::Model;
 /// Bytes of a segment's header and of a cursor's slot.
 const HEADER_BYTES: usize = 32;
 const SLOT_BYTES: usize = 4096;
+/// Reads of one life, at most: more than the files of an input have pieces.
+const READS_MAX: u32 = 10_000;
 /// Files made from one input, at most.
 const FILES_MAX: usize = 4;
 
@@ -59,7 +61,8 @@ fn life(model: &Model) -> Option<Vec<Seq>> {
         Err(e) => panic!("{e}"),
     };
     let mut seqs = Vec::new();
-    loop {
+    for round in 0.. {
+        assert!(round < READS_MAX, "reading finds no end");
         let deliveries = match spool.read(100, 64 * 1024) {
             Read::Deliveries(deliveries) => deliveries,
             Read::OnDisk(ticket) => spool.read_disk(ticket).expect("the disk is sound"),

@@ -75,7 +75,13 @@ impl Reader {
     /// Reads the next piece of the segment at `place`: records numbered `from` or higher.
     pub(super) fn read(&mut self, place: Place, from: Seq) -> io::Result<Chunk> {
         let mut open = match self.open.take() {
-            Some(open) if open.first_seq == place.first_seq && open.next_seq <= from => open,
+            // Where it stands now, unless the consumer went back behind that.
+            Some(open)
+                if open.first_seq == place.first_seq
+                    && open.next_seq <= from.max(place.first_seq) =>
+            {
+                open
+            }
             _ => open_segment(self.storage.as_ref(), place.first_seq)?,
         };
         open.seq_end = place.next;
