@@ -208,7 +208,17 @@ fn decode(slot: &[u8]) -> Option<(u64, Cursor)> {
         },
         settled: fields.take(count).collect(),
     };
-    let sound = cursor.frontier <= SEQ_MAX && cursor.next_seq <= SEQ_MAX;
+    let ledger = &cursor.ledger;
+    let numbers = [
+        generation,
+        cursor.frontier,
+        cursor.next_seq,
+        ledger.delivered,
+        ledger.dead_lettered,
+        ledger.dropped_damaged,
+        ledger.dropped_full,
+    ];
+    let sound = numbers.iter().all(|number| *number <= SEQ_MAX);
     sound.then_some((generation, cursor))
 }
 

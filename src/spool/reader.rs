@@ -38,8 +38,6 @@ pub(super) struct Chunk {
     pub(super) frames: Vec<Frame>,
     /// Whether this was the last piece of the segment, as far as it is durable.
     pub(super) end: bool,
-    /// One more than the number of the last sound record up to here.
-    pub(super) next_seq: Seq,
     /// At the end of a segment that is complete: records written to it that could not be read back.
     pub(super) lost: u64,
 }
@@ -75,7 +73,13 @@ impl Reader {
     /// Reads the next piece of the segment at `place`: records numbered `from` or higher.
     pub(super) fn read(&mut self, place: Place, from: Seq) -> io::Result<Chunk> {
         let mut open = match self.open.take() {
-            Some(open) if open.first_seq == place.first_seq && open.next_seq <= from => open,
+            // Where it stands now, unless the consumer went back behind that.
+            Some(open)
+                if open.first_seq == place.first_seq
+                    && open.next_seq <= from.max(place.first_seq) =>
+            {
+                open
+            }
             _ => open_segment(self.storage.as_ref(), place.first_seq)?,
         };
         open.seq_end = place.next;
@@ -83,7 +87,6 @@ impl Reader {
         if open.offset < place.len {
             read_frames(&mut open, place.len, from, &mut chunk.frames)?;
         }
-        chunk.next_seq = open.next_seq;
         chunk.end = open.offset >= place.len;
         if chunk.end
             && let Some(written) = place.records

@@ -33,8 +33,8 @@ pub(super) const HEADER_BYTES: usize = 32;
 /// MQTT allows, rounded up.
 pub const RECORD_BYTES_MAX: usize = 512 * 1024;
 
-/// No number is higher, so that counting on from any never overflows.
-pub(super) const SEQ_MAX: Seq = Seq::MAX >> 1;
+/// No number and no count is higher, so that counting on from any and adding them up never overflows.
+pub(super) const SEQ_MAX: Seq = Seq::MAX >> 4;
 
 const MAGIC: [u8; 2] = *b"CR";
 const FLAG_QOS: u8 = 0b0011;

@@ -91,6 +91,8 @@ pub(super) struct Recovered {
     pub(super) records_written: u64,
     /// One more than the highest number on disk.
     pub(super) disk_end: Seq,
+    /// The segment with the frontier in it, if the ledger has its damage already.
+    pub(super) damage_counted: Option<Seq>,
     pub(super) report: Recovery,
 }
 
@@ -115,7 +117,7 @@ impl Scan {
 pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), OpenError> {
     let (mut cursor_file, cursor) = CursorFile::open(storage).map_err(OpenError::cursor)?;
     let mut report = Recovery::default();
-    let (mut found, set_aside) = find_segments(storage, &mut report)?;
+    let (mut found, uncounted) = find_segments(storage, &mut report)?;
     report.cursor_lost = cursor.is_none() && !found.is_empty();
     let mut cursor = cursor.unwrap_or_default();
 
@@ -138,17 +140,12 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     cursor.frontier = cursor.frontier.max(1);
 
     let segments = with_record_counts(&found, records_written);
-    cursor.ledger.spooled = unsettled(storage, &segments, &cursor)?;
-    // Between two others the running counts tell how many records one held. Else it was one at least.
-    let untold = set_aside
-        .iter()
-        .filter(|seq| {
-            found.range(..**seq).next().is_none() || found.range(**seq..).next().is_none()
-        })
-        .count() as u64;
-    cursor.ledger.spooled += untold;
+    let (spooled, damage_counted) = unsettled(storage, &segments, &cursor)?;
+    // Segments put away are lost records, one each, where nothing tells their number. Of one between two
+    // others the running counts tell it when the reader passes the gap.
+    cursor.ledger.spooled = spooled + uncounted;
     let damaged = Outcome::Dropped(DropReason::Damaged);
-    cursor.ledger.settle(damaged, untold);
+    cursor.ledger.settle(damaged, uncounted);
     report.spooled = cursor.ledger.spooled;
     report.ledger = cursor.ledger;
     report.disk_bytes = segments.values().map(|info| info.len).sum();
@@ -161,6 +158,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
         cursor,
         records_written,
         disk_end,
+        damage_counted,
         report,
     };
     Ok((recovered, cursor_file))
@@ -174,13 +172,14 @@ struct Found {
 }
 
 /// Lists the segments and reads their headers. A damaged header is made anew if there are records behind it;
-/// else the segment is set aside, and its number is in the second part of the answer.
+/// else the segment is put away. The second part of the answer counts those of which no running count tells
+/// how many records they held.
 fn find_segments(
     storage: &dyn Storage,
     report: &mut Recovery,
-) -> Result<(BTreeMap<Seq, Found>, Vec<Seq>), OpenError> {
+) -> Result<(BTreeMap<Seq, Found>, u64), OpenError> {
     let mut found = BTreeMap::new();
-    let mut put_aside = Vec::new();
+    let mut uncounted = 0;
     let mut headless = BTreeMap::new();
     for (name, len) in storage.list().map_err(|e| io_error("directory", e))? {
         let Some(first_seq) = segment::first_seq(&name) else {
@@ -199,20 +198,27 @@ fn find_segments(
     }
     // From behind: the next header tells best what this one said.
     for (first_seq, len) in headless.into_iter().rev() {
+        let before = found.range(..first_seq).next_back();
+        let next = found.range(first_seq..).next();
         let scanned = scan(storage, first_seq, len)?;
         if scanned.seqs.is_empty() {
-            if set_aside(storage, first_seq, len, report)? {
-                put_aside.push(first_seq);
+            let torn_at_birth = len <= segment::HEADER_BYTES as u64 && next.is_none();
+            uncounted += u64::from(!torn_at_birth && (next.is_none() || before.is_none()));
+            put_away(storage, first_seq, torn_at_birth)?;
+            if torn_at_birth {
+                report.torn_bytes += len;
+            } else {
+                report.segments_set_aside += 1;
             }
             continue;
         }
-        let records_before = if let Some((_, next)) = found.range(first_seq..).next() {
-            (next.header.records_before).saturating_sub(scanned.records())
-        } else if let Some((before, info)) = found.range(..first_seq).next_back() {
-            let records = scan(storage, *before, info.len)?.records();
-            info.header.records_before.saturating_add(records)
-        } else {
-            0
+        let records_before = match (next, before) {
+            (Some((_, next)), _) => (next.header.records_before).saturating_sub(scanned.records()),
+            (None, Some((before, info))) => {
+                let records = scan(storage, *before, info.len)?.records();
+                info.header.records_before.saturating_add(records)
+            }
+            (None, None) => 0,
         };
         let header = Header {
             first_seq,
@@ -222,28 +228,18 @@ fn find_segments(
         report.headers_mended += 1;
         found.insert(first_seq, Found { len, header });
     }
-    Ok((found, put_aside))
+    Ok((found, uncounted))
 }
 
-/// Puts a segment away that has neither a header nor a sound record; `false` if it never had any.
-fn set_aside(
-    storage: &dyn Storage,
-    first_seq: Seq,
-    len: u64,
-    report: &mut Recovery,
-) -> Result<bool, OpenError> {
+/// Puts a segment away that has neither a header nor a sound record; for good, if it never had any.
+fn put_away(storage: &dyn Storage, first_seq: Seq, for_good: bool) -> Result<(), OpenError> {
     let name = segment::name(first_seq);
-    if len <= segment::HEADER_BYTES as u64 {
-        // Torn at birth: it never held a record.
-        report.torn_bytes += len;
-        storage.remove(&name).map_err(|e| io_error(&name, e))?;
-        return Ok(false);
-    }
-    report.segments_set_aside += 1;
-    storage
-        .rename(&name, &set_aside_name(&name))
-        .map_err(|e| io_error(&name, e))?;
-    Ok(true)
+    let done = if for_good {
+        storage.remove(&name)
+    } else {
+        storage.rename(&name, &set_aside_name(&name))
+    };
+    done.map_err(|e| io_error(&name, e))
 }
 
 fn write_header(storage: &dyn Storage, header: Header) -> Result<(), OpenError> {
@@ -298,25 +294,30 @@ fn with_record_counts(
 
 /// Counts the records that the reader will give out, and the damaged ones it will come to. Reads the
 /// segment with the frontier in it and those with numbers that are settled ahead of it, a window's worth.
+/// Also says which segment's damage is in the ledger already, if that of the first one is.
 fn unsettled(
     storage: &dyn Storage,
     segments: &BTreeMap<Seq, SegmentInfo>,
     cursor: &Cursor,
-) -> Result<u64, OpenError> {
+) -> Result<(u64, Option<Seq>), OpenError> {
     let segment_of = |seq| segments.range(..=seq).next_back();
     // The oldest segment that can hold something unsettled: the one the frontier is in.
     let Some((first_seq, info)) =
         segment_of(cursor.frontier).or_else(|| segments.first_key_value())
     else {
-        return Ok(0);
+        return Ok((0, None));
     };
-    let here = scan(storage, *first_seq, info.len)?.seqs;
-    let mut gone = here.iter().filter(|seq| **seq < cursor.frontier).count() as u64;
-    // As the core has it: damage is in the ledger once the frontier is behind the last sound record.
-    if cursor.frontier > here.last().copied().unwrap_or(*first_seq) {
-        gone += info.records.saturating_sub(here.len() as u64);
+    let here = scan(storage, *first_seq, info.len)?;
+    let lost = info.records.saturating_sub(here.seqs.len() as u64);
+    let mut gone = (here.seqs.iter().filter(|seq| **seq < cursor.frontier)).count() as u64;
+    // The frontier is behind the last sound record, and what is lost was lost before that one.
+    let is_passed = here.seqs.last().is_some_and(|last| *last < cursor.frontier)
+        && (lost, info.len) == (here.damaged_stretches, here.sound_len);
+    let damage_counted = is_passed.then_some(*first_seq);
+    if is_passed {
+        gone += lost;
     }
-    let mut scanned = (*first_seq, here);
+    let mut scanned = (*first_seq, here.seqs);
     for settled in cursor.settled.iter().filter(|s| **s >= cursor.frontier) {
         let Some((first_seq, info)) = segment_of(*settled) else {
             continue;
@@ -330,7 +331,7 @@ fn unsettled(
         .range(first_seq..)
         .map(|(_, info)| info.records)
         .sum();
-    Ok(from_here.saturating_sub(gone))
+    Ok((from_here.saturating_sub(gone), damage_counted))
 }
 
 fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderError>, OpenError> {

@@ -100,10 +100,14 @@ impl Header {
         if version != FORMAT_VERSION {
             return Err(HeaderError::Version(version));
         }
-        Ok(Header {
+        let header = Header {
             first_seq: u64::from_le_bytes(first_seq),
             records_before: u64::from_le_bytes(records_before),
-        })
+        };
+        if header.first_seq.max(header.records_before) > SEQ_MAX {
+            return Err(HeaderError::Damaged);
+        }
+        Ok(header)
     }
 }
 

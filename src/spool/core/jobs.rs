@@ -234,9 +234,10 @@ impl Core {
         let unsettled = unsettled.count() as u64;
         self.ledger
             .settle(Outcome::Dropped(DropReason::Full), unsettled);
-        let end_seq = sound.last().map_or(first_seq, |last| *last) + 1;
-        if self.consumer.frontier() < end_seq {
-            // Its damage is not in the ledger yet, whether the reader has met it or not.
+        let counted = self.damage_counted == Some(first_seq)
+            || self.consumer.frontier() >= self.end_of(place);
+        if !counted {
+            // Whether the reader has met the damage or not.
             let lost = written.saturating_sub(sound.len() as u64);
             self.ledger
                 .settle(Outcome::Dropped(DropReason::Damaged), lost);

@@ -47,7 +47,7 @@ enum Room {
 struct Damage {
     /// Records that cannot be read.
     lost: u64,
-    /// One more than the number of the last sound record.
+    /// The number behind the segment.
     end_seq: Seq,
 }
 
@@ -67,6 +67,10 @@ pub(in crate::spool) struct Core {
     segments: BTreeMap<Seq, SegmentInfo>,
     /// The last segment found at the start: nothing is added to it.
     found_last: Option<Seq>,
+    /// One more than the highest number found at the start.
+    found_end: Seq,
+    /// The segment with the frontier in it at the start, if the ledger has its damage already.
+    damage_counted: Option<Seq>,
     /// Segments in which records could not be read.
     damaged: BTreeSet<Seq>,
     /// Damage that the reader has met and the frontier has not passed, by segment. The ledger has it when
@@ -105,6 +109,8 @@ impl Core {
             consumer: Consumer::new(cursor.frontier, cursor.settled),
             rewinds: 0,
             found_last: recovered.segments.last_key_value().map(|(k, _)| *k),
+            found_end: recovered.disk_end,
+            damage_counted: recovered.damage_counted,
             segments: recovered.segments,
             damaged: BTreeSet::new(),
             damage: BTreeMap::new(),
@@ -281,8 +287,9 @@ impl Core {
         chunk: Chunk,
         now: Instant,
     ) -> Vec<Frame> {
-        let end_seq = chunk.next_seq.max(place.first_seq + 1);
-        let passed_before = self.consumer.frontier() >= end_seq;
+        let end_seq = self.end_of(place);
+        let passed_before =
+            self.damage_counted == Some(place.first_seq) || self.consumer.frontier() >= end_seq;
         let frames = self.give_out(chunk.frames, now);
         if chunk.end {
             if chunk.lost > 0 && !passed_before {
@@ -300,6 +307,15 @@ impl Core {
             self.count_damage();
         }
         frames
+    }
+
+    /// The number behind the segment at `place`, as far as it is known.
+    fn end_of(&self, place: Place) -> Seq {
+        if self.found_last == Some(place.first_seq) {
+            self.found_end
+        } else {
+            place.next.unwrap_or(self.disk_end)
+        }
     }
 
     /// Counts the damage that the frontier has passed.

@@ -3,15 +3,22 @@
 use super::*;
 use crate::spool::AppendError;
 
+on_both_storages! {
+    block_takes_nothing_more_and_goes_on_when_it_has_drained;
+    drop_newest_acknowledges_and_counts_what_it_gives_up;
+    drop_oldest_gives_up_a_segment_and_counts_what_was_in_it;
+    drop_oldest_gives_up_even_what_was_given_out;
+}
+
 const PAYLOAD: &[u8] = &[7; 100_000];
 
-fn open_small(path: &Path, full: FullPolicy) -> Spool {
+fn open_small(bed: &Bed, full: FullPolicy) -> Spool {
     let options = Options {
         bytes_max: 4 * 1024 * 1024,
         full,
         ..Options::default()
     };
-    open_with(path, options).spool
+    open_with(bed, options).spool
 }
 
 /// Appends until nothing is taken any more; returns how many were taken.
@@ -27,10 +34,8 @@ fn fill(spool: &Spool) -> u64 {
     }
 }
 
-#[test]
-fn block_takes_nothing_more_and_goes_on_when_it_has_drained() {
-    let dir = tempfile::tempdir().unwrap();
-    let spool = open_small(dir.path(), FullPolicy::Block);
+fn block_takes_nothing_more_and_goes_on_when_it_has_drained(bed: &Bed) {
+    let spool = open_small(bed, FullPolicy::Block);
     let taken = fill(&spool);
     assert_eq!(taken, 41);
     assert!(!spool.has_space());
@@ -44,10 +49,8 @@ fn block_takes_nothing_more_and_goes_on_when_it_has_drained() {
     );
 }
 
-#[test]
-fn drop_newest_acknowledges_and_counts_what_it_gives_up() {
-    let dir = tempfile::tempdir().unwrap();
-    let spool = open_small(dir.path(), FullPolicy::DropNewest);
+fn drop_newest_acknowledges_and_counts_what_it_gives_up(bed: &Bed) {
+    let spool = open_small(bed, FullPolicy::DropNewest);
     for _ in 0..100 {
         let seq = spool.append(&message(PAYLOAD)).unwrap();
         wait_until_safe(&spool, seq);
@@ -58,10 +61,8 @@ fn drop_newest_acknowledges_and_counts_what_it_gives_up() {
     assert_eq!(drain(&spool), 41);
 }
 
-#[test]
-fn drop_oldest_gives_up_a_segment_and_counts_what_was_in_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let spool = open_small(dir.path(), FullPolicy::DropOldest);
+fn drop_oldest_gives_up_a_segment_and_counts_what_was_in_it(bed: &Bed) {
+    let spool = open_small(bed, FullPolicy::DropOldest);
     let mut last = 0;
     for n in 0..100_u32 {
         let payload = [&n.to_le_bytes(), PAYLOAD].concat();
@@ -83,7 +84,7 @@ fn drop_oldest_gives_up_a_segment_and_counts_what_was_in_it() {
     spool.close().unwrap();
     drop(spool);
 
-    let Opened { spool, recovery } = open(dir.path());
+    let Opened { spool, recovery } = open(bed);
     assert_eq!(recovery.ledger, ledger);
     let Read::OnDisk(ticket) = spool.read(1, 1) else {
         panic!("expected a backlog on disk");
@@ -92,10 +93,8 @@ fn drop_oldest_gives_up_a_segment_and_counts_what_was_in_it() {
     assert_eq!(first.seq, last + 1 - ledger.spooled, "the newest are there");
 }
 
-#[test]
-fn drop_oldest_gives_up_even_what_was_given_out() {
-    let dir = tempfile::tempdir().unwrap();
-    let spool = open_small(dir.path(), FullPolicy::DropOldest);
+fn drop_oldest_gives_up_even_what_was_given_out(bed: &Bed) {
+    let spool = open_small(bed, FullPolicy::DropOldest);
     let first = spool.append(&message(PAYLOAD)).unwrap();
     wait_until_safe(&spool, first);
     let Read::Deliveries(given_out) = spool.read(1, 1) else {

@@ -1,5 +1,12 @@
-//! The spool as a whole, over a real directory.
+//! The spool as a whole.
+//!
+//! * `settling`, `reopening`, `storages`: one contract suite over a real directory and over the [`model`].
+//! * `random`, `power_cuts`: the [`promise`] under random sequences, and under a power cut at every
+//!   operation, in steps that the test decides ([`stepped`]).
+//! * `damage`: every flipped byte and every cut. `faults`: a disk that fails or is full.
 
+mod damage;
+mod faults;
 mod full;
 mod model;
 mod power_cuts;
@@ -8,15 +15,99 @@ mod random;
 mod reopening;
 mod settling;
 mod stepped;
+mod storages;
 
-use std::path::Path;
+use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
+use self::model::Model;
 use super::ledger::Outcome;
-use super::storage::{self, Directory};
-use super::{FullPolicy, Message, Options, Read, Recovery, Seq, Spool};
+use super::storage::{self, Directory, Storage};
+use super::{FullPolicy, Message, Options, Read, Recovery, Seq, Spool, segment};
 use crate::clock::Timestamp;
+
+/// A storage to try the spool on.
+enum Bed {
+    Directory(TempDir),
+    Model(Model),
+}
+
+impl Bed {
+    fn directory() -> Self {
+        Bed::Directory(tempfile::tempdir().unwrap())
+    }
+
+    fn model() -> Self {
+        Bed::Model(Model::default())
+    }
+
+    fn storage(&self) -> Arc<dyn Storage> {
+        match self {
+            Bed::Directory(dir) => Arc::new(Directory::open(dir.path()).unwrap()),
+            Bed::Model(model) => Arc::new(model.clone()),
+        }
+    }
+
+    fn content(&self, name: &str) -> Vec<u8> {
+        match self {
+            Bed::Directory(dir) => fs::read(dir.path().join(name)).unwrap(),
+            Bed::Model(model) => model.content(name).unwrap(),
+        }
+    }
+
+    fn put(&self, name: &str, content: &[u8]) {
+        match self {
+            Bed::Directory(dir) => fs::write(dir.path().join(name), content).unwrap(),
+            Bed::Model(model) => model.put(name, content.to_vec()),
+        }
+    }
+
+    fn remove(&self, name: &str) {
+        match self {
+            Bed::Directory(dir) => fs::remove_file(dir.path().join(name)).unwrap(),
+            Bed::Model(model) => model.remove(name).unwrap(),
+        }
+    }
+
+    /// The names of the segments, oldest first.
+    fn segments(&self) -> Vec<String> {
+        let mut names: Vec<String> = match self {
+            Bed::Directory(dir) => fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect(),
+            Bed::Model(model) => (model.list().unwrap().into_iter())
+                .map(|(name, _)| name)
+                .collect(),
+        };
+        names.retain(|name| segment::first_seq(name).is_some());
+        names.sort();
+        names
+    }
+}
+
+/// Makes two tests of each function: one on a real directory, one on the model, which so is shown to be
+/// like the real one.
+macro_rules! on_both_storages {
+    ($($name:ident;)*) => {
+        mod on_a_directory {
+            $(#[test]
+            fn $name() {
+                super::$name(&super::super::Bed::directory());
+            })*
+        }
+        mod on_the_model {
+            $(#[test]
+            fn $name() {
+                super::$name(&super::super::Bed::model());
+            })*
+        }
+    };
+}
+use on_both_storages;
 
 /// An open spool and what opening it reported.
 struct Opened {
@@ -24,13 +115,12 @@ struct Opened {
     recovery: Recovery,
 }
 
-fn open(path: &Path) -> Opened {
-    open_with(path, Options::default())
+fn open(bed: &Bed) -> Opened {
+    open_with(bed, Options::default())
 }
 
-fn open_with(path: &Path, options: Options) -> Opened {
-    let storage = Arc::new(Directory::open(path).unwrap());
-    let (spool, recovery) = Spool::open(storage, options, |_| {}).unwrap();
+fn open_with(bed: &Bed, options: Options) -> Opened {
+    let (spool, recovery) = Spool::open(bed.storage(), options, |_| {}).unwrap();
     Opened { spool, recovery }
 }
 
@@ -121,15 +211,4 @@ fn settle(spool: &Spool, read: &[(Seq, u32)]) {
 
 fn payloads(read: &[(Seq, u32)]) -> Vec<u32> {
     read.iter().map(|(_, payload)| *payload).collect()
-}
-
-/// The segments' files, oldest first.
-fn segments(path: &Path) -> Vec<std::path::PathBuf> {
-    let mut files: Vec<_> = std::fs::read_dir(path)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
-        .collect();
-    files.sort();
-    files
 }

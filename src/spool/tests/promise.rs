@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::ledger::{Ledger, Outcome};
-use super::super::{AppendError, Delivery, Message, Options, Seq};
+use super::super::{AppendError, Delivery, Message, Options, Seq, segment};
 use super::model::{Model, Operation};
 use super::stepped::Stepped;
 use crate::clock::Timestamp;
@@ -152,7 +152,7 @@ impl World {
 
     /// One job of the writer.
     pub(super) fn step(&mut self) {
-        self.writing(|stepped| drop(stepped.step()));
+        self.writing(|stepped| _ = stepped.step());
     }
 
     /// All jobs that are due.
@@ -406,7 +406,7 @@ impl World {
         let files = super::storage::Storage::list(&self.model).expect("the power is on");
         files
             .iter()
-            .filter(|(name, _)| name.ends_with(".seg"))
+            .filter(|(name, _)| segment::first_seq(name).is_some())
             .count()
     }
 
@@ -420,7 +420,11 @@ impl World {
     /// Which message it is, which must be whole.
     fn identify_content(&self, delivery: &Delivery) -> Id {
         let message = delivery.message().expect("a delivery is a message");
-        let id: Id = message.topic[2..].parse().expect("a topic of this test");
+        let id: Id = message
+            .topic
+            .trim_start_matches("t/")
+            .parse()
+            .expect("a topic of this test");
         let sent = &self.sent[id];
         assert_eq!(message.payload, sent.payload);
         assert_eq!(message.qos, sent.qos);

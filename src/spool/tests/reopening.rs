@@ -1,13 +1,20 @@
 //! What is there after a restart, a crash or damage.
 
-use std::fs;
-
 use super::*;
 
-#[test]
-fn what_was_safe_is_there_after_a_restart_and_what_was_settled_is_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
+on_both_storages! {
+    what_was_safe_is_there_after_a_restart_and_what_was_settled_is_not;
+    numbers_go_on_after_a_restart;
+    a_torn_tail_is_cut_off_and_the_rest_is_there;
+    a_damaged_record_costs_only_itself_and_is_counted;
+    a_lost_cursor_costs_duplicates_and_no_message;
+    a_damaged_header_costs_no_message;
+    a_segment_without_a_sound_record_is_set_aside_and_counted;
+    a_segment_of_a_later_version_is_refused_with_its_name_and_left_alone;
+}
+
+fn what_was_safe_is_there_after_a_restart_and_what_was_settled_is_not(bed: &Bed) {
+    let opened = open(bed);
     append(&opened.spool, 0..100);
     let read = read_all(&opened.spool);
     settle(&opened.spool, &read[..40]);
@@ -15,45 +22,39 @@ fn what_was_safe_is_there_after_a_restart_and_what_was_settled_is_not() {
     let before = opened.spool.close().unwrap();
     drop(opened);
 
-    let Opened { spool, recovery } = open(dir.path());
+    let Opened { spool, recovery } = open(bed);
     assert_eq!(recovery.spooled, 59);
     let expected: Vec<u32> = (40..100).filter(|n| *n != 50).collect();
     assert_eq!(payloads(&read_all(&spool)), expected);
     assert_eq!(spool.ledger(), before);
 }
 
-#[test]
-fn numbers_go_on_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let first = append(&open(dir.path()).spool, 0..5);
-    let second = append(&open(dir.path()).spool, 5..6);
+fn numbers_go_on_after_a_restart(bed: &Bed) {
+    let first = append(&open(bed).spool, 0..5);
+    let second = append(&open(bed).spool, 5..6);
     assert!(second > first);
 }
 
-#[test]
-fn a_torn_tail_is_cut_off_and_the_rest_is_there() {
-    let dir = tempfile::tempdir().unwrap();
-    append(&open(dir.path()).spool, 0..100);
-    let segment = segments(dir.path()).remove(0);
-    let bytes = fs::read(&segment).unwrap();
-    fs::write(&segment, &bytes[..bytes.len() - 3]).unwrap();
+fn a_torn_tail_is_cut_off_and_the_rest_is_there(bed: &Bed) {
+    append(&open(bed).spool, 0..100);
+    let segment = bed.segments().remove(0);
+    let bytes = bed.content(&segment);
+    bed.put(&segment, &bytes[..bytes.len() - 3]);
 
-    let Opened { spool, recovery } = open(dir.path());
+    let Opened { spool, recovery } = open(bed);
     assert_eq!(payloads(&read_all(&spool)), (0..99).collect::<Vec<_>>());
     assert!(recovery.torn_bytes > 0);
 }
 
-#[test]
-fn a_damaged_record_costs_only_itself_and_is_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    append(&open(dir.path()).spool, 0..100);
-    let segment = segments(dir.path()).remove(0);
-    let mut bytes = fs::read(&segment).unwrap();
+fn a_damaged_record_costs_only_itself_and_is_counted(bed: &Bed) {
+    append(&open(bed).spool, 0..100);
+    let segment = bed.segments().remove(0);
+    let mut bytes = bed.content(&segment);
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xFF;
-    fs::write(&segment, &bytes).unwrap();
+    bed.put(&segment, &bytes);
 
-    let Opened { spool, .. } = open(dir.path());
+    let Opened { spool, .. } = open(bed);
     append(&spool, 100..110);
     let read = read_all(&spool);
     assert_eq!(read.len(), 109);
@@ -62,48 +63,42 @@ fn a_damaged_record_costs_only_itself_and_is_counted() {
     assert_eq!((ledger.dropped_damaged, ledger.spooled), (1, 0));
 }
 
-#[test]
-fn a_lost_cursor_costs_duplicates_and_no_message() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
+fn a_lost_cursor_costs_duplicates_and_no_message(bed: &Bed) {
+    let opened = open(bed);
     let last = append(&opened.spool, 0..100);
     wait_until_safe(&opened.spool, last);
     let read = read_all(&opened.spool);
     settle(&opened.spool, &read[..40]);
     drop(opened);
-    fs::remove_file(dir.path().join("cursor")).unwrap();
+    bed.remove("cursor");
 
-    let Opened { spool, recovery } = open(dir.path());
+    let Opened { spool, recovery } = open(bed);
     assert!(recovery.cursor_lost);
     assert_eq!(payloads(&read_all(&spool)), (0..100).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_damaged_header_costs_no_message() {
-    let dir = tempfile::tempdir().unwrap();
-    append(&open(dir.path()).spool, 0..10);
-    append(&open(dir.path()).spool, 10..20);
-    let segment = segments(dir.path()).remove(0);
-    let good = fs::read(&segment).unwrap();
+fn a_damaged_header_costs_no_message(bed: &Bed) {
+    append(&open(bed).spool, 0..10);
+    append(&open(bed).spool, 10..20);
+    let segment = bed.segments().remove(0);
+    let good = bed.content(&segment);
     let mut bytes = good.clone();
     bytes[20] ^= 0xFF;
-    fs::write(&segment, &bytes).unwrap();
+    bed.put(&segment, &bytes);
 
-    let Opened { spool, recovery } = open(dir.path());
+    let Opened { spool, recovery } = open(bed);
     assert_eq!((recovery.headers_mended, recovery.spooled), (1, 20));
     assert_eq!(payloads(&read_all(&spool)), (0..20).collect::<Vec<_>>());
-    assert_eq!(fs::read(&segment).unwrap(), good);
+    assert_eq!(bed.content(&segment), good);
 }
 
-#[test]
-fn a_segment_without_a_sound_record_is_set_aside_and_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    append(&open(dir.path()).spool, 0..10);
-    append(&open(dir.path()).spool, 10..20);
-    let segment = segments(dir.path()).remove(0);
-    fs::write(&segment, [0xAB; 400]).unwrap();
+fn a_segment_without_a_sound_record_is_set_aside_and_counted(bed: &Bed) {
+    append(&open(bed).spool, 0..10);
+    append(&open(bed).spool, 10..20);
+    let segment = bed.segments().remove(0);
+    bed.put(&segment, &[0xAB; 400]);
 
-    let Opened { spool, recovery } = open(dir.path());
+    let Opened { spool, recovery } = open(bed);
     assert_eq!(recovery.segments_set_aside, 1);
     let read = read_all(&spool);
     assert_eq!(payloads(&read), (10..20).collect::<Vec<_>>());
@@ -113,31 +108,29 @@ fn a_segment_without_a_sound_record_is_set_aside_and_counted() {
     assert!(ledger.dropped_damaged >= 1);
 }
 
-#[test]
-fn a_segment_of_a_later_version_is_refused_with_its_name_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    append(&open(dir.path()).spool, 0..10);
-    let segment = segments(dir.path()).remove(0);
-    let mut bytes = fs::read(&segment).unwrap();
+fn a_segment_of_a_later_version_is_refused_with_its_name_and_left_alone(bed: &Bed) {
+    append(&open(bed).spool, 0..10);
+    let segment = bed.segments().remove(0);
+    let mut bytes = bed.content(&segment);
     bytes[8] = 2;
     let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..32]].concat());
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-    fs::write(&segment, &bytes).unwrap();
+    bed.put(&segment, &bytes);
 
-    let storage = Arc::new(Directory::open(dir.path()).unwrap());
+    let storage = bed.storage();
     let error = Spool::open(storage, Options::default(), |_| {}).unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("version 2") && text.contains(".seg"),
         "{text}"
     );
-    assert_eq!(fs::read(&segment).unwrap(), bytes);
+    assert_eq!(bed.content(&segment), bytes);
 }
 
 #[test]
 fn a_second_relay_on_the_same_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let _held = open(dir.path());
+    let _held = Directory::open(dir.path()).unwrap();
     let error = Directory::open(dir.path()).unwrap_err().to_string();
     assert!(error.contains("in use"), "{error}");
 }

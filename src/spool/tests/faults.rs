@@ -1,0 +1,239 @@
+//! A disk that fails or is full. Every fault the model knows is proved to happen, and what the spool makes
+//! of it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::ledger::Outcome;
+use super::super::{AppendError, OpenError, Options};
+use super::message;
+use super::model::{Effect, Model, Operation, Trigger};
+use super::stepped::Stepped;
+use super::storage::Storage;
+
+fn options() -> Options {
+    Options {
+        free_bytes_min: 0,
+        linger: Duration::ZERO,
+        segment_bytes: 1_000,
+        ..Options::default()
+    }
+}
+
+fn open(model: &Model) -> Stepped {
+    Stepped::open(Arc::new(model.clone()), options()).unwrap().0
+}
+
+fn append(stepped: &Stepped, count: usize) {
+    for n in 0..count {
+        stepped
+            .spool
+            .append(&message(n.to_string().as_bytes()))
+            .unwrap();
+    }
+}
+
+/// Does one operation of the kind.
+fn operate(model: &Model, operation: Operation) -> io::Result<()> {
+    let file = model.open("there");
+    match operation {
+        Operation::Create => model.create("new").map(drop),
+        Operation::Open => file.map(drop),
+        Operation::List => model.list().map(drop),
+        Operation::Rename => model.rename("there", "elsewhere"),
+        Operation::Remove => model.remove("there"),
+        Operation::SyncDirectory => model.sync_directory(),
+        Operation::FreeBytes => model.free_bytes().map(drop),
+        Operation::Write => file?.write_all_at(b"1234", 4),
+        Operation::Read => file?.read_at(&mut [0; 4], 0).map(drop),
+        Operation::SyncData => file?.sync_data(),
+        Operation::SetLen => file?.set_len(1),
+    }
+}
+
+#[test]
+fn every_fault_happens_at_every_operation() {
+    for operation in Operation::ALL {
+        for effect in [Effect::PowerCut, Effect::Eio, Effect::Enospc] {
+            let what = format!("{effect:?} at {operation:?}");
+            let model = Model::default();
+            model.put("there", b"content".to_vec());
+            operate(&model.copy(), operation).unwrap_or_else(|e| panic!("{operation:?}: {e}"));
+            model.inject(Trigger::Nth(operation, 1), effect);
+            let error = operate(&model, operation).expect_err(&what);
+            assert_eq!(model.fired_as(effect), 1, "{what}");
+            assert_eq!(model.is_off(), effect == Effect::PowerCut, "{what}");
+            match effect {
+                Effect::PowerCut => assert!(model.list().is_err(), "{what}"),
+                Effect::Eio => assert_eq!(error.raw_os_error(), Some(5), "{what}"),
+                Effect::Enospc => assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{what}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_more_is_acknowledged_or_written() {
+    for (operation, file, named) in [
+        (
+            Operation::SyncData,
+            "0000000000000001.seg",
+            "0000000000000001.seg",
+        ),
+        (Operation::SyncDirectory, "", "directory"),
+        (
+            Operation::Write,
+            "0000000000000001.seg",
+            "0000000000000001.seg",
+        ),
+        (
+            Operation::Create,
+            "0000000000000001.seg",
+            "0000000000000001.seg",
+        ),
+    ] {
+        let model = Model::default();
+        let mut stepped = open(&model);
+        append(&stepped, 3);
+        let safe = stepped.spool.progress().safe;
+        model.inject(Trigger::On(operation, file, 1), Effect::Eio);
+        stepped.run_late();
+        assert_eq!(model.fired_as(Effect::Eio), 1, "{operation:?}");
+        let written = model.done(Operation::Write, "0000000000000001.seg");
+
+        let progress = stepped.spool.progress();
+        assert!(progress.failed, "{operation:?}");
+        assert_eq!(progress.safe, safe, "{operation:?}");
+        let failure = stepped.spool.failure().unwrap();
+        assert!(failure.contains(named), "{failure}");
+        let refused = stepped.spool.append(&message(b"more"));
+        assert!(matches!(refused, Err(AppendError::Failed)), "{refused:?}");
+        stepped.run_late();
+        assert_eq!(stepped.spool.progress().safe, safe, "{operation:?}");
+        assert_eq!(
+            model.done(Operation::Write, "0000000000000001.seg"),
+            written
+        );
+        assert_eq!(stepped.close().unwrap_err(), failure);
+    }
+}
+
+#[test]
+fn an_error_on_reading_is_returned_and_is_not_taken_for_damage() {
+    let model = Model::default();
+    let mut stepped = open(&model);
+    append(&stepped, 40);
+    stepped.close().unwrap();
+    let reads = {
+        let counting = model.copy();
+        drop(open(&counting));
+        (counting.steps() - model.steps()).min(20)
+    };
+    assert!(reads > 10);
+
+    let mut stepped = open(&model);
+    model.inject(Trigger::Nth(Operation::Read, 1), Effect::Eio);
+    let error = stepped.read_all().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5));
+    stepped.spool.rewind();
+    assert_eq!(stepped.read_all().unwrap().len(), 40);
+    assert_eq!(stepped.spool.ledger().dropped(), 0);
+    assert!(!stepped.spool.progress().failed);
+    stepped.close().unwrap();
+
+    for step in 1..=reads {
+        let again = model.copy();
+        again.inject(Trigger::Step(step), Effect::Eio);
+        match Stepped::open(Arc::new(again.clone()), options()) {
+            Err(OpenError::Io { file, source }) => {
+                assert_eq!(source.raw_os_error(), Some(5), "{file}");
+            }
+            other => panic!("step {step}: {:?}", other.map(|(_, recovery)| recovery)),
+        }
+        let stepped = open(&again);
+        assert_eq!(
+            stepped.read_all().unwrap().len(),
+            40,
+            "after an error at step {step}"
+        );
+        assert_eq!(stepped.spool.ledger().dropped(), 0);
+    }
+}
+
+#[test]
+fn a_full_disk_withholds_acknowledgements_and_flow_resumes_when_there_is_room() {
+    let model = Model::default();
+    let mut stepped = open(&model);
+    append(&stepped, 30);
+    stepped.run();
+    let safe = stepped.spool.progress().safe;
+    model.set_capacity(Some(model.used_bytes() + 10));
+    append(&stepped, 5);
+    stepped.run();
+    stepped.run_late();
+    assert_eq!(stepped.spool.progress().safe, safe, "nothing is promised");
+    assert!(
+        !stepped.spool.progress().failed,
+        "{:?}",
+        stepped.spool.failure()
+    );
+
+    // What the cloud accepts makes room, in memory at once and on disk segment by segment.
+    let deliveries = stepped.read_all().unwrap();
+    assert_eq!(deliveries.len(), 35);
+    let seqs: Vec<_> = deliveries.iter().take(30).map(|d| d.seq).collect();
+    stepped.spool.settle(&seqs, Outcome::Delivered);
+    stepped.run_late();
+    assert_eq!(stepped.spool.progress().safe, safe + 5);
+    assert!(stepped.spool.has_space());
+    assert_eq!(stepped.close().unwrap().spooled, 5);
+}
+
+#[test]
+fn a_write_that_finds_the_disk_full_half_way_leaves_nothing_behind() {
+    for created in [true, false] {
+        let model = Model::default();
+        let mut stepped = open(&model);
+        if !created {
+            append(&stepped, 2);
+            stepped.run();
+        }
+        let before = model.content("0000000000000001.seg");
+        append(&stepped, 3);
+        let segment = Trigger::On(Operation::Write, "0000000000000001.seg", 1);
+        model.inject(segment, Effect::Enospc);
+        stepped.run();
+        assert_eq!(model.fired_as(Effect::Enospc), 1);
+        assert_eq!(model.content("0000000000000001.seg"), before);
+        stepped.run_late();
+        let all = if created { 3 } else { 5 };
+        assert_eq!(stepped.spool.progress().safe, all + 1);
+        drop(stepped);
+        assert_eq!(open(&model).read_all().unwrap().len() as u64, all);
+    }
+}
+
+#[test]
+fn a_spool_opens_on_a_full_disk() {
+    let model = Model::default();
+    let mut stepped = open(&model);
+    append(&stepped, 10);
+    stepped.close().unwrap();
+    model.set_capacity(Some(model.used_bytes()));
+    assert_eq!(open(&model).read_all().unwrap().len(), 10);
+
+    let empty = Model::default();
+    empty.set_capacity(Some(0));
+    let mut stepped = open(&empty);
+    append(&stepped, 1);
+    stepped.run_late();
+    assert!(
+        !stepped.spool.progress().failed,
+        "{:?}",
+        stepped.spool.failure()
+    );
+    empty.set_capacity(None);
+    stepped.run_late();
+    assert_eq!(stepped.spool.progress().safe, 2);
+}

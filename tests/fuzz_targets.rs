@@ -1,0 +1,76 @@
+//! A short run of what `fuzz/` fuzzes, on random input from fixed seeds and on the committed corpus.
+
+use std::time::{Duration, Instant};
+
+use cloud_relay::spool::storage;
+
+#[path = "../src/spool/tests/model.rs"]
+#[expect(dead_code, reason = "the targets use its storage, not its faults")]
+mod model;
+#[path = "../fuzz/targets.rs"]
+mod targets;
+
+/// How long each target runs.
+const RUN: Duration = Duration::from_secs(1);
+/// Inputs tried at least, however slow the machine is.
+const INPUTS_MIN: u64 = 200;
+
+fn run(target: fn(&[u8]), mut input: impl FnMut(&mut fastrand::Rng) -> Vec<u8>) {
+    let began = Instant::now();
+    let mut seed = 0;
+    while seed < INPUTS_MIN || began.elapsed() < RUN {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        target(&input(&mut rng));
+        seed += 1;
+    }
+}
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let directory = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    let files = std::fs::read_dir(directory).expect("the corpus is committed");
+    files
+        .map(|file| std::fs::read(file.expect("a listed file").path()).expect("it can be read"))
+        .collect()
+}
+
+/// An input of the corpus with a few bytes changed, or random bytes.
+fn mutated(corpus: &[Vec<u8>], rng: &mut fastrand::Rng) -> Vec<u8> {
+    let mut input = match rng.choice(corpus) {
+        Some(input) if rng.u8(..4) > 0 => input.clone(),
+        _ => {
+            let len = rng.usize(..600);
+            std::iter::repeat_with(|| rng.u8(..)).take(len).collect()
+        }
+    };
+    for _ in 0..rng.u8(..6) {
+        let byte = rng.u8(..);
+        if let Some(hit) = rng.choice(&mut input) {
+            *hit = byte;
+        }
+    }
+    input
+}
+
+#[test]
+fn no_bytes_upset_the_record_decoder() {
+    let corpus = corpus("record");
+    assert!(!corpus.is_empty());
+    for input in &corpus {
+        targets::record(input);
+    }
+    run(targets::record, |rng| mutated(&corpus, rng));
+}
+
+#[test]
+fn no_files_upset_recovery() {
+    let corpus = corpus("recovery");
+    assert!(!corpus.is_empty());
+    for input in &corpus {
+        targets::recovery(input);
+    }
+    run(targets::recovery, |rng| mutated(&corpus, rng));
+}
+#[test]
+fn dbg_crash() {
+    targets::recovery(&std::fs::read("/tmp/sp/crash1").unwrap());
+}
