@@ -56,10 +56,7 @@ pub(super) fn recovery(input: &[u8]) {
 fn life(model: &Model) -> Option<Vec<Seq>> {
     let opened = Spool::open(Arc::new(model.clone()), Options::default(), |_| {});
     let spool = match opened {
-        Ok((spool, r)) => {
-            eprintln!("{r:?}");
-            spool
-        }
+        Ok((spool, _)) => spool,
         Err(OpenError::Version { .. }) => return None,
         Err(e) => panic!("{e}"),
     };
@@ -77,7 +74,6 @@ fn life(model: &Model) -> Option<Vec<Seq>> {
             seqs.push(delivery.seq);
         }
     }
-    eprintln!("{seqs:?} {:?}", spool.ledger());
     spool.close().expect("the disk is sound");
     Some(seqs)
 }

@@ -70,7 +70,3 @@ fn no_files_upset_recovery() {
     }
     run(targets::recovery, |rng| mutated(&corpus, rng));
 }
-#[test]
-fn dbg_crash() {
-    targets::recovery(&std::fs::read("/tmp/sp/crash1").unwrap());
-}
