@@ -318,9 +318,9 @@ async fn backlog(system: &dyn System) -> Outcome<Vec<Figure>> {
 async fn idle(system: &dyn System) -> Outcome<Vec<Figure>> {
     let stage = Stage::warmed_up(system).await?;
     tokio::time::sleep(SETTLING).await;
-    let (before, began) = (stage.scheduled()?, Instant::now());
+    let (before, began) = (stage.usage()?, Instant::now());
     tokio::time::sleep(IDLE).await;
-    let used = stage.scheduled()? - before;
+    let used = stage.usage()?.cpu_seconds - before.cpu_seconds;
     let minutes = began.elapsed().as_secs_f64() / 60.0;
     Ok(vec![
         Figure::less("memory MiB", mib(stage.process().memory_rss_bytes()?)),

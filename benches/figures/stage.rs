@@ -1,5 +1,6 @@
 //! One system in its setting: started, loaded and read out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cloud_relay_sandbox::ledger::{MessageId, audit};
@@ -15,8 +16,10 @@ use crate::system::{System, TOPIC};
 
 /// How long a system may take to listen, and to connect: mosquitto reads a whole backlog first.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long is waited for messages to arrive. What is missing then is counted as lost.
-const ARRIVAL_TIMEOUT: Duration = Duration::from_mins(3);
+/// How long is waited for messages to arrive, besides the time they need at [`ARRIVALS_PER_S_MIN`]. What is
+/// missing then is counted as lost.
+const ARRIVAL_PATIENCE: Duration = Duration::from_mins(1);
+const ARRIVALS_PER_S_MIN: u64 = 5_000;
 /// Messages sent before a measurement, so that buffers, pages and connections are there.
 const WARM_UP_MESSAGES: u64 = 200;
 /// The key of the publisher that warms up.
@@ -107,14 +110,14 @@ impl Stage {
     /// What the system has used so far.
     pub(crate) fn usage(&self) -> Outcome<Usage> {
         Ok(Usage {
-            cpu_seconds: self.process().cpu_seconds()?,
+            cpu_seconds: self.cpu_seconds()?,
             write_bytes: self.process().io_write_bytes()?,
         })
     }
 
-    /// Processor time of all its threads that live, seconds, to the nanosecond: what an idle process uses
-    /// in half a minute is less than a clock tick, the unit of [`Usage::cpu_seconds`].
-    pub(crate) fn scheduled(&self) -> Outcome<f64> {
+    /// To the nanosecond, which the clock ticks of `/proc/PID/stat` are too coarse for; without threads
+    /// that have ended.
+    fn cpu_seconds(&self) -> Outcome<f64> {
         let pid = self.process().pid().ok_or("the system is not running")?;
         let mut nanoseconds = 0;
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -130,6 +133,7 @@ impl Stage {
         let broker = self.setting.listen();
         let began = Instant::now();
         let mut publishers = JoinSet::new();
+        let asked: u64 = loads.iter().map(|load| load.count).sum();
         for load in loads {
             publishers.spawn(async move { publish_load(broker, &load).await });
         }
@@ -152,26 +156,49 @@ impl Stage {
             published.acked.extend(acked);
             published.latencies.extend(latencies);
         }
+        if published.acked.len() != usize::try_from(asked)? {
+            return Err(format!(
+                "{} of {asked} messages were acknowledged",
+                published.acked.len()
+            )
+            .into());
+        }
         published.took = began.elapsed();
         published.latencies.sort_unstable();
         Ok(published)
     }
 
     /// Waits until `count` different messages have arrived in the cloud since its start. Gives up in the
-    /// end: a system may have lost some, which [`Stage::lost`] tells.
+    /// end: a system may have lost some, or be too slow, which the figures tell.
     pub(crate) async fn wait_for_arrivals(&self, count: usize) {
         let cloud = self.setting.cloud();
+        let patience = ARRIVAL_PATIENCE
+            + Duration::from_secs(u64::try_from(count).unwrap_or(u64::MAX) / ARRIVALS_PER_S_MIN);
+        let give_up = Instant::now() + patience;
         loop {
             let duplicates = cloud.counts().duplicates;
             let all = count + usize::try_from(duplicates).unwrap_or(usize::MAX);
-            if let Err(error) = cloud.wait_for(all, ARRIVAL_TIMEOUT).await {
-                eprintln!("    {error}");
+            let left = give_up.saturating_duration_since(Instant::now());
+            if let Err(error) = cloud.wait_for(all, left).await {
+                eprintln!("    {duplicates} or more arrived twice, and {error}");
+                for (breach, times) in self.breaches() {
+                    eprintln!("    the cloud closed the connection {times} times: {breach}");
+                }
                 return;
             }
             if cloud.counts().duplicates == duplicates {
                 return;
             }
         }
+    }
+
+    /// Why the cloud closed connections, and how often.
+    fn breaches(&self) -> BTreeMap<String, usize> {
+        let mut times = BTreeMap::new();
+        for breach in self.setting.cloud().breaches() {
+            *times.entry(breach.to_string()).or_default() += 1;
+        }
+        times
     }
 
     /// When the messages from number `from` on arrived, in order.
