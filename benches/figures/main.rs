@@ -1,12 +1,12 @@
 //! Black-box figures of the relay beside its nearest peers, measured in the same run.
 //!
 //! ```text
-//! cargo bench --bench figures -- [SCENARIO…] [--system NAME]… [--runs N] [--json FILE]
+//! cargo bench --bench figures -- [SCENARIO…] [--system NAME]… [--runs N] [--messages N] [--json FILE]
 //! ```
 //!
 //! Scenarios: `steady`, `online`, `outage`, `backlog`, `idle`; all without any. `--system` picks systems by
 //! name. Of `--runs` (1 without) the medians are shown; the systems take turns, so that all of them meet the
-//! same state of the machine. `--json` adds a line for each single run to FILE.
+//! same state of the machine. `--messages` makes `steady` longer, for a profiler. `--json` adds a line for each single run to FILE.
 //!
 //! Nothing here judges a figure: what a machine manages is no reason for a build to fail. A message that
 //! was acknowledged and lost is a figure too.
@@ -78,6 +78,7 @@ fn run() -> Outcome<bool> {
 impl Request {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Outcome<Self> {
         let (mut scenarios, mut names, mut runs, mut json) = (Vec::new(), Vec::new(), 1, None);
+        let mut messages = None;
         while let Some(argument) = arguments.next() {
             let mut value = || {
                 let missing = || format!("{argument} needs a value");
@@ -87,6 +88,7 @@ impl Request {
                 // cargo says so to every benchmark
                 "--bench" => {}
                 "--runs" => runs = value()?.parse()?,
+                "--messages" => messages = Some(value()?.parse()?),
                 "--system" => names.push(value()?),
                 "--json" => json = Some(File::options().append(true).create(true).open(value()?)?),
                 name => {
@@ -111,6 +113,11 @@ impl Request {
         }
         if scenarios.is_empty() {
             scenarios.extend(scenario::ALL);
+        }
+        if let Some(messages) = messages {
+            for scenario in &mut scenarios {
+                *scenario = scenario.with_messages(messages);
+            }
         }
         Ok(Request {
             scenarios,

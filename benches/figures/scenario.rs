@@ -46,7 +46,7 @@ const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scenario {
     /// As fast as it goes, the cloud being there.
-    Steady { publishers: u32 },
+    Steady { publishers: u32, messages: u64 },
     /// A steady trickle, the cloud being there and taking this long to acknowledge.
     Online { cloud_delay_ms: u32 },
     /// The cloud goes, messages pile up, the cloud comes back.
@@ -59,8 +59,14 @@ pub(crate) enum Scenario {
 
 /// All of them, in the order in which they are run.
 pub(crate) const ALL: [Scenario; 7] = [
-    Scenario::Steady { publishers: 1 },
-    Scenario::Steady { publishers: 8 },
+    Scenario::Steady {
+        publishers: 1,
+        messages: STEADY_MESSAGES,
+    },
+    Scenario::Steady {
+        publishers: 8,
+        messages: STEADY_MESSAGES,
+    },
     Scenario::Online { cloud_delay_ms: 0 },
     Scenario::Online { cloud_delay_ms: 80 },
     Scenario::Outage,
@@ -83,8 +89,11 @@ impl Scenario {
     /// The title of its table.
     pub(crate) fn title(self) -> String {
         match self {
-            Scenario::Steady { publishers } => {
-                format!("steady: {publishers} publisher(s), window 20, {STEADY_MESSAGES} messages")
+            Scenario::Steady {
+                publishers,
+                messages,
+            } => {
+                format!("steady: {publishers} publisher(s), window 20, {messages} messages")
             }
             Scenario::Online { cloud_delay_ms } => format!(
                 "online: {ONLINE_RATE} messages/s for {ONLINE_SECONDS} s, the cloud acknowledges after {cloud_delay_ms} ms"
@@ -94,6 +103,17 @@ impl Scenario {
             }
             Scenario::Backlog => format!("backlog: {BACKLOG_LARGE} messages"),
             Scenario::Idle => format!("idle: {} s", IDLE.as_secs()),
+        }
+    }
+
+    /// The same with this many messages, if it is one of those that may be longer.
+    pub(crate) fn with_messages(self, messages: u64) -> Self {
+        match self {
+            Scenario::Steady { publishers, .. } => Scenario::Steady {
+                publishers,
+                messages,
+            },
+            other => other,
         }
     }
 
@@ -109,7 +129,10 @@ impl Scenario {
     /// Measures `system` once.
     pub(crate) async fn run(self, system: &dyn System) -> Outcome<Vec<Figure>> {
         match self {
-            Scenario::Steady { publishers } => steady(system, publishers).await,
+            Scenario::Steady {
+                publishers,
+                messages,
+            } => steady(system, publishers, messages).await,
             Scenario::Online { cloud_delay_ms } => online(system, cloud_delay_ms).await,
             Scenario::Outage => outage(system).await,
             Scenario::Backlog => backlog(system).await,
@@ -154,8 +177,8 @@ fn costs(stage: &Stage, before: Usage, published: &Published) -> Outcome<[Figure
     ])
 }
 
-async fn steady(system: &dyn System, publishers: u32) -> Outcome<Vec<Figure>> {
-    let count = STEADY_MESSAGES.min(system.messages_max());
+async fn steady(system: &dyn System, publishers: u32, messages: u64) -> Outcome<Vec<Figure>> {
+    let count = messages.min(system.messages_max());
     let stage = Stage::warmed_up(system).await?;
     let before = stage.usage()?;
     let earlier = stage.setting().cloud().received_count();
