@@ -1,17 +1,17 @@
 # `make` alone lists the targets. Each works from a fresh clone; what is missing is installed, out loud.
 
 CARGO ?= cargo
-RELAY := target/release/cloud-relay
+RELAY := target/debug/cloud-relay
 TOOLS := .tools
 
-.PHONY: help demo test check lint fmt setup
+.PHONY: help demo test check lint fmt setup bench
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
 
 demo: ## the whole story on this machine: cloud, provisioning, relay and sensor; no account needed
-	$(CARGO) build --release --locked -p cloud-relay
-	$(CARGO) run --release --locked -p cloud-relay-sandbox -- demo --relay $(RELAY)
+	$(CARGO) build --locked -p cloud-relay
+	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(RELAY)
 
 test: setup ## every test: the crates, the foreign peers, the container files
 	$(CARGO) test --workspace --locked
@@ -27,6 +27,9 @@ lint: ## formatting, clippy with warnings denied, dependencies and licences, scr
 	$(TOOLS)/cargo/bin/cargo-deny --log-level error check bans licenses sources
 	$(TOOLS)/venv/bin/shellcheck tests/setup/install tests/peers/check .ci/run
 	$(TOOLS)/venv/bin/typos
+
+bench: setup ## figures of the release build beside mosquitto, in one table; takes half an hour
+	$(CARGO) bench --locked --bench figures
 
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
