@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+use super::breach::Breach;
 use super::rate::{PeakMeter, Peaks, Traffic};
-use super::rules::Breach;
 use super::wire::{MqttVersion, PublishProperties};
 use crate::ledger::{Audit, MessageId, audit};
 

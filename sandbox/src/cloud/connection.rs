@@ -11,8 +11,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Hub;
+use super::breach::{Breach, reason};
 use super::faults::{Connections, Faults};
-use super::rules::{Breach, RefuseV5, Rules, reason, session_expiry};
+use super::rules::{RefuseV5, Rules, session_expiry};
 use super::session;
 use super::wire::{Hello, MqttVersion, Welcome, read_connect};
 
@@ -158,9 +159,7 @@ fn refusal(hub: &Hub, line: &Line, rules: &Rules, hello: &Hello) -> Option<(Refu
     if let Some(how) = rules.refuse_v5.filter(|_| version == MqttVersion::V5) {
         let refusal = match how {
             RefuseV5::Connack => Some((version, Welcome::Code(reason::UNSUPPORTED_VERSION))),
-            RefuseV5::OldConnack => {
-                Some((MqttVersion::V3_1_1, Welcome::Code(UNACCEPTABLE_LEVEL)))
-            }
+            RefuseV5::OldConnack => Some((MqttVersion::V3_1_1, Welcome::Code(UNACCEPTABLE_LEVEL))),
             RefuseV5::Close => None,
         };
         return Some((refusal, "MQTT 5 is refused".to_owned()));

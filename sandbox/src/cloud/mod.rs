@@ -13,6 +13,7 @@
 
 mod acks;
 mod books;
+mod breach;
 mod connection;
 mod faults;
 mod rate;
@@ -38,10 +39,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::books::{Bookkeeping, Counts, NotArrived, Received, TooFew};
+pub use self::breach::Breach;
 pub use self::faults::{Connections, Faults, GROUP_PATIENCE, PubackReason};
 pub use self::rate::Peaks;
 pub use self::rules::{
-    BYTE_RATE_MAX, Breach, IN_FLIGHT_MAX, KEEP_ALIVE_S_MAX, OverInFlight, PACKET_BYTES_MAX,
+    BYTE_RATE_MAX, IN_FLIGHT_MAX, KEEP_ALIVE_S_MAX, OverInFlight, PACKET_BYTES_MAX,
     PAYLOAD_BYTES_MAX, PUBLISH_RATE_MAX, RefuseV5, Rules, TOPIC_ALIAS_MAX, TOPIC_BYTES_MAX,
     TOPIC_SLASHES_MAX,
 };

@@ -17,11 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::Hub;
 use super::acks::{Ack, AckQueue};
 use super::books::Received;
+use super::breach::{Breach, reason};
 use super::connection::Line;
 use super::faults::{Connections, Faults};
 use super::rate::{ByteRate, PublishRate, Traffic};
-use super::rules::{Breach, OverInFlight, Rules, reason};
-use super::wire::{Hello, Inbound, MqttVersion, Publication, Subscription, WireError};
+use super::rules::{OverInFlight, Rules};
+use super::wire::{
+    Hello, Inbound, MqttVersion, Publication, Subscription, WireError, put_pingresp, put_pubcomp,
+};
 
 /// How long a closing connection may take to say so.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -226,10 +229,10 @@ impl Session<'_> {
             Inbound::Publish(publication) => return self.publish(publication, now, rules, faults),
             Inbound::Pubrel(packet_id) => {
                 self.qos2_open.remove(&packet_id);
-                version.pubcomp(packet_id, out);
+                put_pubcomp(packet_id, out);
             }
             Inbound::Ping if faults.no_pingresp => {}
-            Inbound::Ping => version.pingresp(out),
+            Inbound::Ping => put_pingresp(out),
             Inbound::Subscribe(subscription) => {
                 return self.subscribe(&subscription, rules).map(End::Breach);
             }

@@ -70,9 +70,9 @@ impl Sessions {
     pub(crate) fn resume(&self, client_id: &str, clean_start: bool, expiry: Duration) -> bool {
         let mut kept = self.kept();
         let present = !clean_start
-            && kept.get(client_id).is_some_and(|kept| {
-                kept.left.is_none_or(|left| left.elapsed() < kept.expiry)
-            });
+            && kept
+                .get(client_id)
+                .is_some_and(|kept| kept.left.is_none_or(|left| left.elapsed() < kept.expiry));
         if expiry.is_zero() {
             kept.remove(client_id);
         } else {

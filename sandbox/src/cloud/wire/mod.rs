@@ -204,11 +204,6 @@ impl MqttVersion {
         }
     }
 
-    /// Writes PUBCOMP.
-    pub(crate) fn pubcomp(self, packet_id: u16, out: &mut BytesMut) {
-        put_with_id(0x70, packet_id, out);
-    }
-
     /// Writes a SUBACK that refuses each of `filters` with `reason`; MQTT 3.1.1 knows only 0x80.
     pub(crate) fn suback_refusing(
         self,
@@ -233,17 +228,22 @@ impl MqttVersion {
         }
     }
 
-    /// Writes PINGRESP.
-    pub(crate) fn pingresp(self, out: &mut BytesMut) {
-        out.put_slice(&[0xd0, 0]);
-    }
-
     /// Writes DISCONNECT with a reason; nothing in MQTT 3.1.1, where a server just closes.
     pub(crate) fn disconnect(self, reason: u8, text: &str, out: &mut BytesMut) {
         if self == MqttVersion::V5 {
             v5::disconnect(reason, text, out);
         }
     }
+}
+
+/// Writes PUBCOMP, the same in both versions.
+pub(crate) fn put_pubcomp(packet_id: u16, out: &mut BytesMut) {
+    put_with_id(0x70, packet_id, out);
+}
+
+/// Writes PINGRESP, the same in both versions.
+pub(crate) fn put_pingresp(out: &mut BytesMut) {
+    out.put_slice(&[0xd0, 0]);
 }
 
 /// Takes the first packet out of `inbox`, if it is whole; with the length of its fixed header.
@@ -267,7 +267,12 @@ fn take_frame(
 /// Bytes of the fixed header and of the rest of the first packet, if its length is known.
 fn fixed_header(inbox: &[u8]) -> Result<Option<(usize, usize)>, WireError> {
     let mut remaining = 0;
-    for (at, byte) in inbox.iter().enumerate().take(FIXED_HEADER_BYTES_MAX).skip(1) {
+    for (at, byte) in inbox
+        .iter()
+        .enumerate()
+        .take(FIXED_HEADER_BYTES_MAX)
+        .skip(1)
+    {
         remaining |= usize::from(byte & 0x7f) << (7 * (at - 1));
         if byte & 0x80 == 0 {
             return Ok(Some((at + 1, remaining)));
