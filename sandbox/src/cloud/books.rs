@@ -3,7 +3,7 @@
 //! A message is in the books before its acknowledgement is sent, so whoever saw the acknowledgement
 //! will find the message. The books only grow.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ pub enum Bookkeeping {
     /// All of it.
     #[default]
     Messages,
-    /// Its id and a hash of its payload, 24 bytes: enough for counts, waits and audits of a million
+    /// Its id and a hash of its payload, some 30 bytes: enough for counts, waits and audits of a million
     /// messages. [`Cloud::received`](super::Cloud::received) stays empty.
     Ids,
 }
@@ -121,6 +121,9 @@ struct Pages {
     payloads: HashSet<u64>,
     duplicates: u64,
     connects_v5: u64,
+    /// When each client last said CONNECT.
+    last_connect: HashMap<String, Instant>,
+    connect_gap_min: Option<Duration>,
     /// How often each reason from 0x80 on was given to a publish.
     publish_refusals: BTreeMap<u8, u64>,
     breaches: Vec<Breach>,
@@ -208,6 +211,19 @@ impl Books {
 
     pub(crate) fn tcp_connection(&self) {
         self.tcp_connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a CONNECT, whatever will be answered.
+    pub(crate) fn connect_request(&self, client_id: &str, now: Instant) {
+        let mut pages = self.pages();
+        if let Some(last) = pages.last_connect.insert(client_id.to_owned(), now) {
+            let gap = now - last;
+            pages.connect_gap_min = Some(pages.connect_gap_min.map_or(gap, |min| min.min(gap)));
+        }
+    }
+
+    pub(crate) fn connect_gap_min(&self) -> Option<Duration> {
+        self.pages().connect_gap_min
     }
 
     pub(crate) fn connect(&self, version: MqttVersion) {

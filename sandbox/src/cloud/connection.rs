@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -113,6 +113,7 @@ async fn greet(hub: &Hub, line: &mut Line) -> Result<Hello, String> {
             Ok(None) => return Err("closed before CONNECT".to_owned()),
         }
     };
+    hub.books.connect_request(&hello.client_id, Instant::now());
     let rules = Arc::clone(&hub.rules.borrow());
     if let Some((welcome, why)) = refusal(hub, line, &rules, &hello) {
         if let Some((version, welcome)) = welcome {

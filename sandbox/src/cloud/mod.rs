@@ -268,6 +268,12 @@ impl Cloud {
         self.hub.books.peaks()
     }
 
+    /// The shortest time between two CONNECTs of one client id, refused ones counted; `None` if none
+    /// said it twice. AWS allows one a second.
+    pub fn connect_gap_min(&self) -> Option<Duration> {
+        self.hub.books.connect_gap_min()
+    }
+
     /// Starts to measure [`Cloud::peaks`] anew.
     pub fn reset_peaks(&self) {
         self.hub.books.reset_peaks();

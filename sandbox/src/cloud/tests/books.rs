@@ -2,7 +2,7 @@
 
 use rumqttc::v5::mqttbytes::v5::PublishProperties as Properties;
 
-use super::device::Device;
+use super::device::{Device, Greeting};
 use super::*;
 use crate::ledger::MessageId;
 
@@ -122,5 +122,19 @@ async fn the_peaks_count_whole_publish_packets_and_start_anew_when_told() {
         assert_eq!(cloud.peaks(), Peaks { publishes, bytes });
         cloud.reset_peaks();
         assert_eq!(cloud.peaks(), Peaks::default());
+    }
+}
+
+#[tokio::test]
+async fn the_shortest_time_between_two_connects_of_one_client_is_known_even_if_they_are_refused() {
+    for version in BOTH {
+        let cloud = cloud().await;
+        let _other = Device::connected(&cloud, version, "other").await;
+        let _device = Device::connected(&cloud, version, "device").await;
+        assert_eq!(cloud.connect_gap_min(), None);
+        cloud.set_faults(|faults| faults.connections = Connections::RefuseConnack);
+        let (_refused, _) = Device::greeted(&cloud, Greeting::new(version, "device")).await;
+        let gap = cloud.connect_gap_min().unwrap();
+        assert!(gap > Duration::ZERO && gap < PATIENCE, "{gap:?}");
     }
 }
