@@ -11,7 +11,8 @@
 //! ```
 //!
 //! 1. [`Store::next`] gives messages out in order; they stay in the spool.
-//! 2. The [`window`] gives each a packet identifier, if fewer than its limit are unacknowledged.
+//! 2. The [`window`] gives each a packet identifier, if fewer than its limit are unacknowledged and [`pacing`] finds
+//!    room for it in the cloud's quotas.
 //! 3. The connection writes them, many in one write.
 //! 4. The cloud acknowledges, in any order.
 //! 5. The window turns packet identifiers back into numbers.
@@ -24,6 +25,8 @@
 //! unacknowledged when a session is not present, and hides which packet identifier a message got.
 
 mod connect;
+mod drain;
+pub mod pacing;
 mod packet;
 mod session;
 pub mod tls;
@@ -42,11 +45,13 @@ use crate::state::{State, StateBoard};
 use crate::store::Store;
 
 use self::connect::ConnectError;
+use self::pacing::Quota;
 use self::session::{Ended, Session};
 
-/// The first retry after the cloud refused or dropped us comes within this. AWS IoT Core takes one CONNECT per
-/// second and client id.
+/// The first retry after the cloud refused or dropped us comes within this, but see [`CONNECT_INTERVAL`].
 const RETRY_BASE: Duration = Duration::from_secs(1);
+/// A CONNECT follows the one before it no sooner: AWS IoT Core takes one a second and client id.
+const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// Retries after the cloud refused us are at most this far apart.
 const RETRY_MAX: Duration = Duration::from_mins(1);
 /// Retries while the network does not lead to the cloud are at most this far apart: they cost the cloud
@@ -69,6 +74,8 @@ pub struct Endpoint {
     pub client_id: String,
     /// Roots, certificate, key and ALPN.
     pub tls: Arc<ClientConfig>,
+    /// How much it takes.
+    pub quota: Quota,
 }
 
 /// Keeps a connection to the cloud and drains the spool through it, until `shutdown`.
@@ -81,7 +88,7 @@ pub async fn run(
 ) {
     let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
-    let mut session = Session::new(store, routes);
+    let mut session = Session::new(store, routes, endpoint.quota);
     state.set(State::Connecting);
     let (host, port) = (&endpoint.host, endpoint.port);
     tracing::info!("connecting to {host} on port {port}");
@@ -90,6 +97,8 @@ pub async fn run(
             () = shutdown.cancelled() => return,
             connected = connect::connect(&endpoint) => connected,
         };
+        // The CONNECT, if there was one, was sent before now.
+        let next_connect = Instant::now() + CONNECT_INTERVAL;
         let (reason, delay) = match connected {
             Ok(connection) => {
                 state.set(State::Connected);
@@ -105,13 +114,17 @@ pub async fn run(
                 } else if progress {
                     reason.push_str(ADVICE_SHORT_LIVED);
                 }
-                (reason, refused.next_delay(fastrand::f64()))
+                let pause = next_connect.saturating_duration_since(Instant::now());
+                (reason, refused.next_delay(fastrand::f64()).max(pause))
             }
             Err(error @ ConnectError::Unreachable { .. }) => {
                 let delay = unreachable.next_delay(fastrand::f64());
                 (error.to_string(), delay)
             }
-            Err(error) => (error.to_string(), refused.next_delay(fastrand::f64())),
+            Err(error) => {
+                let delay = refused.next_delay(fastrand::f64());
+                (error.to_string(), delay.max(CONNECT_INTERVAL))
+            }
         };
         tracing::debug!("next try to reach the cloud in {delay:.1?}");
         state.set(State::Disconnected { reason });

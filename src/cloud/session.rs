@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{Connection, KEEP_ALIVE_S};
+use super::drain::{Drain, News};
+use super::pacing::{Pacing, Quota, Verdict};
 use super::packet::{self, Answer, Malformed, Publish};
 use super::window::{Acknowledged, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
@@ -84,15 +86,21 @@ type NextMessages = Pin<Box<dyn Future<Output = io::Result<Vec<Delivery>>> + Sen
 pub(super) struct Session {
     store: Store,
     routes: Arc<Routes>,
+    quota: Quota,
+    pacing: Pacing,
+    drain: Drain,
     /// The highest number ever sent: it and everything before it is repeated with DUP set.
     sent_through: Seq,
 }
 
 impl Session {
-    pub(super) fn new(store: Store, routes: Arc<Routes>) -> Self {
+    pub(super) fn new(store: Store, routes: Arc<Routes>, quota: Quota) -> Self {
         Session {
             store,
             routes,
+            quota,
+            pacing: Pacing::new(quota),
+            drain: Drain::default(),
             sent_through: 0,
         }
     }
@@ -112,8 +120,9 @@ impl Session {
             received: connection.received,
             unsent: BytesMut::new(),
             flushed: true,
-            window: Window::default(),
+            window: Window::new(IN_FLIGHT_MAX),
             pending: VecDeque::new(),
+            paced_until: None,
             acknowledged: Vec::new(),
             progress: false,
             last_sent: Instant::now(),
@@ -123,12 +132,30 @@ impl Session {
         link.session.store.set_linked(true);
         let ended = link.run(shutdown).await;
         link.session.store.set_linked(false);
+        link.session.pacing.connection_ended(Instant::now());
         match ended {
             Ok(()) => Ended::Shutdown,
             Err(reason) => Ended::Lost {
                 reason: link.explain(reason),
                 progress: link.progress,
             },
+        }
+    }
+}
+
+impl Session {
+    /// Says once that the quotas make a backlog wait, and once that it is drained.
+    fn tell_of_backlog(&mut self) {
+        let spooled = self.store.ledger().spooled;
+        let in_flight_max = u64::try_from(IN_FLIGHT_MAX).unwrap_or(u64::MAX);
+        match self.drain.look(spooled, in_flight_max, self.quota) {
+            Some(News::Draining { messages, time }) => tracing::info!(
+                "{messages} messages wait; at {} they take about {} s",
+                self.quota,
+                time.as_secs()
+            ),
+            Some(News::Drained) => tracing::info!("the backlog is drained"),
+            None => {}
         }
     }
 }
@@ -153,9 +180,11 @@ struct Link<'s, S> {
     unsent: BytesMut,
     /// Whether the TLS layer has passed on all it was given.
     flushed: bool,
-    window: Window,
+    window: Window<Seq>,
     /// Taken from the spool, not yet sent.
     pending: VecDeque<Delivery>,
+    /// Before this moment the quotas let nothing more go.
+    paced_until: Option<Instant>,
     /// Scratch: accepted by the cloud, to be settled together.
     acknowledged: Vec<Seq>,
     progress: bool,
@@ -207,14 +236,25 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     fn send_pending(&mut self) {
         let now = Instant::now();
         while self.window.room() > 0 && self.unsent.len() < UNSENT_BYTES_MAX {
-            let Some(delivery) = self.pending.pop_front() else {
+            let Some(delivery) = self.pending.front() else {
                 break;
             };
             let Some(message) = delivery.message() else {
+                self.pending.pop_front();
                 continue;
             };
             let topic = self.session.routes.spooled_cloud_topic(message.topic);
             let bytes = topic.len() + message.payload.len();
+            match self.session.pacing.verdict(bytes, now) {
+                Verdict::Go => {}
+                Verdict::NotBefore(moment) => {
+                    self.paced_until = Some(moment);
+                    break;
+                }
+                Verdict::AfterAcknowledgement => break,
+            }
+            self.session.pacing.sent(bytes);
+            self.session.drain.sent(bytes);
             let packet_id = self.window.open(delivery.seq, bytes, now);
             Publish {
                 topic,
@@ -225,6 +265,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             .write(&mut self.unsent);
             self.session.sent_through = self.session.sent_through.max(delivery.seq);
             self.last_sent = now;
+            self.pending.pop_front();
         }
     }
 
@@ -245,8 +286,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             match packet::read(&mut self.received) {
                 Ok(None) => break,
                 Ok(Some(Answer::Acknowledged(packet_id))) => {
-                    if let Acknowledged::Message(seq) = self.window.acknowledge(packet_id, now) {
-                        self.acknowledged.push(seq);
+                    if let Acknowledged::Message { message, bytes } =
+                        self.window.acknowledge(packet_id, now)
+                    {
+                        self.session.pacing.acknowledged(bytes, now);
+                        self.acknowledged.push(message);
                     }
                 }
                 Ok(Some(Answer::Pong)) => self.ping_sent = None,
@@ -265,6 +309,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 .store
                 .settle(&self.acknowledged, Outcome::Delivered);
             self.acknowledged.clear();
+            self.session.tell_of_backlog();
         }
         result
     }
@@ -287,10 +332,12 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             }
             None => self.last_sent + PING_AFTER,
         };
-        self.window.deadline().map_or(ping, |d| d.min(ping))
+        let deadlines = [self.window.deadline(), self.paced_until];
+        (deadlines.into_iter().flatten()).fold(ping, Instant::min)
     }
 
     fn on_alarm(&mut self, now: Instant) -> Result<(), LostReason> {
+        self.paced_until = self.paced_until.filter(|moment| *moment > now);
         if self
             .window
             .deadline()

@@ -136,6 +136,8 @@ impl MosquittoCloud {
             ("AWS_DATA_ENDPOINT", "localhost"),
             ("AWS_PORT", &self.port().to_string()),
             ("AWS_ROOT_CA_PATH", &self.file("ca.pem")),
+            ("CLOUD_PUBLISH_RATE", "0"),
+            ("CLOUD_BYTE_RATE", "0"),
             ("AWS_CERT", &STANDARD.encode(read("device.pem"))),
             ("AWS_PRIVATE_KEY", &STANDARD.encode(private_key)),
         ])

@@ -45,7 +45,7 @@ impl Running {
             received: BytesMut::new(),
         };
         let routes = Arc::new(Routes::new("sensors", "site/data"));
-        let mut session = Session::new(store.clone(), routes);
+        let mut session = Session::new(store.clone(), routes, Quota::default());
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         Running {
