@@ -26,6 +26,8 @@
 
 mod connect;
 mod drain;
+mod held;
+mod negotiation;
 pub mod pacing;
 mod packet;
 mod session;
@@ -44,7 +46,10 @@ use crate::routes::Routes;
 use crate::state::{State, StateBoard};
 use crate::store::Store;
 
-use self::connect::ConnectError;
+pub use self::packet::{MqttVersion, Rejection};
+
+use self::connect::{ConnectError, Connection};
+use self::negotiation::Negotiation;
 use self::pacing::Quota;
 use self::session::{Ended, Session};
 
@@ -74,6 +79,8 @@ pub struct Endpoint {
     pub client_id: String,
     /// Roots, certificate, key and ALPN.
     pub tls: Arc<ClientConfig>,
+    /// `CLOUD_MQTT_VERSION`: 3.1.1 is taken all the same if the cloud speaks nothing else.
+    pub mqtt_version: MqttVersion,
     /// How much it takes.
     pub quota: Quota,
 }
@@ -88,6 +95,7 @@ pub async fn run(
 ) {
     let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
+    let mut negotiation = Negotiation::new(endpoint.mqtt_version);
     let mut session = Session::new(store, routes, endpoint.quota);
     state.set(State::Connecting);
     let (host, port) = (&endpoint.host, endpoint.port);
@@ -95,8 +103,9 @@ pub async fn run(
     loop {
         let connected = tokio::select! {
             () = shutdown.cancelled() => return,
-            connected = connect::connect(&endpoint) => connected,
+            connected = connect::connect(&endpoint, negotiation.version()) => connected,
         };
+        note_version(&mut negotiation, &connected);
         // The CONNECT, if there was one, was sent before now.
         let next_connect = Instant::now() + CONNECT_INTERVAL;
         let (reason, delay) = match connected {
@@ -108,8 +117,9 @@ pub async fn run(
                     return;
                 };
                 unreachable.reset();
+                let good = was_good(progress, since.elapsed()) && !reason.is_take_over();
                 let mut reason = reason.to_string();
-                if was_good(progress, since.elapsed()) {
+                if good {
                     refused.reset();
                 } else if progress {
                     reason.push_str(ADVICE_SHORT_LIVED);
@@ -132,6 +142,24 @@ pub async fn run(
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
         }
+    }
+}
+
+/// Learns from a try to connect which version the cloud speaks.
+fn note_version(negotiation: &mut Negotiation, connected: &Result<Connection, ConnectError>) {
+    match connected {
+        Ok(connection) => {
+            let version = connection.version;
+            tracing::debug!("connected with MQTT {version}, {:?}", connection.terms);
+            if negotiation.accepted() {
+                tracing::warn!(
+                    "the cloud does not take the version of CLOUD_MQTT_VERSION: MQTT {version} is used"
+                );
+            }
+        }
+        Err(ConnectError::Version { .. }) => negotiation.refused(),
+        Err(ConnectError::ClosedOnConnect { .. }) => negotiation.closed(),
+        Err(_) => {}
     }
 }
 

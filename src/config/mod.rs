@@ -33,6 +33,7 @@ pub use cloud::{AwsConfig, AzureConfig, CloudConfig, CredentialVariables, GcpCon
 pub use fault::{ConfigErrors, Fault};
 pub use http_url::HttpUrl;
 
+use crate::cloud::MqttVersion;
 use crate::cloud::pacing::Quota;
 use crate::routes::Routes;
 use crate::secret::Secret;
@@ -76,6 +77,8 @@ pub struct Config {
     pub provider: Provider,
     /// Where to send to; `None` while its host name is unknown.
     pub cloud: Option<CloudConfig>,
+    /// `CLOUD_MQTT_VERSION`.
+    pub mqtt_version: MqttVersion,
     /// `CLOUD_PUBLISH_RATE`, `CLOUD_BYTE_RATE`.
     pub quota: Quota,
     /// Which credentials the provider needs, and which of them are not there.
@@ -176,6 +179,13 @@ impl Config {
             routes: read_routes(raw, provider, reading),
             provider,
             cloud: CloudConfig::read(raw, provider, reading),
+            mqtt_version: reading
+                .parse(
+                    "CLOUD_MQTT_VERSION",
+                    raw.cloud_mqtt_version.as_deref(),
+                    value::mqtt_version,
+                )
+                .unwrap_or(MqttVersion::V5),
             quota: read_quota(raw, reading),
             credentials: CredentialVariables::read(raw, provider),
             provisioning,
@@ -252,6 +262,7 @@ impl Config {
                 or_unset(self.cloud.as_ref().map(|cloud| cloud as _))
             ),
             format!("route={}", self.routes),
+            format!("CLOUD_MQTT_VERSION={}", self.mqtt_version),
             self.quota.to_string(),
         ];
         for name in self.credentials.expected {
