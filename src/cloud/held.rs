@@ -32,11 +32,6 @@ impl Trouble {
         let due = now + trouble.backoff.next_delay(random);
         (trouble, due)
     }
-
-    /// Whether this is the first refusal of the message.
-    pub(super) fn is_first(&self) -> bool {
-        self.backoff.failures() == 1
-    }
 }
 
 /// The messages `T` that wait.
@@ -111,12 +106,10 @@ mod tests {
     fn retries_of_one_message_get_further_apart_up_to_a_limit() {
         let now = Instant::now();
         let (mut trouble, due) = Trouble::refused(None, now, 1.0);
-        assert!(trouble.is_first());
         assert_eq!(due, now + RETRY_BASE);
         let mut last = due;
         for _ in 0..10 {
             (trouble, last) = Trouble::refused(Some(trouble), now, 1.0);
-            assert!(!trouble.is_first());
         }
         assert_eq!(last, now + RETRY_MAX);
     }

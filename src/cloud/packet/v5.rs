@@ -22,7 +22,7 @@ pub(super) fn read(buffer: &mut BytesMut) -> Result<Option<Answer>, Malformed> {
     let header = match check(buffer.iter(), packet_bytes_max) {
         Ok(header) => header,
         Err(Error::InsufficientBytes(_)) => return Ok(None),
-        Err(error) => return Err(malformed(error)),
+        Err(error) => return Err(malformed(&error)),
     };
     let mut frame = buffer.split_to(header.frame_length());
     match *frame {
@@ -33,7 +33,7 @@ pub(super) fn read(buffer: &mut BytesMut) -> Result<Option<Answer>, Malformed> {
         [DISCONNECT, 0] => frame = BytesMut::from(&[DISCONNECT, 2, 0, 0][..]),
         _ => {}
     }
-    let packet = Packet::read(&mut frame, packet_bytes_max).map_err(malformed)?;
+    let packet = Packet::read(&mut frame, packet_bytes_max).map_err(|error| malformed(&error))?;
     Ok(Some(match packet {
         Packet::ConnAck(connack) => Answer::Connected(welcome(connack)),
         Packet::PubAck(puback) => match rejection(puback.reason) {
@@ -48,7 +48,7 @@ pub(super) fn read(buffer: &mut BytesMut) -> Result<Option<Answer>, Malformed> {
     }))
 }
 
-fn malformed(error: Error) -> Malformed {
+fn malformed(error: &Error) -> Malformed {
     Malformed(error.to_string())
 }
 
@@ -128,7 +128,7 @@ pub(super) fn write_connect(
         properties: None,
     };
     let written = connect.write(&None, &None, buffer);
-    written.map(drop).map_err(malformed)
+    written.map(drop).map_err(|error| malformed(&error))
 }
 
 /// Writes the properties of a PUBLISH: none.
