@@ -30,6 +30,7 @@ mod held;
 mod negotiation;
 pub mod pacing;
 mod packet;
+pub mod poison;
 mod session;
 pub mod tls;
 pub mod window;
