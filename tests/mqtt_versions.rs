@@ -31,6 +31,32 @@ async fn relays_with(version: &str, protocol: &str) {
     assert!(seen.contains(&expected), "{expected} is not in\n{seen}");
 }
 
+/// The test's own subscriber may read everything, the device may write under `other` only.
+const DENIED: &str = "user watcher\ntopic read #\nuser device\ntopic write other\n";
+/// The device may write to the topic that it relays to, too.
+const ALLOWED: &str = "user watcher\ntopic read #\nuser device\ntopic write sensors\n";
+
+#[tokio::test]
+async fn a_message_that_is_not_authorised_is_kept_and_arrives_once_the_policy_allows_it() {
+    let cloud = MosquittoCloud::start_allowing(Some(DENIED)).await;
+    let variables = cloud.relay_environment(Key::RsaPkcs8).await;
+    let subscriber = cloud
+        .subscriber(&["-q", "1", "-t", "sensors", "-C", "1"])
+        .await;
+    let relay = RelayProcess::start_new(RELAY, &variables).await.unwrap();
+    relay.wait_until_listening(PATIENCE).await.unwrap();
+    let port = relay.listen_addr().port();
+    common::mosquitto_pub(port, &["-q", "1", "-t", "sensors", "-m", "kept"]).await;
+    let refused = "does not accept a message to \"sensors\": not authorized (0x87)";
+    relay.wait_for_log(refused, PATIENCE).await.unwrap();
+
+    cloud.change_rules(ALLOWED).await;
+    let printed = common::ended_well(&subscriber).await;
+    assert!(printed.iter().any(|line| line == "kept"), "{printed:?}");
+    let accepted = "the cloud accepts what it had refused";
+    relay.wait_for_log(accepted, PATIENCE).await.unwrap();
+}
+
 #[tokio::test]
 async fn mqtt_5_is_spoken_unless_told_otherwise() {
     relays_with("", "p5").await;

@@ -69,8 +69,9 @@ pub(super) struct Session {
     quota: Quota,
     pacing: Pacing,
     drain: Drain,
-    /// The last refusal of a message that was told.
-    refusal_told: Option<Rejection>,
+    /// The last refusal that was told, and of which message. Further ones of the same kind are not, until it is
+    /// accepted.
+    refusal_told: Option<(Rejection, Seq)>,
     /// The highest number ever sent: it and everything before it is repeated with DUP set.
     sent_through: Seq,
 }

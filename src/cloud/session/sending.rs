@@ -106,8 +106,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     pub(super) fn hold(&mut self, outgoing: Outgoing, rejection: Rejection, now: Instant) {
         let Outgoing { delivery, trouble } = outgoing;
         let (trouble, due) = Trouble::refused(trouble, now, fastrand::f64());
-        if self.session.refusal_told != Some(rejection) {
-            self.session.refusal_told = Some(rejection);
+        if (self.session.refusal_told).is_none_or(|(told, _)| told != rejection) {
+            self.session.refusal_told = Some((rejection, delivery.seq));
             let topic = (delivery.message()).map_or("", |message| message.topic);
             let topic = self.session.routes.spooled_cloud_topic(topic);
             tracing::warn!(
@@ -129,10 +129,12 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// Notes that the cloud has accepted a message.
     pub(super) fn accepted(&mut self, outgoing: &Outgoing) {
-        if outgoing.trouble.is_some() && self.session.refusal_told.take().is_some() {
+        let seq = outgoing.delivery.seq;
+        if (self.session.refusal_told).is_some_and(|(_, refused)| refused == seq) {
+            self.session.refusal_told = None;
             tracing::info!("the cloud accepts what it had refused");
         }
-        self.acknowledged.push(outgoing.delivery.seq);
+        self.acknowledged.push(seq);
     }
 }
 
