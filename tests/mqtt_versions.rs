@@ -16,8 +16,11 @@ async fn relays_with(version: &str, protocol: &str) {
     let subscriber = cloud
         .subscriber(&["-q", "1", "-t", "sensors", "-C", "1"])
         .await;
-    let relay = RelayProcess::start_new(RELAY, &variables).await.unwrap();
-    relay.wait_until_listening(PATIENCE).await.unwrap();
+    let relay = RelayProcess::start_new(RELAY, &variables)
+        .await
+        .expect("the relay starts");
+    let listening = relay.wait_until_listening(PATIENCE).await;
+    listening.expect("the relay listens");
     let port = relay.listen_addr().port();
     common::mosquitto_pub(port, &["-q", "1", "-t", "sensors", "-m", "as it was sent"]).await;
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloud_relay_sandbox::publisher::Load;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
@@ -50,4 +50,21 @@ async fn a_backlog_drains_at_the_quota_and_never_above_it_in_any_second() {
     ] {
         site.relay().wait_for_log(line, PATIENCE).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn however_soon_connections_end_there_is_a_second_between_two_of_them() {
+    let site = Site::new(RELAY).await.unwrap();
+    let soon = Some(Duration::from_millis(1));
+    site.cloud().set_faults(|faults| faults.kick_every = soon);
+    site.start().await.unwrap();
+    site.cloud().wait_for_connects(1, PATIENCE).await.unwrap();
+    let first = Instant::now();
+    site.cloud().wait_for_connects(3, PATIENCE).await.unwrap();
+    // A little less: the first one was some time before this process noticed it.
+    assert!(
+        first.elapsed() > Duration::from_millis(1_500),
+        "{:?}",
+        first.elapsed()
+    );
 }

@@ -109,6 +109,8 @@ impl fmt::Display for Rejection {
 pub(super) enum Closing {
     /// 0x8E: another client has connected with our client id.
     TakenOver,
+    /// 0x87.
+    NotAuthorized,
     /// In words.
     Because(String),
 }

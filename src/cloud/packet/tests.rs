@@ -154,6 +154,8 @@ fn a_disconnect_has_its_reason_in_the_short_form_and_the_long() {
     }
     let because = |words: &str| Answer::Closing(Closing::Because(words.to_owned()));
     assert_eq!(read5(&[0xE0, 1, 0x8B]), because("server shutting down"));
+    let denied = Answer::Closing(Closing::NotAuthorized);
+    assert_eq!(read5(&[0xE0, 1, 0x87]), denied);
     assert_eq!(read5(&[0xE0, 0]), because("normal disconnection"));
     let told = [0xE0, 7, 0x97, 5, 0x1F, 0, 2, b'n', b'o'];
     assert_eq!(read5(&told), because("quota exceeded: no"));

@@ -95,6 +95,7 @@ fn closing(disconnect: Disconnect) -> Closing {
     let said = disconnect.properties.and_then(|all| all.reason_string);
     match disconnect.reason_code {
         DisconnectReasonCode::SessionTakenOver => Closing::TakenOver,
+        DisconnectReasonCode::NotAuthorized => Closing::NotAuthorized,
         other => Closing::Because(words(&other, said)),
     }
 }

@@ -21,6 +21,11 @@ pub(in crate::cloud) enum LostReason {
          only one may use it"
     )]
     TakenOver,
+    #[error(
+        "the cloud ended the connection: not authorized (0x87); is the certificate active, and does its policy \
+         allow iot:Publish to every topic that is relayed to?"
+    )]
+    NotAuthorized,
     #[error("the cloud ended the connection: {0}")]
     Told(String),
     #[error(transparent)]
@@ -46,6 +51,7 @@ impl From<Closing> for LostReason {
     fn from(closing: Closing) -> Self {
         match closing {
             Closing::TakenOver => LostReason::TakenOver,
+            Closing::NotAuthorized => LostReason::NotAuthorized,
             Closing::Because(words) => LostReason::Told(words),
         }
     }
