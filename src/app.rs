@@ -195,7 +195,7 @@ async fn uplink(
 fn endpoint(config: &Config) -> Result<Endpoint, String> {
     let uuid = config.device.uuid.clone().unwrap_or_default();
     match &config.cloud {
-        Some(CloudConfig::Aws(aws)) => aws_endpoint(aws, uuid),
+        Some(CloudConfig::Aws(aws)) => aws_endpoint(aws, uuid, config),
         _ => Err(format!(
             "CLOUD_PROVIDER: this version relays to AWS only, not to {}; messages are kept",
             config.provider.name()
@@ -203,7 +203,7 @@ fn endpoint(config: &Config) -> Result<Endpoint, String> {
     }
 }
 
-fn aws_endpoint(aws: &AwsConfig, client_id: String) -> Result<Endpoint, String> {
+fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<Endpoint, String> {
     let (Some(cert), Some(key)) = (&aws.cert, &aws.private_key) else {
         return Err("AWS_CERT and AWS_PRIVATE_KEY must both be set".to_owned());
     };
@@ -216,6 +216,8 @@ fn aws_endpoint(aws: &AwsConfig, client_id: String) -> Result<Endpoint, String> 
         port: aws.port,
         client_id,
         tls,
+        mqtt_version: config.mqtt_version,
+        quota: config.quota,
     })
 }
 

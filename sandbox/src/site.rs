@@ -92,13 +92,16 @@ impl Site {
         &self.identity
     }
 
-    /// The owner's variables: where the cloud is, without credentials.
+    /// The owner's variables: where the cloud is, without credentials. There is no limit to the rate, for most
+    /// tests send more than a cloud's quota allows.
     pub fn settings(&self) -> Environment {
         let root = self.directory.path().join("root.pem");
         environment([
             ("AWS_DATA_ENDPOINT", "localhost"),
             ("AWS_PORT", &self.cloud.port().to_string()),
             ("AWS_ROOT_CA_PATH", &root.display().to_string()),
+            ("CLOUD_PUBLISH_RATE", "0"),
+            ("CLOUD_BYTE_RATE", "0"),
         ])
     }
 

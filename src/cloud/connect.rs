@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Endpoint;
-use super::packet::{self, Answer, Malformed};
+use super::packet::{self, Answer, Malformed, MqttVersion, Refusal, Terms};
 
 /// The name must be resolved within this time.
 const DNS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +35,8 @@ pub(super) const KEEP_ALIVE_S: u16 = 60;
 #[derive(Debug)]
 pub(super) struct Connection<S = TlsStream<TcpStream>> {
     pub(super) stream: S,
+    pub(super) version: MqttVersion,
+    pub(super) terms: Terms,
     /// What came after CONNACK.
     pub(super) received: BytesMut,
 }
@@ -55,6 +57,8 @@ pub(super) enum ConnectError {
     Tls { host: String, detail: String },
     #[error("{host} closed the connection {when}: {ADVICE_CLOSED}")]
     Closed { host: String, when: &'static str },
+    #[error("{host} closed the connection instead of accepting it: {ADVICE_CLOSED}")]
+    ClosedOnConnect { host: String },
     #[error("{host} gave no answer {when} within {} s", after.as_secs())]
     Silent {
         host: String,
@@ -62,7 +66,9 @@ pub(super) enum ConnectError {
         after: Duration,
     },
     #[error("{host} refused the connection: {reason}")]
-    Refused { host: String, reason: &'static str },
+    Refused { host: String, reason: String },
+    #[error("{host} does not speak MQTT {version}")]
+    Version { host: String, version: MqttVersion },
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
@@ -70,8 +76,14 @@ pub(super) enum ConnectError {
 const ADVICE_CLOSED: &str = "is the certificate active, does its policy allow iot:Connect \
      for this client id, and is AWS_DATA_ENDPOINT of the right account and region?";
 
-/// Connects once.
-pub(super) async fn connect(endpoint: &Endpoint) -> Result<Connection, ConnectError> {
+const ADVICE_NOT_AUTHORIZED: &str = "not authorized; is the certificate active, and does its \
+     policy allow iot:Connect for this client id?";
+
+/// Connects once, speaking `version`.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    version: MqttVersion,
+) -> Result<Connection, ConnectError> {
     let host = || endpoint.host.clone();
     let tcp = reach(endpoint).await?;
     let name = ServerName::try_from(host()).map_err(|e| ConnectError::HostName(host(), e))?;
@@ -85,7 +97,7 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Connection, ConnectEr
     .await?;
 
     let mut buffer = BytesMut::new();
-    packet::write_connect(&mut buffer, &endpoint.client_id, KEEP_ALIVE_S)?;
+    packet::write_connect(version, &mut buffer, &endpoint.client_id, KEEP_ALIVE_S)?;
     within(CONNACK_TIMEOUT, host(), "to CONNECT", async {
         stream
             .write_all(&buffer)
@@ -95,10 +107,19 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Connection, ConnectEr
             .flush()
             .await
             .map_err(|error| tls_error(host(), &error))?;
-        await_connack(&mut stream, host()).await
+        await_connack(&mut stream, version, host()).await
     })
     .await
-    .map(|received| Connection { stream, received })
+    .map(|(terms, received)| Connection {
+        stream,
+        version,
+        terms,
+        received,
+    })
+    .map_err(|error| match error {
+        ConnectError::Closed { host, .. } => ConnectError::ClosedOnConnect { host },
+        other => other,
+    })
 }
 
 async fn reach(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
@@ -139,35 +160,37 @@ async fn first_to_answer(
     Err(failure)
 }
 
-/// Reads until CONNACK is complete; returns what came behind it.
+/// Reads until CONNACK is complete; returns its terms and what came behind it.
 async fn await_connack(
     stream: &mut TlsStream<TcpStream>,
+    version: MqttVersion,
     host: String,
-) -> Result<BytesMut, ConnectError> {
+) -> Result<(Terms, BytesMut), ConnectError> {
     let mut received = BytesMut::with_capacity(1024);
     loop {
-        match packet::read(&mut received)? {
-            Some(Answer::Connected(Ok(()))) => return Ok(received),
-            Some(Answer::Connected(Err(reason))) => {
-                return Err(ConnectError::Refused { host, reason });
+        let reason = match packet::read(version, &mut received)? {
+            None => None,
+            Some(Answer::Connected(Ok(terms))) => return Ok((terms, received)),
+            Some(Answer::Connected(Err(Refusal::Version))) => {
+                return Err(ConnectError::Version { host, version });
             }
+            Some(Answer::Connected(Err(Refusal::NotAuthorized))) => {
+                Some(ADVICE_NOT_AUTHORIZED.to_owned())
+            }
+            Some(Answer::Connected(Err(Refusal::Other(reason)))) => Some(reason),
             Some(_) => {
-                return Err(ConnectError::Refused {
-                    host,
-                    reason: "its first packet was not CONNACK; is this an MQTT endpoint?",
-                });
+                Some("its first packet was not CONNACK; is this an MQTT endpoint?".to_owned())
             }
-            None => {}
+        };
+        if let Some(reason) = reason {
+            return Err(ConnectError::Refused { host, reason });
         }
         let read = stream
             .read_buf(&mut received)
             .await
             .map_err(|error| tls_error(host.clone(), &error))?;
         if read == 0 {
-            return Err(ConnectError::Closed {
-                host,
-                when: "instead of accepting it",
-            });
+            return Err(ConnectError::ClosedOnConnect { host });
         }
     }
 }

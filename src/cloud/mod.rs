@@ -11,7 +11,8 @@
 //! ```
 //!
 //! 1. [`Store::next`] gives messages out in order; they stay in the spool.
-//! 2. The [`window`] gives each a packet identifier, if fewer than its limit are unacknowledged.
+//! 2. The [`window`] gives each a packet identifier, if fewer than its limit are unacknowledged and [`pacing`] finds
+//!    room for it in the cloud's quotas.
 //! 3. The connection writes them, many in one write.
 //! 4. The cloud acknowledges, in any order.
 //! 5. The window turns packet identifiers back into numbers.
@@ -24,7 +25,12 @@
 //! unacknowledged when a session is not present, and hides which packet identifier a message got.
 
 mod connect;
+mod drain;
+mod held;
+mod negotiation;
+pub mod pacing;
 mod packet;
+pub mod poison;
 mod session;
 pub mod tls;
 pub mod window;
@@ -41,12 +47,17 @@ use crate::routes::Routes;
 use crate::state::{State, StateBoard};
 use crate::store::Store;
 
-use self::connect::ConnectError;
+pub use self::packet::{MqttVersion, Rejection};
+
+use self::connect::{ConnectError, Connection};
+use self::negotiation::Negotiation;
+use self::pacing::Quota;
 use self::session::{Ended, Session};
 
-/// The first retry after the cloud refused or dropped us comes within this. AWS IoT Core takes one CONNECT per
-/// second and client id.
+/// The first retry after the cloud refused or dropped us comes within this, but see [`CONNECT_INTERVAL`].
 const RETRY_BASE: Duration = Duration::from_secs(1);
+/// A CONNECT follows the one before it no sooner: AWS IoT Core takes one a second and client id.
+const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// Retries after the cloud refused us are at most this far apart.
 const RETRY_MAX: Duration = Duration::from_mins(1);
 /// Retries while the network does not lead to the cloud are at most this far apart: they cost the cloud
@@ -69,6 +80,10 @@ pub struct Endpoint {
     pub client_id: String,
     /// Roots, certificate, key and ALPN.
     pub tls: Arc<ClientConfig>,
+    /// `CLOUD_MQTT_VERSION`: 3.1.1 is taken all the same if the cloud speaks nothing else.
+    pub mqtt_version: MqttVersion,
+    /// How much it takes.
+    pub quota: Quota,
 }
 
 /// Keeps a connection to the cloud and drains the spool through it, until `shutdown`.
@@ -81,15 +96,19 @@ pub async fn run(
 ) {
     let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
-    let mut session = Session::new(store, routes);
+    let mut negotiation = Negotiation::new(endpoint.mqtt_version);
+    let mut session = Session::new(store, routes, endpoint.quota);
     state.set(State::Connecting);
     let (host, port) = (&endpoint.host, endpoint.port);
     tracing::info!("connecting to {host} on port {port}");
     loop {
         let connected = tokio::select! {
             () = shutdown.cancelled() => return,
-            connected = connect::connect(&endpoint) => connected,
+            connected = connect::connect(&endpoint, negotiation.version()) => connected,
         };
+        note_version(&mut negotiation, &connected);
+        // The CONNECT, if there was one, was sent before now.
+        let next_connect = Instant::now() + CONNECT_INTERVAL;
         let (reason, delay) = match connected {
             Ok(connection) => {
                 state.set(State::Connected);
@@ -99,19 +118,24 @@ pub async fn run(
                     return;
                 };
                 unreachable.reset();
+                let good = was_good(progress, since.elapsed()) && !reason.is_take_over();
                 let mut reason = reason.to_string();
-                if was_good(progress, since.elapsed()) {
+                if good {
                     refused.reset();
                 } else if progress {
                     reason.push_str(ADVICE_SHORT_LIVED);
                 }
-                (reason, refused.next_delay(fastrand::f64()))
+                let pause = next_connect.saturating_duration_since(Instant::now());
+                (reason, refused.next_delay(fastrand::f64()).max(pause))
             }
             Err(error @ ConnectError::Unreachable { .. }) => {
                 let delay = unreachable.next_delay(fastrand::f64());
                 (error.to_string(), delay)
             }
-            Err(error) => (error.to_string(), refused.next_delay(fastrand::f64())),
+            Err(error) => {
+                let delay = refused.next_delay(fastrand::f64());
+                (error.to_string(), delay.max(CONNECT_INTERVAL))
+            }
         };
         tracing::debug!("next try to reach the cloud in {delay:.1?}");
         state.set(State::Disconnected { reason });
@@ -119,6 +143,24 @@ pub async fn run(
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
         }
+    }
+}
+
+/// Learns from a try to connect which version the cloud speaks.
+fn note_version(negotiation: &mut Negotiation, connected: &Result<Connection, ConnectError>) {
+    match connected {
+        Ok(connection) => {
+            let version = connection.version;
+            tracing::debug!("connected with MQTT {version}, {:?}", connection.terms);
+            if negotiation.accepted() {
+                tracing::warn!(
+                    "the cloud does not take the version of CLOUD_MQTT_VERSION: MQTT {version} is used"
+                );
+            }
+        }
+        Err(ConnectError::Version { .. }) => negotiation.refused(),
+        Err(ConnectError::ClosedOnConnect { .. }) => negotiation.closed(),
+        Err(_) => {}
     }
 }
 

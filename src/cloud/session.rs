@@ -4,6 +4,9 @@
 //! send, the alarm or the end. A connection ends when the cloud closes it, says nonsense, or stops
 //! acknowledging; then everything unsettled is taken from the spool again by the next one.
 
+mod lost;
+mod sending;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -16,16 +19,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::lost::LostReason;
+use self::sending::Outgoing;
 use super::connect::{Connection, KEEP_ALIVE_S};
-use super::packet::{self, Answer, Malformed, Publish};
+use super::drain::{Drain, News};
+use super::held::Held;
+use super::pacing::{Pacing, Quota};
+use super::packet::{self, Answer, MqttVersion, Rejection};
 use super::window::{Acknowledged, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
 use crate::spool::ledger::Outcome;
 use crate::spool::{Delivery, Seq};
 use crate::store::Store;
 
-/// A PINGREQ is sent after this much silence of ours: well within the keep alive.
-const PING_AFTER: Duration = Duration::from_secs(KEEP_ALIVE_S as u64 * 3 / 4);
 /// While PINGRESP is due, the cloud must be heard from within this time, and the time that what is in flight
 /// before the PINGREQ needs on a slow link.
 const PINGRESP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,30 +45,6 @@ const ANSWERS_BYTES: usize = 4 * 1024;
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 /// No more is encoded while this much waits for the socket, in bytes.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
-
-/// Why a connection was given up.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LostReason {
-    #[error("the cloud closed the connection")]
-    Closed,
-    #[error(
-        "the cloud closed the connection instead of accepting a message: does the policy allow \
-         iot:Publish to {0:?}, and has no other client this device's client id?"
-    )]
-    ClosedOnPublish(String),
-    #[error("the connection broke: {0}")]
-    Broken(io::Error),
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    #[error("the cloud sent {0}, which was not asked for")]
-    Unexpected(&'static str),
-    #[error("the cloud stopped acknowledging")]
-    NoAcknowledgement,
-    #[error("the cloud did not answer a ping")]
-    NoPong,
-    #[error("cannot read from the spool: {0}")]
-    Spool(io::Error),
-}
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -84,15 +66,25 @@ type NextMessages = Pin<Box<dyn Future<Output = io::Result<Vec<Delivery>>> + Sen
 pub(super) struct Session {
     store: Store,
     routes: Arc<Routes>,
+    quota: Quota,
+    pacing: Pacing,
+    drain: Drain,
+    /// The last refusal that was told, and of which message. Further ones of the same kind are not, until it is
+    /// accepted.
+    refusal_told: Option<(Rejection, Seq)>,
     /// The highest number ever sent: it and everything before it is repeated with DUP set.
     sent_through: Seq,
 }
 
 impl Session {
-    pub(super) fn new(store: Store, routes: Arc<Routes>) -> Self {
+    pub(super) fn new(store: Store, routes: Arc<Routes>, quota: Quota) -> Self {
         Session {
             store,
             routes,
+            quota,
+            pacing: Pacing::new(quota),
+            drain: Drain::default(),
+            refusal_told: None,
             sent_through: 0,
         }
     }
@@ -104,6 +96,7 @@ impl Session {
         shutdown: &CancellationToken,
     ) -> Ended {
         self.store.rewind();
+        let terms = connection.terms;
         let (reader, writer) = tokio::io::split(connection.stream);
         let mut link = Link {
             session: self,
@@ -112,8 +105,13 @@ impl Session {
             received: connection.received,
             unsent: BytesMut::new(),
             flushed: true,
-            window: Window::default(),
+            version: connection.version,
+            packet_bytes_max: terms.packet_bytes_max,
+            ping_after: ping_after(terms.keep_alive_s.unwrap_or(KEEP_ALIVE_S)),
+            window: Window::new(usize::from(terms.receive_max)),
+            held: Held::default(),
             pending: VecDeque::new(),
+            paced_until: None,
             acknowledged: Vec::new(),
             progress: false,
             last_sent: Instant::now(),
@@ -123,6 +121,7 @@ impl Session {
         link.session.store.set_linked(true);
         let ended = link.run(shutdown).await;
         link.session.store.set_linked(false);
+        link.session.pacing.connection_ended(Instant::now());
         match ended {
             Ok(()) => Ended::Shutdown,
             Err(reason) => Ended::Lost {
@@ -133,13 +132,19 @@ impl Session {
     }
 }
 
-impl From<io::Error> for LostReason {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => LostReason::Closed,
-            _ => LostReason::Broken(error),
+impl Session {
+    /// Says once that the quotas make a backlog wait, and once that it is drained.
+    fn tell_of_backlog(&mut self) {
+        let spooled = self.store.ledger().spooled;
+        let in_flight_max = u64::try_from(IN_FLIGHT_MAX).unwrap_or(u64::MAX);
+        match self.drain.look(spooled, in_flight_max, self.quota) {
+            Some(News::Draining { messages, time }) => tracing::info!(
+                "{messages} messages wait; at {} they take about {} s",
+                self.quota,
+                time.as_secs()
+            ),
+            Some(News::Drained) => tracing::info!("the backlog is drained"),
+            None => {}
         }
     }
 }
@@ -153,9 +158,18 @@ struct Link<'s, S> {
     unsent: BytesMut,
     /// Whether the TLS layer has passed on all it was given.
     flushed: bool,
-    window: Window,
-    /// Taken from the spool, not yet sent.
-    pending: VecDeque<Delivery>,
+    version: MqttVersion,
+    /// The largest packet the cloud takes, in bytes.
+    packet_bytes_max: Option<u32>,
+    /// A PINGREQ is sent after this much silence of ours.
+    ping_after: Duration,
+    window: Window<Outgoing>,
+    /// Not accepted, to be sent again.
+    held: Held<Outgoing>,
+    /// Taken from the spool, not yet sent; in front of them, those whose next try is due.
+    pending: VecDeque<Outgoing>,
+    /// Before this moment the quotas let nothing more go.
+    paced_until: Option<Instant>,
     /// Scratch: accepted by the cloud, to be settled together.
     acknowledged: Vec<Seq>,
     progress: bool,
@@ -173,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         self.take_answers()?;
         loop {
             self.send_pending();
-            if next.is_none() && self.pending.is_empty() && self.window.room() > 0 {
+            if next.is_none() && self.wants_more() {
                 let store = self.session.store.clone();
                 next = Some(Box::pin(async move {
                     store.next(IN_FLIGHT_MAX, READ_BYTES).await
@@ -193,38 +207,14 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                     if !self.flushed || !self.unsent.is_empty() => sent.map_err(LostReason::from)?,
                 messages = ready(&mut next), if next.is_some() => {
                     next = None;
-                    self.pending.extend(messages.map_err(LostReason::Spool)?);
+                    let messages = messages.map_err(LostReason::Spool)?;
+                    self.pending.extend(messages.into_iter().map(Outgoing::from));
                 }
                 () = alarm.as_mut() => {
                     self.on_alarm(Instant::now())?;
                     alarm.as_mut().reset(self.deadline());
                 }
             }
-        }
-    }
-
-    /// Encodes what the window and the socket have room for.
-    fn send_pending(&mut self) {
-        let now = Instant::now();
-        while self.window.room() > 0 && self.unsent.len() < UNSENT_BYTES_MAX {
-            let Some(delivery) = self.pending.pop_front() else {
-                break;
-            };
-            let Some(message) = delivery.message() else {
-                continue;
-            };
-            let topic = self.session.routes.spooled_cloud_topic(message.topic);
-            let bytes = topic.len() + message.payload.len();
-            let packet_id = self.window.open(delivery.seq, bytes, now);
-            Publish {
-                topic,
-                payload: message.payload,
-                packet_id,
-                dup: delivery.seq <= self.session.sent_through,
-            }
-            .write(&mut self.unsent);
-            self.session.sent_through = self.session.sent_through.max(delivery.seq);
-            self.last_sent = now;
         }
     }
 
@@ -242,20 +232,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let now = Instant::now();
         let mut result = Ok(());
         while result.is_ok() {
-            match packet::read(&mut self.received) {
+            match packet::read(self.version, &mut self.received) {
                 Ok(None) => break,
-                Ok(Some(Answer::Acknowledged(packet_id))) => {
-                    if let Acknowledged::Message(seq) = self.window.acknowledge(packet_id, now) {
-                        self.acknowledged.push(seq);
-                    }
-                }
-                Ok(Some(Answer::Pong)) => self.ping_sent = None,
-                Ok(Some(Answer::Connected(_))) => {
-                    result = Err(LostReason::Unexpected("a second CONNACK"));
-                }
-                Ok(Some(Answer::Unexpected(name))) => {
-                    result = Err(LostReason::Unexpected(name));
-                }
+                Ok(Some(answer)) => result = self.take(answer, now),
                 Err(malformed) => result = Err(malformed.into()),
             }
         }
@@ -265,8 +244,32 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 .store
                 .settle(&self.acknowledged, Outcome::Delivered);
             self.acknowledged.clear();
+            self.session.tell_of_backlog();
         }
         result
+    }
+
+    /// Handles one packet.
+    fn take(&mut self, answer: Answer, now: Instant) -> Result<(), LostReason> {
+        let (packet_id, rejection) = match answer {
+            Answer::Acknowledged(packet_id) => (packet_id, None),
+            Answer::Rejected(packet_id, rejection) => (packet_id, Some(rejection)),
+            Answer::Pong => {
+                self.ping_sent = None;
+                return Ok(());
+            }
+            Answer::Closing(closing) => return Err(closing.into()),
+            Answer::Connected(_) => return Err(LostReason::Unexpected("a second CONNACK")),
+            Answer::Unexpected(name) => return Err(LostReason::Unexpected(name)),
+        };
+        if let Acknowledged::Message { message, bytes } = self.window.acknowledge(packet_id, now) {
+            self.session.pacing.acknowledged(bytes, now);
+            match rejection {
+                None => self.accepted(&message),
+                Some(rejection) => self.hold(message, rejection, now),
+            }
+        }
+        Ok(())
     }
 
     /// AWS IoT Core answers a PUBLISH that the policy forbids by closing, over MQTT 3.1.1 without a reason.
@@ -279,18 +282,28 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
     }
 
-    /// The next moment at which something must have happened.
+    /// The next moment at which something must have happened, or can be done.
     fn deadline(&self) -> Instant {
-        let ping = match self.ping_sent {
+        let deadlines = [
+            self.window.deadline(),
+            self.paced_until,
+            self.held.next_due(),
+        ];
+        (deadlines.into_iter().flatten()).fold(self.ping_deadline(), Instant::min)
+    }
+
+    /// When PINGRESP must have come, or PINGREQ must go.
+    fn ping_deadline(&self) -> Instant {
+        match self.ping_sent {
             Some(sent) => {
                 sent.max(self.last_heard) + PINGRESP_TIMEOUT + self.window.slow_link_time()
             }
-            None => self.last_sent + PING_AFTER,
-        };
-        self.window.deadline().map_or(ping, |d| d.min(ping))
+            None => self.last_sent + self.ping_after,
+        }
     }
 
     fn on_alarm(&mut self, now: Instant) -> Result<(), LostReason> {
+        self.paced_until = self.paced_until.filter(|moment| *moment > now);
         if self
             .window
             .deadline()
@@ -299,10 +312,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return Err(LostReason::NoAcknowledgement);
         }
         if self.ping_sent.is_some() {
-            if self.deadline() <= now {
+            if self.ping_deadline() <= now {
                 return Err(LostReason::NoPong);
             }
-        } else if self.last_sent + PING_AFTER <= now {
+        } else if self.ping_deadline() <= now {
             packet::write_ping(&mut self.unsent)?;
             self.last_sent = now;
             self.ping_sent = Some(now);
@@ -340,6 +353,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
         Ok(())
     }
+}
+
+/// A PINGREQ is sent after this much silence of ours: well within the keep alive.
+const fn ping_after(keep_alive_s: u16) -> Duration {
+    Duration::from_millis(keep_alive_s as u64 * 1_000 * 3 / 4)
 }
 
 /// Writes all of `unsent` and flushes. May be dropped and called again.

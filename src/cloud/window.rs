@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::spool::Seq;
-
 /// Unacknowledged publishes at most: AWS IoT Core's quota per connection.
 pub const IN_FLIGHT_MAX: usize = 100;
 /// Unacknowledged bytes at most, so that a slow link is not filled for minutes ahead: one second of AWS IoT
@@ -24,54 +22,61 @@ const SLOWEST_LINK_BYTES_PER_S: u32 = 4 * 1024;
 const LOST_PUBACK_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
-struct Slot {
-    seq: Seq,
+struct Slot<T> {
+    /// Taken out by the acknowledgement.
+    message: Option<T>,
     bytes: usize,
     /// Bytes in flight when it was sent, its own included: it came behind all of them.
     bytes_through: usize,
     sent: Instant,
-    acknowledged: bool,
 }
 
 /// What an acknowledgement meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledged {
-    /// The message with this number is accepted by the cloud.
-    Message(Seq),
+pub enum Acknowledged<T> {
+    /// It is for this message.
+    Message {
+        /// What [`Window::open`] was given.
+        message: T,
+        /// Its size, as it was told.
+        bytes: usize,
+    },
     /// It was acknowledged before.
     Again,
     /// No message has this packet identifier.
     Unknown,
 }
 
-/// The in-flight window of one connection.
+/// The in-flight window of one connection: of messages `T`, whatever they are.
 #[derive(Debug)]
-pub struct Window {
-    slots: VecDeque<Slot>,
+pub struct Window<T> {
+    slots: VecDeque<Slot<T>>,
+    /// Unacknowledged publishes at most, from 1 to [`IN_FLIGHT_MAX`].
+    limit: usize,
     /// Packet identifier of the first slot; 1 to 65,535.
     first_packet_id: u16,
     bytes: usize,
     last_acknowledged: Option<Instant>,
 }
 
-impl Default for Window {
-    fn default() -> Self {
+impl<T> Window<T> {
+    /// An empty window for up to `limit` messages, as far as that is between 1 and [`IN_FLIGHT_MAX`].
+    pub fn new(limit: usize) -> Self {
         Window {
             slots: VecDeque::with_capacity(IN_FLIGHT_MAX),
+            limit: limit.clamp(1, IN_FLIGHT_MAX),
             first_packet_id: 1,
             bytes: 0,
             last_acknowledged: None,
         }
     }
-}
 
-impl Window {
     /// How many more messages may be sent now.
     pub fn room(&self) -> usize {
         if self.bytes >= IN_FLIGHT_BYTES_MAX {
             return 0;
         }
-        IN_FLIGHT_MAX.saturating_sub(self.slots.len())
+        self.limit.saturating_sub(self.slots.len())
     }
 
     /// Whether nothing is in flight.
@@ -79,38 +84,37 @@ impl Window {
         self.slots.is_empty()
     }
 
-    /// Takes the message `seq` of `bytes` bytes and returns its packet identifier. Not to be called without
+    /// Takes `message` of `bytes` bytes and returns its packet identifier. Not to be called without
     /// [`Window::room`].
-    pub fn open(&mut self, seq: Seq, bytes: usize, now: Instant) -> u16 {
+    pub fn open(&mut self, message: T, bytes: usize, now: Instant) -> u16 {
         let packet_id = nth_packet_id(self.first_packet_id, self.slots.len());
         self.bytes += bytes;
         self.slots.push_back(Slot {
-            seq,
+            message: Some(message),
             bytes,
             bytes_through: self.bytes,
             sent: now,
-            acknowledged: false,
         });
         packet_id
     }
 
     /// Notes the acknowledgement of `packet_id`.
-    pub fn acknowledge(&mut self, packet_id: u16, now: Instant) -> Acknowledged {
+    pub fn acknowledge(&mut self, packet_id: u16, now: Instant) -> Acknowledged<T> {
         let index = distance(self.first_packet_id, packet_id);
         let Some(slot) = self.slots.get_mut(index).filter(|_| packet_id != 0) else {
             return Acknowledged::Unknown;
         };
-        if std::mem::replace(&mut slot.acknowledged, true) {
+        let Some(message) = slot.message.take() else {
             return Acknowledged::Again;
-        }
-        let seq = slot.seq;
-        self.bytes -= slot.bytes;
+        };
+        let bytes = slot.bytes;
+        self.bytes -= bytes;
         self.last_acknowledged = Some(now);
-        while self.slots.front().is_some_and(|slot| slot.acknowledged) {
+        while (self.slots.front()).is_some_and(|slot| slot.message.is_none()) {
             self.slots.pop_front();
             self.first_packet_id = nth_packet_id(self.first_packet_id, 1);
         }
-        Acknowledged::Message(seq)
+        Acknowledged::Message { message, bytes }
     }
 
     /// How long the slowest link that is put up with takes for what is in flight.
@@ -155,25 +159,29 @@ mod tests {
         Instant::now()
     }
 
+    fn message(message: u64) -> Acknowledged<u64> {
+        Acknowledged::Message { message, bytes: 1 }
+    }
+
     #[test]
     fn an_acknowledgement_finds_its_message_in_any_order() {
-        let mut window = Window::default();
+        let mut window = Window::new(IN_FLIGHT_MAX);
         let ids: Vec<u16> = (10..14).map(|seq| window.open(seq, 1, now())).collect();
         assert_eq!(ids, [1, 2, 3, 4]);
-        assert_eq!(window.acknowledge(3, now()), Acknowledged::Message(12));
+        assert_eq!(window.acknowledge(3, now()), message(12));
         assert_eq!(window.acknowledge(3, now()), Acknowledged::Again);
-        assert_eq!(window.acknowledge(1, now()), Acknowledged::Message(10));
+        assert_eq!(window.acknowledge(1, now()), message(10));
         assert_eq!(window.acknowledge(1, now()), Acknowledged::Unknown);
         assert_eq!(window.acknowledge(5, now()), Acknowledged::Unknown);
         assert_eq!(window.acknowledge(0, now()), Acknowledged::Unknown);
-        assert_eq!(window.acknowledge(2, now()), Acknowledged::Message(11));
-        assert_eq!(window.acknowledge(4, now()), Acknowledged::Message(13));
+        assert_eq!(window.acknowledge(2, now()), message(11));
+        assert_eq!(window.acknowledge(4, now()), message(13));
         assert!(window.is_empty());
     }
 
     #[test]
     fn no_more_than_the_limit_is_in_flight_and_only_the_oldest_makes_room() {
-        let mut window = Window::default();
+        let mut window = Window::new(IN_FLIGHT_MAX);
         for seq in 0..IN_FLIGHT_MAX as u64 {
             assert!(window.room() > 0);
             window.open(seq, 1, now());
@@ -187,7 +195,7 @@ mod tests {
 
     #[test]
     fn bytes_are_limited_too_but_one_message_always_goes() {
-        let mut window = Window::default();
+        let mut window = Window::new(IN_FLIGHT_MAX);
         assert!(window.room() > 0);
         let id = window.open(1, 2 * IN_FLIGHT_BYTES_MAX, now());
         assert_eq!(window.room(), 0);
@@ -197,24 +205,21 @@ mod tests {
 
     #[test]
     fn identifiers_wrap_around_zero_and_never_collide() {
-        let mut window = Window::default();
+        let mut window = Window::new(IN_FLIGHT_MAX);
         let held = window.open(0, 1, now());
         window.acknowledge(held, now());
         for seq in 1..200_000 {
             let older = window.open(seq, 1, now());
             let newer = window.open(seq + 1_000_000, 1, now());
             assert!(older != 0 && newer != 0 && older != newer);
-            assert_eq!(
-                window.acknowledge(newer, now()),
-                Acknowledged::Message(seq + 1_000_000)
-            );
-            assert_eq!(window.acknowledge(older, now()), Acknowledged::Message(seq));
+            assert_eq!(window.acknowledge(newer, now()), message(seq + 1_000_000));
+            assert_eq!(window.acknowledge(older, now()), message(seq));
         }
     }
 
     #[test]
     fn silence_ends_the_connection_and_every_acknowledgement_gives_more_time() {
-        let mut window = Window::default();
+        let mut window = Window::new(IN_FLIGHT_MAX);
         let start = now();
         assert_eq!(window.deadline(), None);
         window.open(1, 1, start);
@@ -231,7 +236,7 @@ mod tests {
 
     #[test]
     fn much_in_flight_is_given_the_time_a_slow_link_needs() {
-        let mut window = Window::default();
+        let mut window = Window::new(IN_FLIGHT_MAX);
         let start = now();
         window.open(1, 128 * 1024, start);
         assert_eq!(
@@ -242,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_message_at_the_end_of_a_full_window_is_given_the_time_of_all_before_it() {
-        let mut window = Window::default();
+        let mut window = Window::new(IN_FLIGHT_MAX);
         let start = now();
         let ids: Vec<u16> = (0..4)
             .map(|seq| window.open(seq, 128 * 1024, start))

@@ -22,6 +22,7 @@ mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub use cloud::{AwsConfig, AzureConfig, CloudConfig, CredentialVariables, GcpCon
 pub use fault::{ConfigErrors, Fault};
 pub use http_url::HttpUrl;
 
+use crate::cloud::MqttVersion;
+use crate::cloud::pacing::Quota;
 use crate::routes::Routes;
 use crate::secret::Secret;
 use crate::spool;
@@ -52,6 +55,8 @@ pub const DEVICE_UUID_BYTES_MAX: usize = 128;
 const SPOOL_BYTES_RANGE: RangeInclusive<u64> = 4 * spool::segment::SEGMENT_BYTES..=1 << 40;
 /// Most that `SPOOL_LINGER_MS` can be: an app should not wait longer for its acknowledgement.
 const SPOOL_LINGER_MS_MAX: u64 = 10_000;
+/// Most that `CLOUD_PUBLISH_RATE` and `CLOUD_BYTE_RATE` can be: far above any cloud's quota.
+const CLOUD_RATE_MAX: u64 = 1 << 30;
 
 /// Everything the relay was told, checked. `Debug` masks secrets.
 #[derive(Clone, Debug)]
@@ -72,6 +77,10 @@ pub struct Config {
     pub provider: Provider,
     /// Where to send to; `None` while its host name is unknown.
     pub cloud: Option<CloudConfig>,
+    /// `CLOUD_MQTT_VERSION`.
+    pub mqtt_version: MqttVersion,
+    /// `CLOUD_PUBLISH_RATE`, `CLOUD_BYTE_RATE`.
+    pub quota: Quota,
     /// Which credentials the provider needs, and which of them are not there.
     pub credentials: CredentialVariables,
     /// `PROVISION_URL`.
@@ -170,6 +179,14 @@ impl Config {
             routes: read_routes(raw, provider, reading),
             provider,
             cloud: CloudConfig::read(raw, provider, reading),
+            mqtt_version: reading
+                .parse(
+                    "CLOUD_MQTT_VERSION",
+                    raw.cloud_mqtt_version.as_deref(),
+                    value::mqtt_version,
+                )
+                .unwrap_or(MqttVersion::V5),
+            quota: read_quota(raw, reading),
             credentials: CredentialVariables::read(raw, provider),
             provisioning,
             supervisor: Supervisor::read(raw, reading),
@@ -245,6 +262,8 @@ impl Config {
                 or_unset(self.cloud.as_ref().map(|cloud| cloud as _))
             ),
             format!("route={}", self.routes),
+            format!("CLOUD_MQTT_VERSION={}", self.mqtt_version),
+            self.quota.to_string(),
         ];
         for name in self.credentials.expected {
             let missing = self.credentials.missing.contains(name);
@@ -323,6 +342,30 @@ fn read_spool(raw: &Raw, reading: &mut Reading) -> spool::Options {
         full: full.unwrap_or(default.full),
         linger: linger.map_or(default.linger, Duration::from_millis),
         ..default
+    }
+}
+
+/// What may be sent a second; zero means no limit.
+fn read_quota(raw: &Raw, reading: &mut Reading) -> Quota {
+    let default = Quota::default();
+    let mut rate = |name, value: &Option<String>, unit, default| {
+        let range = 0..=CLOUD_RATE_MAX;
+        let parsed = reading.parse(name, value.as_deref(), value::number(range, unit));
+        parsed.map_or(default, NonZeroU64::new)
+    };
+    Quota {
+        publishes_per_s: rate(
+            "CLOUD_PUBLISH_RATE",
+            &raw.cloud_publish_rate,
+            "messages a second (0 = no limit)",
+            default.publishes_per_s,
+        ),
+        bytes_per_s: rate(
+            "CLOUD_BYTE_RATE",
+            &raw.cloud_byte_rate,
+            "bytes a second (0 = no limit)",
+            default.bytes_per_s,
+        ),
     }
 }
 

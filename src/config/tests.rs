@@ -103,6 +103,37 @@ fn every_variable_of_aws_arrives_where_it_belongs() {
 }
 
 #[test]
+fn mqtt_is_spoken_in_version_5_unless_told_otherwise() {
+    assert_eq!(config(&[]).mqtt_version, MqttVersion::V5);
+    let old = config(&[("CLOUD_MQTT_VERSION", "3.1.1")]);
+    assert_eq!(old.mqtt_version, MqttVersion::V311);
+    assert!(old.summary().contains("CLOUD_MQTT_VERSION=3.1.1"));
+    let text = faults(&[("CLOUD_MQTT_VERSION", "4")]).to_string();
+    assert!(
+        text.contains("CLOUD_MQTT_VERSION") && text.contains("5 or 3.1.1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_clouds_quotas_have_defaults_and_zero_lifts_them() {
+    assert_eq!(
+        config(&[]).quota.to_string(),
+        "CLOUD_PUBLISH_RATE=100 CLOUD_BYTE_RATE=524288"
+    );
+    let set = config(&[("CLOUD_PUBLISH_RATE", "0"), ("CLOUD_BYTE_RATE", "1000")]).quota;
+    assert_eq!(
+        (set.publishes_per_s, set.bytes_per_s),
+        (None, NonZeroU64::new(1_000))
+    );
+    let text = faults(&[("CLOUD_PUBLISH_RATE", "-1"), ("CLOUD_BYTE_RATE", "1.5")]).to_string();
+    assert!(
+        text.contains("CLOUD_PUBLISH_RATE") && text.contains("CLOUD_BYTE_RATE"),
+        "{text}"
+    );
+}
+
+#[test]
 fn the_spools_limits_have_defaults_and_can_be_set() {
     assert_eq!(config(&[]).spool, spool::Options::default());
     let set = config(&[

@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 use tracing::Level;
 
 use super::DEVICE_UUID_BYTES_MAX;
+use crate::cloud::MqttVersion;
 use crate::secret::Secret;
 use crate::spool::FullPolicy;
 
@@ -85,6 +86,15 @@ pub(super) fn full_policy(text: &str) -> Result<FullPolicy, String> {
         "drop_oldest" => Ok(FullPolicy::DropOldest),
         "drop_newest" => Ok(FullPolicy::DropNewest),
         _ => Err("block, drop_oldest or drop_newest".to_owned()),
+    }
+}
+
+/// `CLOUD_MQTT_VERSION`.
+pub(super) fn mqtt_version(text: &str) -> Result<MqttVersion, String> {
+    match text {
+        "5" | "5.0" => Ok(MqttVersion::V5),
+        "3.1.1" => Ok(MqttVersion::V311),
+        _ => Err("5 or 3.1.1".to_owned()),
     }
 }
 

@@ -41,6 +41,11 @@ pub(crate) struct MosquittoCloud {
 impl MosquittoCloud {
     /// An authority, a server certificate, and mosquitto with them.
     pub(crate) async fn start() -> Self {
+        Self::start_allowing(None).await
+    }
+
+    /// The same, with `rules` for who may do what, if there are any: lines of an ACL file.
+    pub(crate) async fn start_allowing(rules: Option<&str>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let port = ReservedPort::new().expect("a free port");
         let cloud = |process| MosquittoCloud {
@@ -52,9 +57,14 @@ impl MosquittoCloud {
         cloud.make_authority().await;
         cloud.make_certificate("server", Key::RsaPkcs8).await;
         let template = include_str!("../peers/mosquitto_cloud.conf.template");
-        let configuration = template
+        let mut configuration = template
             .replace("@PORT@", &cloud.port().to_string())
             .replace("@DIR@", &cloud.file(""));
+        if let Some(rules) = rules {
+            cloud.write_rules(rules);
+            let line = format!("\nacl_file {}\n", cloud.file("acl"));
+            configuration.push_str(&line);
+        }
         std::fs::write(cloud.file("cloud.conf"), configuration).expect("cloud.conf is written");
         let process = start("mosquitto", &["-c", &cloud.file("cloud.conf")]).await;
         process
@@ -71,6 +81,17 @@ impl MosquittoCloud {
     /// What mosquitto says about connections and certificates.
     pub(crate) fn process(&self) -> &Process {
         &self.process
+    }
+
+    fn write_rules(&self, rules: &str) {
+        std::fs::write(self.file("acl"), rules).expect("the ACL file is written");
+    }
+
+    /// Lets other rules than the ones it was started with count from now on.
+    pub(crate) async fn change_rules(&self, rules: &str) {
+        self.write_rules(rules);
+        let pid = self.process.pid().expect("mosquitto runs").to_string();
+        run("kill", &["-HUP", &pid]).await;
     }
 
     fn file(&self, name: &str) -> String {
@@ -136,6 +157,8 @@ impl MosquittoCloud {
             ("AWS_DATA_ENDPOINT", "localhost"),
             ("AWS_PORT", &self.port().to_string()),
             ("AWS_ROOT_CA_PATH", &self.file("ca.pem")),
+            ("CLOUD_PUBLISH_RATE", "0"),
+            ("CLOUD_BYTE_RATE", "0"),
             ("AWS_CERT", &STANDARD.encode(read("device.pem"))),
             ("AWS_PRIVATE_KEY", &STANDARD.encode(private_key)),
         ])

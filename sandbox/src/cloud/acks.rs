@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::faults::{Faults, GROUP_PATIENCE};
 
-/// One acknowledgement.
+/// One acknowledgement: packet identifier and reason, the latter for MQTT 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ack {
     /// PUBACK for a `QoS` 1 publish.
-    Puback(u16),
+    Puback(u16, u8),
     /// PUBREC for a `QoS` 2 publish.
-    Pubrec(u16),
+    Pubrec(u16, u8),
 }
 
 /// Acknowledgements that wait for their turn, in order of arrival.
@@ -94,14 +94,14 @@ mod tests {
     fn released(queue: &mut AckQueue, now: Instant, faults: &Faults) -> Vec<u16> {
         let mut ids = Vec::new();
         queue.release(now, faults, |ack| match ack {
-            Ack::Puback(id) | Ack::Pubrec(id) => ids.push(id),
+            Ack::Puback(id, _) | Ack::Pubrec(id, _) => ids.push(id),
         });
         ids
     }
 
     fn filled(now: Instant, ids: std::ops::RangeInclusive<u16>) -> AckQueue {
         let mut queue = AckQueue::default();
-        ids.for_each(|id| queue.push(now, Ack::Puback(id)));
+        ids.for_each(|id| queue.push(now, Ack::Puback(id, 0)));
         queue
     }
 

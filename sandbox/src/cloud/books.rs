@@ -3,7 +3,7 @@
 //! A message is in the books before its acknowledgement is sent, so whoever saw the acknowledgement
 //! will find the message. The books only grow.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,24 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
-use super::rules::Breach;
-use crate::ledger::MessageId;
+use super::breach::Breach;
+use super::rate::{PeakMeter, Peaks, Traffic};
+use super::wire::{MqttVersion, PublishProperties};
+use crate::ledger::{Audit, MessageId, audit};
 
 /// Messages that a slow follower may be behind before it misses some.
 const FOLLOWER_LAG_MAX: usize = 4_096;
+
+/// How much of a message is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bookkeeping {
+    /// All of it.
+    #[default]
+    Messages,
+    /// Its id and a hash of its payload, some 30 bytes: enough for counts, waits and audits of a million
+    /// messages. [`Cloud::received`](super::Cloud::received) stays empty.
+    Ids,
+}
 
 /// A message that arrived in the cloud.
 #[derive(Clone, Debug)]
@@ -36,6 +49,10 @@ pub struct Received {
     pub dup: bool,
     /// The RETAIN flag.
     pub retain: bool,
+    /// The version of MQTT that it came in.
+    pub version: MqttVersion,
+    /// Its MQTT 5 properties; `None` if there are none.
+    pub properties: Option<Arc<PublishProperties>>,
     /// When it arrived; messages that were read together share one instant.
     pub at: Instant,
 }
@@ -47,6 +64,8 @@ pub struct Counts {
     pub tcp_connections: u64,
     /// CONNECTs that were accepted.
     pub connects: u64,
+    /// Those of them in MQTT 5.
+    pub connects_v5: u64,
     /// Connections refused before or at CONNECT: certificate, client id or fault.
     pub refused: u64,
     /// Messages in the books.
@@ -55,6 +74,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Publishes lost on purpose or dropped by a rule, without an acknowledgement.
     pub lost_publishes: u64,
+    /// Publishes that were not taken and whose acknowledgement says so, with a reason from 0x80 on.
+    pub refused_publishes: u64,
     /// Acknowledgements lost on purpose.
     pub lost_pubacks: u64,
 }
@@ -90,16 +111,29 @@ pub struct NotArrived {
 
 #[derive(Default)]
 struct Pages {
+    /// How many messages arrived, duplicates counted.
+    arrived: usize,
+    /// The messages, unless only ids are kept.
     messages: Vec<Received>,
+    /// The ids of all messages that have one, in order of arrival.
+    ids: Vec<MessageId>,
     /// 64-bit hashes: a false match among a million payloads has odds of 1 in 30 million.
     payloads: HashSet<u64>,
     duplicates: u64,
+    connects_v5: u64,
+    /// When each client last said CONNECT.
+    last_connect: HashMap<String, Instant>,
+    connect_gap_min: Option<Duration>,
+    /// How often each reason from 0x80 on was given to a publish.
+    publish_refusals: BTreeMap<u8, u64>,
     breaches: Vec<Breach>,
     refusals: Vec<String>,
+    meter: PeakMeter,
 }
 
 /// See the module.
 pub(crate) struct Books {
+    keep: Bookkeeping,
     pages: Mutex<Pages>,
     hasher: RandomState,
     arrived: watch::Sender<usize>,
@@ -111,8 +145,9 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(keep: Bookkeeping) -> Self {
         Books {
+            keep,
             pages: Mutex::default(),
             hasher: RandomState::new(),
             arrived: watch::Sender::new(0),
@@ -133,14 +168,16 @@ impl Books {
         if batch.is_empty() {
             return;
         }
-        let hashes: Vec<u64> = batch
+        let marks: Vec<(u64, Option<MessageId>)> = batch
             .iter()
-            .map(|m| self.hasher.hash_one(&m.payload))
+            .map(|m| (self.hasher.hash_one(&m.payload), MessageId::of(&m.payload)))
             .collect();
         let followed = self.live.receiver_count() > 0;
         let mut pages = self.pages();
-        for (mut message, hash) in batch.drain(..).zip(hashes) {
-            message.order = pages.messages.len();
+        for (mut message, (hash, id)) in batch.drain(..).zip(marks) {
+            message.order = pages.arrived;
+            pages.arrived += 1;
+            pages.ids.extend(id);
             if !pages.payloads.insert(hash) {
                 pages.duplicates += 1;
             }
@@ -148,17 +185,51 @@ impl Books {
                 // fails only if the last follower has just left
                 self.live.send(message.clone()).ok();
             }
-            pages.messages.push(message);
+            if self.keep == Bookkeeping::Messages {
+                pages.messages.push(message);
+            }
         }
         // under the lock, so that the count never goes backwards
-        self.arrived.send_replace(pages.messages.len());
+        self.arrived.send_replace(pages.arrived);
+    }
+
+    /// Takes what a connection sent, whatever became of it.
+    pub(crate) fn traffic(&self, now: Instant, traffic: Traffic) {
+        if traffic.publishes > 0 {
+            self.pages().meter.add(now, traffic);
+        }
+    }
+
+    pub(crate) fn peaks(&self) -> Peaks {
+        self.pages().meter.peaks()
+    }
+
+    /// Starts to measure anew.
+    pub(crate) fn reset_peaks(&self) {
+        self.pages().meter = PeakMeter::default();
     }
 
     pub(crate) fn tcp_connection(&self) {
         self.tcp_connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn connect(&self) {
+    /// Takes a CONNECT, whatever will be answered.
+    pub(crate) fn connect_request(&self, client_id: &str, now: Instant) {
+        let mut pages = self.pages();
+        if let Some(last) = pages.last_connect.insert(client_id.to_owned(), now) {
+            let gap = now - last;
+            pages.connect_gap_min = Some(pages.connect_gap_min.map_or(gap, |min| min.min(gap)));
+        }
+    }
+
+    pub(crate) fn connect_gap_min(&self) -> Option<Duration> {
+        self.pages().connect_gap_min
+    }
+
+    pub(crate) fn connect(&self, version: MqttVersion) {
+        if version == MqttVersion::V5 {
+            self.pages().connects_v5 += 1;
+        }
         self.connected.send_modify(|connects| *connects += 1);
     }
 
@@ -168,6 +239,14 @@ impl Books {
 
     pub(crate) fn lost_publish(&self) {
         self.lost_publishes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refuse_publish(&self, reason: u8) {
+        *self.pages().publish_refusals.entry(reason).or_default() += 1;
+    }
+
+    pub(crate) fn publish_refusals(&self) -> BTreeMap<u8, u64> {
+        self.pages().publish_refusals.clone()
     }
 
     pub(crate) fn lost_puback(&self) {
@@ -199,12 +278,32 @@ impl Books {
         Counts {
             tcp_connections: self.tcp_connections.load(Ordering::Relaxed),
             connects: *self.connected.borrow(),
+            connects_v5: pages.connects_v5,
             refused: u64::try_from(pages.refusals.len()).unwrap_or(u64::MAX),
-            messages: u64::try_from(pages.messages.len()).unwrap_or(u64::MAX),
+            messages: u64::try_from(pages.arrived).unwrap_or(u64::MAX),
+            refused_publishes: pages.publish_refusals.values().sum(),
             duplicates: pages.duplicates,
             lost_publishes: self.lost_publishes.load(Ordering::Relaxed),
             lost_pubacks: self.lost_pubacks.load(Ordering::Relaxed),
         }
+    }
+
+    /// Compares `expected` with what has arrived so far.
+    pub(crate) fn audit(&self, expected: &[MessageId]) -> Audit {
+        let (ids, foreign) = {
+            let pages = self.pages();
+            (pages.ids.clone(), pages.arrived - pages.ids.len())
+        };
+        let mut payloads = Vec::new();
+        for id in ids {
+            id.write_to(&mut payloads);
+            payloads.push(b'}');
+        }
+        // the only closing brace of a payload is its last byte
+        let arrived = payloads.split_inclusive(|byte| *byte == b'}');
+        let mut found = audit(expected.iter().copied(), arrived);
+        found.foreign += foreign;
+        found
     }
 
     pub(crate) fn follow(&self) -> broadcast::Receiver<Received> {
@@ -235,17 +334,17 @@ impl Books {
     ) -> Result<(), NotArrived> {
         let mut missing: BTreeSet<MessageId> = expected.iter().copied().collect();
         let mut arrived = self.arrived.subscribe();
-        let mut read = 0;
+        let (mut seen, mut read) = (0, 0);
         let all = async {
             while !missing.is_empty() {
-                if arrived.wait_for(|arrived| *arrived > read).await.is_err() {
+                if arrived.wait_for(|arrived| *arrived > seen).await.is_err() {
                     break;
                 }
                 let pages = self.pages();
-                for message in pages.messages.iter().skip(read) {
-                    MessageId::of(&message.payload).map(|id| missing.remove(&id));
+                for id in pages.ids.iter().skip(read) {
+                    missing.remove(id);
                 }
-                read = pages.messages.len();
+                (seen, read) = (pages.arrived, pages.ids.len());
             }
         };
         // what matters is what is missing afterwards

@@ -5,21 +5,26 @@
 //! ```
 //!
 //! Invariants: a message is in the books before its acknowledgement is written; [`Rules::default`]
-//! is AWS's behaviour; a [`Faults::default`] server does nothing wrong.
+//! is AWS's behaviour; a [`Faults::default`] server does nothing wrong. MQTT 3.1.1 and MQTT 5 are
+//! spoken on the same port, by the protocol level in CONNECT.
 //!
-//! It delivers to nobody over MQTT (no subscriptions, retained messages, wills or sessions): whoever
-//! wants the messages follows them in process.
+//! It delivers to nobody over MQTT (no subscriptions, retained messages or wills; of a session it
+//! remembers only that it was there): whoever wants the messages follows them in process.
 
 mod acks;
 mod books;
+mod breach;
 mod connection;
 mod faults;
+mod rate;
 mod rules;
+mod session;
 mod sessions;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -33,17 +38,21 @@ use tokio::sync::{Mutex, broadcast, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-pub use self::books::{Counts, NotArrived, Received, TooFew};
-pub use self::faults::{Connections, Faults, GROUP_PATIENCE};
+pub use self::books::{Bookkeeping, Counts, NotArrived, Received, TooFew};
+pub use self::breach::Breach;
+pub use self::faults::{Connections, Faults, GROUP_PATIENCE, PubackReason};
+pub use self::rate::Peaks;
 pub use self::rules::{
-    Breach, IN_FLIGHT_MAX, OverInFlight, PAYLOAD_BYTES_MAX, Rules, TOPIC_BYTES_MAX,
+    BYTE_RATE_MAX, IN_FLIGHT_MAX, KEEP_ALIVE_S_MAX, OverInFlight, PACKET_BYTES_MAX,
+    PAYLOAD_BYTES_MAX, PUBLISH_RATE_MAX, RefuseV5, Rules, TOPIC_ALIAS_MAX, TOPIC_BYTES_MAX,
     TOPIC_SLASHES_MAX,
 };
+pub use self::wire::{MqttVersion, PublishProperties};
 
 use self::books::Books;
 use self::sessions::Sessions;
 use crate::ca::{CaError, CertificateAuthority};
-use crate::ledger::{Audit, MessageId, audit};
+use crate::ledger::{Audit, MessageId};
 use crate::port::ReservedPort;
 
 /// How long to wait after a failed accept (out of file descriptors, say) before the next.
@@ -89,6 +98,8 @@ pub struct CloudOptions {
     pub rules: Rules,
     /// The port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
+    /// How much of a message is kept.
+    pub bookkeeping: Bookkeeping,
 }
 
 impl CloudOptions {
@@ -98,6 +109,7 @@ impl CloudOptions {
             authority,
             rules: Rules::default(),
             port: 0,
+            bookkeeping: Bookkeeping::default(),
         }
     }
 }
@@ -145,7 +157,7 @@ impl Cloud {
         let listener = listen(reserved.addr()).await?;
         let hub = Arc::new(Hub {
             authority: options.authority,
-            books: Books::new(),
+            books: Books::new(options.bookkeeping),
             sessions: Sessions::default(),
             rules: watch::Sender::new(Arc::new(options.rules)),
             faults: watch::Sender::new(Faults::default()),
@@ -225,7 +237,7 @@ impl Cloud {
         self.hub.sessions.client_ids()
     }
 
-    /// Every message so far, in order of arrival.
+    /// Every message so far, in order of arrival; none if [`Bookkeeping::Ids`] are all that is kept.
     pub fn received(&self) -> Vec<Received> {
         self.hub.books.received()
     }
@@ -240,9 +252,31 @@ impl Cloud {
         self.hub.books.counts()
     }
 
-    /// Why connections were closed by the server, in order.
+    /// Why connections were closed or refused by a rule, in order. A publish that got a PUBACK with
+    /// a reason is in [`Cloud::publish_refusals`] instead.
     pub fn breaches(&self) -> Vec<Breach> {
         self.hub.books.breaches()
+    }
+
+    /// How often a publish was not taken, by the reason that its acknowledgement gave (MQTT 5).
+    pub fn publish_refusals(&self) -> BTreeMap<u8, u64> {
+        self.hub.books.publish_refusals()
+    }
+
+    /// The most that came in any one second, since the start or [`Cloud::reset_peaks`].
+    pub fn peaks(&self) -> Peaks {
+        self.hub.books.peaks()
+    }
+
+    /// The shortest time between two CONNECTs of one client id, refused ones counted; `None` if none
+    /// said it twice. AWS allows one a second.
+    pub fn connect_gap_min(&self) -> Option<Duration> {
+        self.hub.books.connect_gap_min()
+    }
+
+    /// Starts to measure [`Cloud::peaks`] anew.
+    pub fn reset_peaks(&self) {
+        self.hub.books.reset_peaks();
     }
 
     /// Why connections were refused, in order.
@@ -271,9 +305,7 @@ impl Cloud {
 
     /// Compares `expected` with what has arrived so far.
     pub fn audit(&self, expected: &[MessageId]) -> Audit {
-        let received = self.received();
-        let payloads = received.iter().map(|message| &*message.payload);
-        audit(expected.iter().copied(), payloads)
+        self.hub.books.audit(expected)
     }
 
     /// Waits until `expected` CONNECTs have been accepted since the start.

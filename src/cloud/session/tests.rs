@@ -8,9 +8,12 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::clock;
+use crate::cloud::packet::Terms;
 use crate::spool::{Message, Options};
 use crate::store::Ingress;
 
+/// With our own keep alive.
+const PING_AFTER: Duration = ping_after(KEEP_ALIVE_S);
 const PINGREQ: [u8; 2] = [0xC0, 0];
 const PINGRESP: [u8; 2] = [0xD0, 0];
 const DISCONNECT: [u8; 2] = [0xE0, 0];
@@ -27,6 +30,11 @@ struct Running {
 impl Running {
     /// Sends `count` messages with payloads of `payload_bytes` each.
     fn start(count: usize, payload_bytes: usize) -> Self {
+        Self::start_with(MqttVersion::V311, Terms::default(), count, payload_bytes)
+    }
+
+    /// The same with another version and other terms.
+    fn start_with(version: MqttVersion, terms: Terms, count: usize, payload_bytes: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(directory.path(), Options::default()).unwrap();
         for _ in 0..count {
@@ -42,10 +50,12 @@ impl Running {
         let (cloud, stream) = duplex(1024 * 1024);
         let connection = Connection {
             stream,
+            version,
+            terms,
             received: BytesMut::new(),
         };
         let routes = Arc::new(Routes::new("sensors", "site/data"));
-        let mut session = Session::new(store.clone(), routes);
+        let mut session = Session::new(store.clone(), routes, Quota::default());
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         Running {
@@ -138,4 +148,173 @@ async fn a_pong_may_wait_behind_what_a_slow_link_carries() {
     assert_eq!(running.read(2).await, DISCONNECT);
     assert!(matches!(running.task.await, Ok(Ended::Shutdown)));
     assert_eq!(running.store.ledger().delivered, 4);
+}
+
+/// A PUBLISH of MQTT 5 has one byte more: no properties.
+fn publish5_len(payload_bytes: usize) -> usize {
+    publish_len(payload_bytes) + 1
+}
+
+/// The packet identifier of a PUBLISH of MQTT 5 with a payload of one byte.
+fn packet_id(publish: &[u8]) -> u8 {
+    publish[publish.len() - 3]
+}
+
+fn start5(terms: Terms, count: usize) -> Running {
+    Running::start_with(MqttVersion::V5, terms, count, 1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_message_is_sent_again_on_the_same_connection_while_the_others_flow() {
+    let mut running = start5(Terms::default(), 3);
+    for id in 1..=3 {
+        assert_eq!(packet_id(&running.read(publish5_len(1)).await), id);
+    }
+    let start = Instant::now();
+    for puback in [
+        &[0x40, 3, 0, 1, 0x87][..],
+        &[0x40, 2, 0, 2],
+        &[0x40, 2, 0, 3],
+    ] {
+        running.cloud.write_all(puback).await.unwrap();
+    }
+    assert_eq!(packet_id(&running.read(publish5_len(1)).await), 4);
+    assert!(
+        start.elapsed() >= Duration::from_millis(100),
+        "it was backed off"
+    );
+    let ledger = running.store.ledger();
+    assert_eq!((ledger.delivered, ledger.spooled), (2, 1));
+    running.cloud.write_all(&[0x40, 2, 0, 4]).await.unwrap();
+    running.shutdown.cancel();
+    assert_eq!(running.read(2).await, DISCONNECT);
+    assert!(matches!(running.task.await, Ok(Ended::Shutdown)));
+    assert_eq!(running.store.ledger().delivered, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_refused_for_long_keeps_the_connection_alive() {
+    let mut running = start5(Terms::default(), 1);
+    let start = Instant::now();
+    for id in 1..=20 {
+        let mut publish = running.read(2).await;
+        while publish == PINGREQ {
+            running.cloud.write_all(&PINGRESP).await.unwrap();
+            publish = running.read(2).await;
+        }
+        let rest = running.read(publish5_len(1) - 2).await;
+        assert_eq!(packet_id(&rest), id);
+        running
+            .cloud
+            .write_all(&[0x40, 3, 0, id, 0x80])
+            .await
+            .unwrap();
+    }
+    assert!(
+        start.elapsed() > Duration::from_mins(1),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(running.store.ledger().spooled, 1);
+    assert!(!running.task.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_rate_is_refused_everything_waits_a_moment() {
+    let terms = Terms {
+        receive_max: 1,
+        ..Terms::default()
+    };
+    let mut running = start5(terms, 2);
+    running.read(publish5_len(1)).await;
+    let start = Instant::now();
+    running
+        .cloud
+        .write_all(&[0x40, 3, 0, 1, 0x97])
+        .await
+        .unwrap();
+    assert_eq!(packet_id(&running.read(publish5_len(1)).await), 2);
+    assert!(start.elapsed() >= Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_in_flight_than_the_cloud_receives() {
+    let terms = Terms {
+        receive_max: 2,
+        ..Terms::default()
+    };
+    let mut running = start5(terms, 3);
+    running.read(2 * publish5_len(1)).await;
+    let more = tokio::time::timeout(Duration::from_secs(5), running.read(1)).await;
+    assert!(more.is_err(), "{more:?}");
+    running.cloud.write_all(&[0x40, 2, 0, 1]).await.unwrap();
+    assert_eq!(packet_id(&running.read(publish5_len(1)).await), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keep_alive_that_the_cloud_wants_is_kept() {
+    let terms = Terms {
+        keep_alive_s: Some(8),
+        ..Terms::default()
+    };
+    let mut running = start5(terms, 0);
+    let start = Instant::now();
+    assert_eq!(running.read(2).await, PINGREQ);
+    assert_eq!(start.elapsed().as_secs(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_larger_than_the_cloud_takes_is_kept_and_the_next_one_goes() {
+    let terms = Terms {
+        packet_bytes_max: Some(1_000),
+        ..Terms::default()
+    };
+    let mut running = Running::start_with(MqttVersion::V5, terms, 1, 2_000);
+    let small = Message {
+        topic: "sensors",
+        payload: b"x",
+        qos: 1,
+        retain: false,
+        received: clock::now(),
+    };
+    running.store.append(&small).unwrap();
+    running.read(publish5_len(1)).await;
+    running.cloud.write_all(&[0x40, 2, 0, 1]).await.unwrap();
+    running.cloud.shutdown().await.unwrap();
+    let store = running.store.clone();
+    let (reason, progress) = running.lost().await;
+    assert!(progress, "{reason}");
+    assert_eq!((store.ledger().delivered, store.ledger().spooled), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_says_why_and_a_take_over_is_recognised() {
+    let mut running = start5(Terms::default(), 0);
+    running.cloud.write_all(&[0xE0, 1, 0x8E]).await.unwrap();
+    let (reason, _) = running.lost().await;
+    assert!(reason.is_take_over(), "{reason}");
+    let mut running = start5(Terms::default(), 0);
+    running.cloud.write_all(&[0xE0, 1, 0x97]).await.unwrap();
+    let (reason, _) = running.lost().await;
+    assert_eq!(
+        reason.to_string(),
+        "the cloud ended the connection: quota exceeded"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_ends_a_burst_and_goes_on_a_second_after_the_acknowledgements() {
+    const QUOTA: usize = 100;
+    let mut running = Running::start(QUOTA + 1, 1);
+    running.read(QUOTA * publish_len(1)).await;
+    for id in 1..=100 {
+        running.cloud.write_all(&[0x40, 2, 0, id]).await.unwrap();
+    }
+    let start = Instant::now();
+    running.read(publish_len(1)).await;
+    let waited = start.elapsed();
+    assert!(
+        waited > Duration::from_secs(1) && waited < Duration::from_millis(1_050),
+        "{waited:?}"
+    );
 }

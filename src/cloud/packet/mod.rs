@@ -1,0 +1,220 @@
+//! MQTT packets to and from the cloud, in both versions. The only importer of `rumqttc`, whose codecs read and write
+//! all packets but PUBLISH, which is written straight from the spool's bytes.
+
+mod v4;
+mod v5;
+
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use rumqttc::mqttbytes::Error;
+use rumqttc::mqttbytes::v4::{Disconnect, PingReq};
+
+/// The largest packet the cloud may send us, in bytes. It sends acknowledgements only.
+const PACKET_BYTES_MAX: usize = 1024;
+/// First byte of a PUBLISH at QoS 1, and the bit that marks a repetition (MQTT 3.1.1, 3.3.1).
+const PUBLISH_QOS1: u8 = 0b0011_0010;
+const PUBLISH_DUP: u8 = 0b0000_1000;
+/// What a PUBLISH has besides topic and payload, in bytes at most: fixed header, two lengths, identifier, properties.
+pub(super) const PUBLISH_OVERHEAD_BYTES: usize = 5 + 2 + 2 + 1;
+
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MqttVersion {
+    /// 3.1.1, which refuses a message by closing the connection.
+    V311,
+    /// 5, which says why.
+    V5,
+}
+
+impl fmt::Display for MqttVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MqttVersion::V311 => "3.1.1",
+            MqttVersion::V5 => "5",
+        })
+    }
+}
+
+/// On which terms the cloud takes us (MQTT 5, 3.2.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// Unacknowledged publishes at most.
+    pub(super) receive_max: u16,
+    /// The keep alive it wants, in seconds, in place of ours.
+    pub(super) keep_alive_s: Option<u16>,
+    /// The largest packet it takes, in bytes.
+    pub(super) packet_bytes_max: Option<u32>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms {
+            receive_max: u16::MAX,
+            keep_alive_s: None,
+            packet_bytes_max: None,
+        }
+    }
+}
+
+/// Why a CONNECT is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The cloud does not speak this version.
+    Version,
+    /// The policy does not allow it.
+    NotAuthorized,
+    /// In words.
+    Other(String),
+}
+
+/// Why a PUBLISH is not accepted (MQTT 5, 3.4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// 0x80.
+    Unspecified,
+    /// 0x83.
+    ImplementationSpecific,
+    /// 0x87.
+    NotAuthorized,
+    /// 0x90.
+    TopicNameInvalid,
+    /// 0x91.
+    PacketIdentifierInUse,
+    /// 0x95, which we see for ourselves: it is larger than the cloud takes.
+    PacketTooLarge,
+    /// 0x97.
+    QuotaExceeded,
+    /// 0x99.
+    PayloadFormatInvalid,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rejection::Unspecified => "unspecified error (0x80)",
+            Rejection::ImplementationSpecific => "implementation specific error (0x83)",
+            Rejection::NotAuthorized => "not authorized (0x87)",
+            Rejection::TopicNameInvalid => "topic name invalid (0x90)",
+            Rejection::PacketIdentifierInUse => "packet identifier in use (0x91)",
+            Rejection::PacketTooLarge => "larger than it takes (0x95)",
+            Rejection::QuotaExceeded => "quota exceeded (0x97)",
+            Rejection::PayloadFormatInvalid => "payload format invalid (0x99)",
+        })
+    }
+}
+
+/// Why the cloud ends the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// 0x8E: another client has connected with our client id.
+    TakenOver,
+    /// 0x87.
+    NotAuthorized,
+    /// In words.
+    Because(String),
+}
+
+/// What the cloud says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// CONNACK: accepted or refused.
+    Connected(Result<Terms, Refusal>),
+    /// PUBACK of a packet identifier.
+    Acknowledged(u16),
+    /// PUBACK of a packet identifier whose message was not accepted.
+    Rejected(u16, Rejection),
+    /// PINGRESP.
+    Pong,
+    /// DISCONNECT.
+    Closing(Closing),
+    /// A packet that has no business here; its name.
+    Unexpected(&'static str),
+}
+
+/// Why the cloud's bytes make no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("the cloud sent a malformed packet: {0}")]
+pub(super) struct Malformed(String);
+
+/// Takes the next whole packet out of `buffer`.
+pub(super) fn read(
+    version: MqttVersion,
+    buffer: &mut BytesMut,
+) -> Result<Option<Answer>, Malformed> {
+    match version {
+        MqttVersion::V311 => v4::read(buffer),
+        MqttVersion::V5 => v5::read(buffer),
+    }
+}
+
+/// Writes a CONNECT for a session that begins empty and ends with the connection.
+pub(super) fn write_connect(
+    version: MqttVersion,
+    buffer: &mut BytesMut,
+    client_id: &str,
+    keep_alive_s: u16,
+) -> Result<(), Malformed> {
+    match version {
+        MqttVersion::V311 => v4::write_connect(buffer, client_id, keep_alive_s),
+        MqttVersion::V5 => v5::write_connect(buffer, client_id, keep_alive_s),
+    }
+}
+
+/// Writes a PINGREQ, which is the same in both versions.
+pub(super) fn write_ping(buffer: &mut BytesMut) -> Result<(), Malformed> {
+    written(PingReq.write(buffer))
+}
+
+/// Writes a DISCONNECT without a reason, which is the same in both versions.
+pub(super) fn write_disconnect(buffer: &mut BytesMut) -> Result<(), Malformed> {
+    written(Disconnect.write(buffer))
+}
+
+fn written(result: Result<usize, Error>) -> Result<(), Malformed> {
+    result
+        .map(drop)
+        .map_err(|error| Malformed(error.to_string()))
+}
+
+/// A PUBLISH at QoS 1. The retain flag is never set: AWS IoT Core's usual policy does not allow it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Publish<'a> {
+    pub(super) topic: &'a str,
+    pub(super) payload: &'a [u8],
+    pub(super) packet_id: u16,
+    pub(super) dup: bool,
+}
+
+impl Publish<'_> {
+    /// Length of the packet without its fixed header.
+    fn remaining_len(&self, version: MqttVersion) -> usize {
+        let properties_bytes = usize::from(version == MqttVersion::V5);
+        2 + self.topic.len() + 2 + properties_bytes + self.payload.len()
+    }
+
+    /// Appends the packet.
+    pub(super) fn write(&self, version: MqttVersion, buffer: &mut BytesMut) {
+        let mut remaining = self.remaining_len(version);
+        buffer.reserve(remaining + 5);
+        buffer.put_u8(PUBLISH_QOS1 | if self.dup { PUBLISH_DUP } else { 0 });
+        loop {
+            let byte = u8::try_from(remaining % 128).unwrap_or(0);
+            remaining /= 128;
+            buffer.put_u8(if remaining > 0 { byte | 128 } else { byte });
+            if remaining == 0 {
+                break;
+            }
+        }
+        buffer.put_u16(u16::try_from(self.topic.len()).unwrap_or(u16::MAX));
+        buffer.put_slice(self.topic.as_bytes());
+        buffer.put_u16(self.packet_id);
+        if version == MqttVersion::V5 {
+            v5::put_no_properties(buffer);
+        }
+        buffer.put_slice(self.payload);
+    }
+}
+
+#[cfg(test)]
+mod tests;

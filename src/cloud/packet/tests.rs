@@ -1,0 +1,162 @@
+//! Packets as bytes, in both versions.
+
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::Packet;
+use rumqttc::v5::mqttbytes::QoS as QoS5;
+use rumqttc::v5::mqttbytes::v5::Packet as Packet5;
+
+use super::*;
+
+fn read4(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
+    read(MqttVersion::V311, &mut BytesMut::from(bytes))
+}
+
+/// The one answer in `bytes`, all of which it takes.
+fn read5(bytes: &[u8]) -> Answer {
+    let mut buffer = BytesMut::from(bytes);
+    for len in 0..bytes.len() {
+        let mut cut = BytesMut::from(&bytes[..len]);
+        assert_eq!(read(MqttVersion::V5, &mut cut).unwrap(), None);
+        assert_eq!(cut.len(), len, "what is cut waits for the rest");
+    }
+    let answer = read(MqttVersion::V5, &mut buffer).unwrap().unwrap();
+    assert!(buffer.is_empty());
+    answer
+}
+
+#[test]
+fn what_we_write_reads_back_as_the_same_publish() {
+    for len in [0, 1, 100, 127, 128, 16_383, 16_384, 131_072] {
+        for dup in [false, true] {
+            let payload = vec![b'x'; len];
+            let publish = Publish {
+                topic: "sensors/ä",
+                payload: &payload,
+                packet_id: 77,
+                dup,
+            };
+            let mut buffer = BytesMut::new();
+            publish.write(MqttVersion::V311, &mut buffer);
+            let Ok(Packet::Publish(read)) = Packet::read(&mut buffer, 1 << 20) else {
+                panic!("not a PUBLISH");
+            };
+            assert_eq!(
+                (read.topic.as_str(), &read.payload[..]),
+                ("sensors/ä", &payload[..])
+            );
+            assert_eq!((read.pkid, read.dup), (77, dup));
+            assert_eq!((read.qos, read.retain), (QoS::AtLeastOnce, false));
+            assert!(buffer.is_empty());
+
+            publish.write(MqttVersion::V5, &mut buffer);
+            assert!(buffer.len() <= "sensors/ä".len() + len + PUBLISH_OVERHEAD_BYTES);
+            let Ok(Packet5::Publish(read)) = Packet5::read(&mut buffer, None) else {
+                panic!("not a PUBLISH");
+            };
+            assert_eq!(
+                (&read.topic[..], &read.payload[..]),
+                ("sensors/ä".as_bytes(), &payload[..])
+            );
+            assert_eq!((read.pkid, read.dup, read.properties), (77, dup, None));
+            assert_eq!((read.qos, read.retain), (QoS5::AtLeastOnce, false));
+            assert!(buffer.is_empty());
+        }
+    }
+}
+
+#[test]
+fn answers_are_read_one_by_one_and_a_cut_one_waits_for_the_rest() {
+    let mut buffer = BytesMut::from(&[0x20, 2, 0, 0, 0x40, 2, 1, 2, 0xD0, 0, 0x40, 2, 0][..]);
+    let mut next = |more: &[u8]| {
+        buffer.extend_from_slice(more);
+        read(MqttVersion::V311, &mut buffer).unwrap()
+    };
+    assert_eq!(next(&[]), Some(Answer::Connected(Ok(Terms::default()))));
+    assert_eq!(next(&[]), Some(Answer::Acknowledged(258)));
+    assert_eq!(next(&[]), Some(Answer::Pong));
+    assert_eq!(next(&[]), None);
+    assert_eq!(next(&[9]), Some(Answer::Acknowledged(9)));
+}
+
+#[test]
+fn nonsense_is_an_error_and_a_refusal_has_words() {
+    assert!(read4(&[0xFF; 8]).is_err());
+    assert!(read(MqttVersion::V5, &mut BytesMut::from(&[0xFF; 8][..])).is_err());
+    let refused = |refusal| Some(Answer::Connected(Err(refusal)));
+    assert_eq!(
+        read4(&[0x20, 2, 0, 5]).unwrap(),
+        refused(Refusal::NotAuthorized)
+    );
+    assert_eq!(read4(&[0x20, 2, 0, 1]).unwrap(), refused(Refusal::Version));
+    let unavailable = Refusal::Other("server unavailable".to_owned());
+    assert_eq!(
+        read4(&[0x20, 2, 0, 3]).unwrap(),
+        refused(unavailable.clone())
+    );
+    assert_eq!(
+        read5(&[0x20, 3, 0, 0x88, 0]),
+        Answer::Connected(Err(unavailable))
+    );
+}
+
+#[test]
+fn a_refusal_of_version_5_is_understood_in_the_old_form_and_the_new() {
+    for bytes in [&[0x20, 2, 0, 1][..], &[0x20, 3, 0, 0x84, 0]] {
+        assert_eq!(read5(bytes), Answer::Connected(Err(Refusal::Version)));
+    }
+}
+
+#[test]
+fn the_terms_of_a_connection_are_read_and_qos_0_is_not_enough() {
+    let properties = [0x21, 0, 10, 0x13, 0, 30, 0x27, 0, 2, 72, 0];
+    let mut connack = vec![0x20, 14, 0, 0, 11];
+    connack.extend(properties);
+    let terms = Terms {
+        receive_max: 10,
+        keep_alive_s: Some(30),
+        packet_bytes_max: Some(149_504),
+    };
+    assert_eq!(read5(&connack), Answer::Connected(Ok(terms)));
+    assert_eq!(
+        read5(&[0x20, 3, 0, 0, 0]),
+        Answer::Connected(Ok(Terms::default()))
+    );
+    let answer = read5(&[0x20, 5, 0, 0, 2, 0x24, 0]);
+    assert!(
+        matches!(answer, Answer::Connected(Err(Refusal::Other(_)))),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn an_acknowledgement_accepts_or_says_why_not() {
+    assert_eq!(read5(&[0x40, 2, 0, 7]), Answer::Acknowledged(7));
+    assert_eq!(read5(&[0x40, 3, 0, 7, 0x10]), Answer::Acknowledged(7));
+    let rejected = |rejection| Answer::Rejected(7, rejection);
+    assert_eq!(
+        read5(&[0x40, 3, 0, 7, 0x97]),
+        rejected(Rejection::QuotaExceeded)
+    );
+    assert_eq!(
+        read5(&[0x40, 4, 0, 7, 0x87, 0]),
+        rejected(Rejection::NotAuthorized)
+    );
+    assert_eq!(
+        read5(&[0x40, 4, 0, 7, 0x90, 0]),
+        rejected(Rejection::TopicNameInvalid)
+    );
+}
+
+#[test]
+fn a_disconnect_has_its_reason_in_the_short_form_and_the_long() {
+    for bytes in [&[0xE0, 1, 0x8E][..], &[0xE0, 2, 0x8E, 0]] {
+        assert_eq!(read5(bytes), Answer::Closing(Closing::TakenOver));
+    }
+    let because = |words: &str| Answer::Closing(Closing::Because(words.to_owned()));
+    assert_eq!(read5(&[0xE0, 1, 0x8B]), because("server shutting down"));
+    let denied = Answer::Closing(Closing::NotAuthorized);
+    assert_eq!(read5(&[0xE0, 1, 0x87]), denied);
+    assert_eq!(read5(&[0xE0, 0]), because("normal disconnection"));
+    let told = [0xE0, 7, 0x97, 5, 0x1F, 0, 2, b'n', b'o'];
+    assert_eq!(read5(&told), because("quota exceeded: no"));
+}

@@ -1,0 +1,69 @@
+//! Why a connection was given up, in words for the device's owner.
+
+use std::io;
+
+use crate::cloud::packet::{Closing, Malformed};
+
+/// Why a connection was given up.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cloud) enum LostReason {
+    #[error("the cloud closed the connection")]
+    Closed,
+    #[error(
+        "the cloud closed the connection instead of accepting a message: does the policy allow \
+         iot:Publish to {0:?}, and has no other client this device's client id?"
+    )]
+    ClosedOnPublish(String),
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    #[error(
+        "another client has connected with this device's client id (session taken over, 0x8E); \
+         only one may use it"
+    )]
+    TakenOver,
+    #[error(
+        "the cloud ended the connection: not authorized (0x87); is the certificate active, and does its policy \
+         allow iot:Publish to every topic that is relayed to?"
+    )]
+    NotAuthorized,
+    #[error("the cloud ended the connection: {0}")]
+    Told(String),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the cloud sent {0}, which was not asked for")]
+    Unexpected(&'static str),
+    #[error("the cloud stopped acknowledging")]
+    NoAcknowledgement,
+    #[error("the cloud did not answer a ping")]
+    NoPong,
+    #[error("cannot read from the spool: {0}")]
+    Spool(io::Error),
+}
+
+impl LostReason {
+    /// Whether another client with our client id has ended the connection. Connecting again would end its.
+    pub(in crate::cloud) fn is_take_over(&self) -> bool {
+        matches!(self, LostReason::TakenOver)
+    }
+}
+
+impl From<Closing> for LostReason {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::TakenOver => LostReason::TakenOver,
+            Closing::NotAuthorized => LostReason::NotAuthorized,
+            Closing::Because(words) => LostReason::Told(words),
+        }
+    }
+}
+
+impl From<io::Error> for LostReason {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => LostReason::Closed,
+            _ => LostReason::Broken(error),
+        }
+    }
+}
