@@ -9,7 +9,7 @@ use crate::system::{CLIENT_ID, Program, System, TOPIC};
 /// `SPOOL_MAX_BYTES`: room for a backlog of a million messages.
 const SPOOL_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// The relay with its defaults, but for [`SPOOL_MAX_BYTES`].
+/// The relay with its defaults, but for [`SPOOL_MAX_BYTES`] and AWS's quotas, which no peer keeps to.
 pub(crate) struct Relay {
     name: String,
     /// `SPOOL_LINGER_MS`; `None` leaves the default.
@@ -42,6 +42,8 @@ impl System for Relay {
             [
                 ("DATA_DIR", setting.data_dir().display().to_string()),
                 ("SPOOL_MAX_BYTES", SPOOL_MAX_BYTES.to_string()),
+                ("CLOUD_PUBLISH_RATE", "0".to_owned()),
+                ("CLOUD_BYTE_RATE", "0".to_owned()),
                 ("PRODUCER_TOPIC", TOPIC.to_owned()),
                 ("CLOUD_CONSUMER_TOPIC", TOPIC.to_owned()),
                 ("AWS_DATA_ENDPOINT", "localhost".to_owned()),
