@@ -101,6 +101,8 @@ impl Uplink {
         [
             ("DATA_DIR", data_dir.display().to_string()),
             ("AWS_DATA_ENDPOINT", "localhost".to_owned()),
+            ("CLOUD_PUBLISH_RATE", "0".to_owned()),
+            ("CLOUD_BYTE_RATE", "0".to_owned()),
             ("AWS_PORT", self.cloud.port().to_string()),
             ("AWS_ROOT_CA_PATH", self.root.display().to_string()),
             ("AWS_CERT", self.certificate.clone()),
