@@ -4,6 +4,7 @@
 //! read or written while arguments are parsed. Results go to stdout, faults to stderr; the exit codes are
 //! those of sysexits.h where one fits.
 
+mod dead_letters;
 mod rfc3339;
 mod spool;
 
@@ -14,6 +15,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use self::dead_letters::{Action, DeadLettersCommand, Which};
 pub use self::spool::{SpoolCommand, SpoolTool};
 
 /// `EX_USAGE`: arguments or environment are faulty; trying again will not help.
@@ -22,9 +24,10 @@ pub const EXIT_USAGE: u8 = 64;
 const USAGE: &str = "\
 Usage: cloud-relay                   run the relay; its settings come from the environment
        cloud-relay spool TOOL …      look into the spool of a stopped relay
+       cloud-relay dead-letters …    what the cloud never takes: list, show, replay, drop
        cloud-relay --help | --version
 
-`cloud-relay spool --help` lists the tools.
+`cloud-relay spool --help` lists the tools, `cloud-relay dead-letters --help` the rest.
 ";
 
 const SPOOL_USAGE: &str = "\
@@ -48,6 +51,8 @@ pub enum Command {
     Relay,
     /// Look into a spool.
     Spool(SpoolCommand),
+    /// Do something with dead letters.
+    DeadLetters(DeadLettersCommand),
     /// Print this text.
     Print(String),
 }
@@ -76,6 +81,7 @@ impl Command {
         };
         match first.to_str() {
             Some("spool") => parse_spool(words),
+            Some("dead-letters") => dead_letters::parse(words),
             Some("-h" | "--help") => Ok(Command::Print(USAGE.to_owned())),
             Some("-V" | "--version") => Ok(Command::Print(format!(
                 "cloud-relay {}\n",
