@@ -332,7 +332,14 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let in_flight = self.window.messages().map(|message| message.delivery.seq);
         let others_accepted = self.session.denials.others_accepted(Instant::now());
         let suspicion = &mut self.session.suspicion;
+        let before = suspicion.in_flight_max();
         suspicion.connection_ended(in_flight, self.progress, others_accepted);
+        if suspicion.in_flight_max() < before {
+            tracing::info!(
+                "connections end and nothing is acknowledged: messages are sent one at a time, to find the one \
+                 that the cloud does not take"
+            );
+        }
     }
 
     /// Waits for the write to the dead letters that is under way, and forgets what else is on its way there: the
