@@ -16,6 +16,7 @@
 //! * [`store`]: the asynchronous face of the spool; what `local` and `cloud` share.
 //! * [`spool`]: the append-only log on disk. Knows no MQTT client, no tokio, no AWS.
 //! * [`routes`]: local topic to cloud topic; pure.
+//! * [`topic`]: the rules of topic names and filters, MQTT's and AWS's; pure.
 //! * [`cloud`]: the egress: TLS, connection, in-flight window.
 //! * [`provisioning`]: the request to `PROVISION_URL` and the Supervisor client.
 //! * [`credentials`]: certificate and key as they come from the environment.
@@ -38,3 +39,4 @@ pub mod secret;
 pub mod spool;
 pub mod state;
 pub mod store;
+pub mod topic;
