@@ -184,6 +184,12 @@ impl Core {
         self.tail.held_bytes()
     }
 
+    /// Messages of which anything is held in memory, be it only that they are settled.
+    #[cfg(test)]
+    pub(in crate::spool) fn held_count(&self) -> u64 {
+        self.tail.next_seq() - self.tail.first_seq()
+    }
+
     /// Notes that the disk is full: it is left alone for a while, and what the owner chose to give up for
     /// it is given up.
     pub(in crate::spool) fn disk_full(&mut self, now: Instant) {
@@ -197,6 +203,7 @@ impl Core {
                     self.consumer.settle(seq, false);
                     self.tail.settle(seq);
                     self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
+                    self.cursor_dirty = true;
                 }
                 self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
             }

@@ -142,14 +142,14 @@ impl Core {
         let seq = self.tail.next_seq();
         let room = self.room(record::encoded_len(message));
         self.turned_away = room == Room::Full || (self.turned_away && !self.has_space());
+        let waiting = seq - self.consumer.position();
+        let linger = self.linger.allowance(message.qos, waiting);
+        // While a full disk is left alone, one that cannot linger would only wait for the next failure.
+        let hopeless = self.disk_full_until.is_some() && linger.is_zero();
         match (room, self.options.full) {
+            (Room::Enough, FullPolicy::DropNewest) if hopeless => return Ok(self.give_up(now)),
+            (Room::Full, FullPolicy::DropNewest) => return Ok(self.give_up(now)),
             (Room::Enough, _) => {}
-            (Room::Full, FullPolicy::DropNewest) => {
-                self.tail.push_settled(now);
-                self.ledger.accept();
-                self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
-                return Ok(seq);
-            }
             (Room::Full, FullPolicy::DropOldest) => {
                 self.reclaim = true;
                 return Err(AppendError::Full);
@@ -160,11 +160,22 @@ impl Core {
             size_bytes: message.topic.len() + message.payload.len(),
             max_bytes: record::MESSAGE_BYTES_MAX,
         })?;
-        let waiting = seq - self.consumer.position();
-        let linger = self.linger.allowance(message.qos, waiting);
         self.tail.push(Bytes::from(frame), now + linger);
         self.ledger.accept();
         Ok(seq)
+    }
+
+    /// Takes a message, counts it and does not keep it. Returns its number.
+    fn give_up(&mut self, now: Instant) -> Seq {
+        let seq = self.tail.next_seq();
+        self.tail.push_settled(now);
+        // Nothing is left in front of it as a cache for the reader: what is given up must not gather in
+        // memory behind that.
+        self.tail.evict(self.consumer.position(), 0);
+        self.ledger.accept();
+        self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
+        self.cursor_dirty = true;
+        seq
     }
 
     fn room(&self, len: usize) -> Room {
