@@ -259,11 +259,18 @@ impl Core {
         let mut from = self.segments.range(first_seq..);
         let (_, info) = from.next()?;
         let next = from.next().map(|(next, _)| *next);
-        let complete = next.is_some() || self.found_last == Some(first_seq);
+        let found_last = self.found_last == Some(first_seq);
+        let complete = next.is_some() || found_last;
+        let end_seq = if found_last {
+            self.found_end
+        } else {
+            next.unwrap_or(self.disk_end)
+        };
         Some(Place {
             first_seq,
             len: info.len,
             next,
+            end_seq,
             records: complete.then_some(info.records),
         })
     }
@@ -298,7 +305,7 @@ impl Core {
         chunk: Chunk,
         now: Instant,
     ) -> Vec<Frame> {
-        let end_seq = self.end_of(place);
+        let end_seq = place.end_seq;
         let passed_before =
             self.damage_counted == Some(place.first_seq) || self.consumer.frontier() >= end_seq;
         let frames = self.give_out(chunk.frames, now);
@@ -318,15 +325,6 @@ impl Core {
             self.count_damage();
         }
         frames
-    }
-
-    /// The number behind the segment at `place`, as far as it is known.
-    fn end_of(&self, place: Place) -> Seq {
-        if self.found_last == Some(place.first_seq) {
-            self.found_end
-        } else {
-            place.next.unwrap_or(self.disk_end)
-        }
     }
 
     /// Counts the damage that the frontier has passed.
