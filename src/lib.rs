@@ -10,7 +10,7 @@
 //! Data flows down the list; dependencies point one way, from `app` to the pure modules.
 //!
 //! * [`app`]: builds the tasks, joins them, owns the order of shutdown.
-//! * [`cli`]: the command line: the tools that look into a stopped relay's spool.
+//! * [`cli`]: the command line: the health check, and the tools that look into a stopped relay's spool.
 //! * [`config`]: the only reader of the environment.
 //! * [`local`]: the local MQTT broker: sockets, sessions, acknowledgements.
 //! * [`store`]: the asynchronous face of the spool; what `local` and `cloud` share.

@@ -4,6 +4,7 @@
 //! read or written while arguments are parsed. Results go to stdout, faults to stderr; the exit codes are
 //! those of sysexits.h where one fits.
 
+pub mod health;
 mod rfc3339;
 mod spool;
 
@@ -21,6 +22,7 @@ pub const EXIT_USAGE: u8 = 64;
 
 const USAGE: &str = "\
 Usage: cloud-relay                   run the relay; its settings come from the environment
+       cloud-relay health            ask whether the relay beside it lets clients in: code 0 or 1
        cloud-relay spool TOOL …      look into the spool of a stopped relay
        cloud-relay --help | --version
 
@@ -46,6 +48,8 @@ version does not know, 66 no spool there, 74 the system refused, 75 a relay is r
 pub enum Command {
     /// Be the relay.
     Relay,
+    /// Ask whether the relay is healthy.
+    Health,
     /// Look into a spool.
     Spool(SpoolCommand),
     /// Print this text.
@@ -75,6 +79,7 @@ impl Command {
             return Ok(Command::Relay);
         };
         match first.to_str() {
+            Some("health") => parse_health(words),
             Some("spool") => parse_spool(words),
             Some("-h" | "--help") => Ok(Command::Print(USAGE.to_owned())),
             Some("-V" | "--version") => Ok(Command::Print(format!(
@@ -83,6 +88,14 @@ impl Command {
             ))),
             _ => Err(unknown(&first, USAGE)),
         }
+    }
+}
+
+fn parse_health(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+    match words.next() {
+        None => Ok(Command::Health),
+        Some(word) if word == "-h" || word == "--help" => Ok(Command::Print(USAGE.to_owned())),
+        Some(word) => Err(unknown(&word, USAGE)),
     }
 }
 
@@ -160,6 +173,12 @@ mod tests {
     }
 
     #[test]
+    fn health_takes_no_arguments() {
+        assert_eq!(parse("health"), Ok(Command::Health));
+        assert!(parse("health --port 1883").is_err());
+    }
+
+    #[test]
     fn tools_take_their_options_in_any_order_and_both_spellings() {
         let export = |all| SpoolTool::Export { all };
         assert_eq!(parse("spool inspect"), Ok(spool(SpoolTool::Inspect, None)));
@@ -185,6 +204,7 @@ mod tests {
             ("-h", "run the relay"),
             ("--version", env!("CARGO_PKG_VERSION")),
             ("-V", "cloud-relay "),
+            ("health --help", "health  "),
             ("spool --help", "spool export"),
             ("spool verify --data-dir /d --help", "spool export"),
         ] {

@@ -137,6 +137,14 @@ impl Config {
         reading.finish(data_dir)
     }
 
+    /// Reads `LOCAL_MQTT_LISTEN` only, as [`Config::data_dir_from_env`] does `DATA_DIR`.
+    pub fn local_listen_from_env() -> Result<SocketAddr, ConfigErrors> {
+        let raw = Raw::from_vars(vars());
+        let mut reading = Reading::default();
+        let listen = read_local_listen(&raw, &mut reading);
+        reading.finish(listen)
+    }
+
     /// Reads an environment given as pairs. A value with U+FFFD in it counts as not being UTF-8.
     pub fn from_vars(
         vars: impl IntoIterator<Item = (String, String)>,
@@ -167,13 +175,7 @@ impl Config {
             log_level: reading
                 .parse("LOG_LEVEL", raw.log_level.as_deref(), value::log_level)
                 .unwrap_or(Level::INFO),
-            local_listen: reading
-                .parse(
-                    "LOCAL_MQTT_LISTEN",
-                    raw.local_mqtt_listen.as_deref(),
-                    value::listen,
-                )
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883))),
+            local_listen: read_local_listen(raw, reading),
             spool: read_spool(raw, reading),
             device: Device::read(raw, reading),
             routes: read_routes(raw, provider, reading),
@@ -385,6 +387,13 @@ fn read_data_dir(raw: &Raw, reading: &mut Reading) -> PathBuf {
             Ok(PathBuf::from(dir))
         })
         .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
+}
+
+fn read_local_listen(raw: &Raw, reading: &mut Reading) -> SocketAddr {
+    let listen = raw.local_mqtt_listen.as_deref();
+    reading
+        .parse("LOCAL_MQTT_LISTEN", listen, value::listen)
+        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883)))
 }
 
 /// The one route. AWS's topic rules apply where AWS is the cloud, MQTT's everywhere.
