@@ -16,7 +16,10 @@
 //! 3. The connection writes them, many in one write.
 //! 4. The cloud acknowledges, in any order.
 //! 5. The window turns packet identifiers back into numbers.
-//! 6. The spool settles them. Nothing else makes a message leave the spool.
+//! 6. The spool settles them.
+//!
+//! A message that the cloud never takes ([`poison`], [`denials`], [`suspicion`]) is written to the dead letters and
+//! then settled. Nothing else makes a message leave the spool.
 //!
 //! Every connection starts from the oldest unsettled message, with an empty window and a clean MQTT
 //! session: the spool, not the session, owns redelivery.
@@ -25,6 +28,8 @@
 //! unacknowledged when a session is not present, and hides which packet identifier a message got.
 
 mod connect;
+pub mod denials;
+mod digest;
 mod drain;
 mod held;
 mod negotiation;
@@ -32,6 +37,7 @@ pub mod pacing;
 mod packet;
 pub mod poison;
 mod session;
+pub mod suspicion;
 pub mod tls;
 pub mod window;
 
@@ -43,6 +49,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::dead_letters::DeadLetters;
 use crate::routes::Routes;
 use crate::state::{State, StateBoard};
 use crate::store::Store;
@@ -84,20 +91,32 @@ pub struct Endpoint {
     pub mqtt_version: MqttVersion,
     /// How much it takes.
     pub quota: Quota,
+    /// How long a topic may be denied before its messages become dead letters.
+    pub denied_hold: Duration,
+}
+
+/// Where messages come from, and where those go that the cloud never takes.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The spool.
+    pub store: Store,
+    /// Which cloud topic each has.
+    pub routes: Arc<Routes>,
+    /// What the cloud never takes.
+    pub dead_letters: DeadLetters,
 }
 
 /// Keeps a connection to the cloud and drains the spool through it, until `shutdown`.
 pub async fn run(
     endpoint: Endpoint,
-    store: Store,
-    routes: Arc<Routes>,
+    source: Source,
     state: StateBoard,
     shutdown: CancellationToken,
 ) {
     let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
     let mut negotiation = Negotiation::new(endpoint.mqtt_version);
-    let mut session = Session::new(store, routes, endpoint.quota);
+    let mut session = Session::new(source, endpoint.quota, endpoint.denied_hold);
     state.set(State::Connecting);
     let (host, port) = (&endpoint.host, endpoint.port);
     tracing::info!("connecting to {host} on port {port}");
