@@ -4,7 +4,6 @@
 //! read or written while arguments are parsed. Results go to stdout, faults to stderr; the exit codes are
 //! those of sysexits.h where one fits.
 
-mod rfc3339;
 mod spool;
 
 use std::ffi::OsString;
