@@ -13,6 +13,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
+use crate::clock_gate::ClockGate;
 use crate::cloud::{self, Endpoint, Source, tls};
 use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
 use crate::credentials::{CredentialNames, Credentials};
@@ -174,6 +176,10 @@ async fn uplink(
 ) -> Result<(), AppError> {
     let stuck = match config.readiness() {
         Readiness::NeedsCredentials => {
+            let opened = ClockGate::new(None).wait(&state, clock::now);
+            if shutdown.run_until_cancelled(opened).await.is_none() {
+                return Ok(());
+            }
             let settings = provisioning::Settings::from(&config);
             return Ok(provisioning::run(settings, state, shutdown).await?);
         }
@@ -216,6 +222,7 @@ fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<E
         port: aws.port,
         client_id,
         tls,
+        validity: credentials.validity(),
         mqtt_version: config.mqtt_version,
         quota: config.quota,
         denied_hold: config.denied_hold,

@@ -23,12 +23,14 @@
 //! * [`credentials`]: certificate and key as they come from the environment.
 //! * [`state`]: what the relay is doing, told once per change.
 //! * [`logging`]: plain single lines on stdout.
+//! * [`clock_gate`]: waits for a clock that can be believed.
 //! * [`backoff`], [`secret`], [`clock`]: small pure pieces.
 
 pub mod app;
 pub mod backoff;
 pub mod cli;
 pub mod clock;
+pub mod clock_gate;
 pub mod cloud;
 pub mod config;
 pub mod credentials;
@@ -36,6 +38,7 @@ pub mod dead_letters;
 pub mod local;
 pub mod logging;
 pub mod provisioning;
+mod rfc3339;
 pub mod routes;
 pub mod secret;
 pub mod spool;
