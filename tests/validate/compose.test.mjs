@@ -58,11 +58,13 @@ test('the example runs the relay as the block itself does', () => {
   assert.deepEqual({ ...own, build: null }, { ...example, build: null })
 })
 
-test('the compose snippets in README.md are whole and right', () => {
-  const snippets = [...read('README.md').matchAll(/```yaml\n(version:[^]*?)```/g)].map((match) => match[1])
-  assert.equal(snippets.length, 1)
-  for (const snippet of snippets) {
-    assert.deepEqual(normalize(snippet).services['cloud-relay'].cap_drop, ['ALL'])
-    config(snippet)
-  }
+test('the compose snippets in README.md are right', () => {
+  const [whole, service, ...more] = [...read('README.md').matchAll(/```yaml\n([^]*?)```/g)].map((match) => match[1])
+  assert.deepEqual(more, [])
+  assert.deepEqual(normalize(whole).services['cloud-relay'].cap_drop, ['ALL'])
+  config(whole)
+  // one service to add to the first
+  const added = plant(whole, 'services:\n', `services:\n${service}`)
+  assert.deepEqual(normalize(added).services['volume-owner'].cap_add, ['CHOWN', 'DAC_READ_SEARCH'])
+  config(added)
 })
