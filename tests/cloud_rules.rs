@@ -35,9 +35,8 @@ const ACK_DELAY: Duration = Duration::from_millis(20);
 /// AWS's quotas, and the relay's default pace.
 const PUBLISHES_PER_S: u32 = 100;
 const BYTES_PER_S: u32 = 524_288;
-/// How often each version is disconnected at random, in short and in full.
-const DISCONNECTS: u64 = 3;
-const DISCONNECTS_IN_FULL: u64 = 500;
+/// One disconnect at a random moment, in each version, for so many messages.
+const MESSAGES_A_DISCONNECT: u64 = 100;
 /// How long a connection lasts at the most until then: after less than two seconds the relay backs off.
 const CONNECTION_MAX: Duration = Duration::from_secs(4);
 /// Messages a second meanwhile.
@@ -419,11 +418,7 @@ async fn a_cloud_that_ends_every_connection_and_forgets_its_session_gets_everyth
 
 #[tokio::test]
 async fn disconnects_at_random_moments_lose_nothing_and_take_no_memory() {
-    let disconnects = if messages() < MESSAGES_IN_FULL {
-        DISCONNECTS
-    } else {
-        DISCONNECTS_IN_FULL
-    };
+    let disconnects = messages() / MESSAGES_A_DISCONNECT;
     in_both(async |version| {
         let mut trial = Trial::begin("disconnects at random", version, &[], |_, _| {}).await;
         let load = Load {
