@@ -221,9 +221,10 @@ async fn a_cloud_that_acknowledges_out_of_order_gets_everything_once() {
 async fn a_cloud_that_drops_the_connection_all_the_time_gets_everything() {
     let site = Site::started(RELAY).await.unwrap();
     site.cloud().set_faults(|faults| {
-        faults.kick_every = Some(Duration::from_millis(150));
+        // long enough for a relay under emulation to deliver something on each connection
+        faults.kick_every = Some(Duration::from_millis(400));
         // slow enough that each connection ends amid a flow
-        faults.ack_delay = Duration::from_millis(20);
+        faults.ack_delay = Duration::from_millis(50);
     });
     let load = Load::new(1, "sensors", 3_000);
     let report = site.publish(&load).await.unwrap();
