@@ -13,6 +13,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
+use crate::clock_gate::ClockGate;
 use crate::cloud::{self, Endpoint, Source, tls};
 use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
 use crate::credentials::{CredentialNames, Credentials};
@@ -20,6 +22,7 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::local::{self, LocalError};
 use crate::provisioning::{self, ProvisionError};
 use crate::spool::Recovery;
+use crate::spool::ledger::Ledger;
 use crate::state::{State, StateBoard};
 use crate::store::{Store, StoreError};
 
@@ -56,6 +59,8 @@ pub enum AppError {
 pub struct App {
     config: Config,
     store: Store,
+    /// The ledger as this run found it.
+    found: Ledger,
     dead_letters: DeadLetters,
     listener: TcpListener,
 }
@@ -94,6 +99,7 @@ impl App {
         Ok(App {
             config,
             store,
+            found: recovery.ledger,
             dead_letters,
             listener,
         })
@@ -104,6 +110,7 @@ impl App {
         let App {
             config,
             store,
+            found,
             dead_letters,
             listener,
         } = self;
@@ -149,14 +156,7 @@ impl App {
             let uplink = uplink.ended().await;
             let ledger = store.close().await.map_err(AppError::SpoolFailed);
             ledger.and_then(|ledger| {
-                tracing::info!(
-                    accepted = ledger.accepted(),
-                    delivered = ledger.delivered,
-                    spooled = ledger.spooled,
-                    dead_lettered = ledger.dead_lettered,
-                    dropped = ledger.dropped(),
-                    "stopped"
-                );
+                log_ledger(&found, &ledger);
                 local.and(uplink)
             })
         };
@@ -176,6 +176,10 @@ async fn uplink(
 ) -> Result<(), AppError> {
     let stuck = match config.readiness() {
         Readiness::NeedsCredentials => {
+            let opened = ClockGate::new(None).wait(&state, clock::now);
+            if shutdown.run_until_cancelled(opened).await.is_none() {
+                return Ok(());
+            }
             let settings = provisioning::Settings::from(&config);
             return Ok(provisioning::run(settings, state, shutdown).await?);
         }
@@ -218,6 +222,7 @@ fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<E
         port: aws.port,
         client_id,
         tls,
+        validity: credentials.validity(),
         mqtt_version: config.mqtt_version,
         quota: config.quota,
         denied_hold: config.denied_hold,
@@ -241,6 +246,28 @@ fn log_recovery(recovery: &Recovery) {
         disk_bytes = recovery.disk_bytes,
         torn_bytes = recovery.torn_bytes,
         "spool opened"
+    );
+}
+
+/// Tells what this run did, then what all runs did.
+fn log_ledger(found: &Ledger, ledger: &Ledger) {
+    let run = ledger.since(found);
+    tracing::info!(
+        found = found.spooled,
+        accepted = run.accepted().saturating_sub(found.spooled),
+        delivered = run.delivered,
+        spooled = run.spooled,
+        dead_lettered = run.dead_lettered,
+        dropped = run.dropped(),
+        "this run"
+    );
+    tracing::info!(
+        accepted = ledger.accepted(),
+        delivered = ledger.delivered,
+        spooled = ledger.spooled,
+        dead_lettered = ledger.dead_lettered,
+        dropped = ledger.dropped(),
+        "stopped; all runs together"
     );
 }
 

@@ -51,9 +51,9 @@ impl Denials {
     }
 
     /// Notes that a message was accepted, and on which topic. Says whether that had been denied.
-    pub fn accepted<'a>(&mut self, topic: impl FnOnce() -> &'a str, now: Instant) -> bool {
+    pub fn accepted<T: AsRef<str>>(&mut self, topic: impl FnOnce() -> T, now: Instant) -> bool {
         self.last_accepted = Some(now);
-        !self.topics.is_empty() && self.topics.remove(topic()).is_some()
+        !self.topics.is_empty() && self.topics.remove(topic().as_ref()).is_some()
     }
 
     /// Whether `topic` was denied when it was last heard of.

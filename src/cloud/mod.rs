@@ -31,6 +31,7 @@ mod connect;
 pub mod denials;
 mod digest;
 mod drain;
+mod expiry;
 mod held;
 mod negotiation;
 pub mod pacing;
@@ -49,6 +50,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::clock;
+use crate::clock_gate::{self, ClockGate};
+use crate::credentials::Validity;
 use crate::dead_letters::DeadLetters;
 use crate::routes::Routes;
 use crate::state::{State, StateBoard};
@@ -87,6 +91,8 @@ pub struct Endpoint {
     pub client_id: String,
     /// Roots, certificate, key and ALPN.
     pub tls: Arc<ClientConfig>,
+    /// When the device's certificate is valid, if that is known.
+    pub validity: Option<Validity>,
     /// `CLOUD_MQTT_VERSION`: 3.1.1 is taken all the same if the cloud speaks nothing else.
     pub mqtt_version: MqttVersion,
     /// How much it takes.
@@ -106,8 +112,26 @@ pub struct Source {
     pub dead_letters: DeadLetters,
 }
 
-/// Keeps a connection to the cloud and drains the spool through it, until `shutdown`.
+/// Keeps a connection to the cloud and drains the spool through it, until `shutdown`. Waits for the clock first.
 pub async fn run(
+    endpoint: Endpoint,
+    source: Source,
+    state: StateBoard,
+    shutdown: CancellationToken,
+) {
+    let validity = endpoint.validity;
+    let gate = ClockGate::new(validity.map(|validity| validity.from_unix_s));
+    let opened = gate.wait(&state, clock::now);
+    if shutdown.run_until_cancelled(opened).await.is_none() {
+        return;
+    }
+    tokio::select! {
+        () = keep_connected(endpoint, source, state, shutdown) => {}
+        () = expiry::keep_warning(validity, clock::now) => {}
+    }
+}
+
+async fn keep_connected(
     endpoint: Endpoint,
     source: Source,
     state: StateBoard,
@@ -128,7 +152,7 @@ pub async fn run(
         note_version(&mut negotiation, &connected);
         // The CONNECT, if there was one, was sent before now.
         let next_connect = Instant::now() + CONNECT_INTERVAL;
-        let (reason, delay) = match connected {
+        let (state_now, delay) = match connected {
             Ok(connection) => {
                 state.set(State::Connected);
                 let since = Instant::now();
@@ -145,19 +169,19 @@ pub async fn run(
                     reason.push_str(ADVICE_SHORT_LIVED);
                 }
                 let pause = next_connect.saturating_duration_since(Instant::now());
-                (reason, refused.next_delay(fastrand::f64()).max(pause))
-            }
-            Err(error @ ConnectError::Unreachable { .. }) => {
-                let delay = unreachable.next_delay(fastrand::f64());
-                (error.to_string(), delay)
+                let delay = refused.next_delay(fastrand::f64()).max(pause);
+                (State::Disconnected { reason }, delay)
             }
             Err(error) => {
-                let delay = refused.next_delay(fastrand::f64());
-                (error.to_string(), delay.max(CONNECT_INTERVAL))
+                let delay = match error {
+                    ConnectError::Unreachable { .. } => unreachable.next_delay(fastrand::f64()),
+                    _ => refused.next_delay(fastrand::f64()).max(CONNECT_INTERVAL),
+                };
+                (why_not_connected(&error, endpoint.validity), delay)
             }
         };
         tracing::debug!("next try to reach the cloud in {delay:.1?}");
-        state.set(State::Disconnected { reason });
+        state.set(state_now);
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
@@ -181,6 +205,20 @@ fn note_version(negotiation: &mut Negotiation, connected: &Result<Connection, Co
         Err(ConnectError::ClosedOnConnect { .. }) => negotiation.closed(),
         Err(_) => {}
     }
+}
+
+/// The state while `error` keeps us from the cloud.
+fn why_not_connected(error: &ConnectError, validity: Option<Validity>) -> State {
+    let mut reason = error.to_string();
+    match error {
+        ConnectError::ClockBehind { host } => return clock_gate::behind(host),
+        ConnectError::Unreachable { .. } => {}
+        _ => {
+            let warning = validity.and_then(|validity| expiry::expired(validity, clock::now()));
+            reason.extend(warning.map(|warning| format!("; {warning}")));
+        }
+    }
+    State::Disconnected { reason }
 }
 
 /// What is added to the reason when a connection that worked did not last.

@@ -12,17 +12,13 @@ use std::time::Duration;
 use super::packet::Rejection;
 use crate::dead_letters::Reason;
 use crate::routes::PAYLOAD_BYTES_MAX;
-
-/// The longest topic AWS IoT Core takes, in bytes of UTF-8 (message broker quotas).
-const TOPIC_BYTES_MAX: usize = 256;
-/// The most slashes in a topic (message broker quotas).
-const TOPIC_SLASHES_MAX: usize = 7;
-/// What begins a topic of Basic Ingest; it and the rule's name behind it do not count towards those two.
-const BASIC_INGEST: &str = "$aws/rules/";
+use crate::topic::{self, Fault};
 
 /// Why a message is never accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
+    /// It was spooled while the configuration had a route for its topic, and now there is none.
+    NoRoute,
     /// The payload is larger than AWS takes.
     TooLarge,
     /// The packet is larger than the cloud said it takes.
@@ -33,6 +29,8 @@ pub enum Why {
     TooManyLevels,
     /// The policy did not allow it for as long as the owner says to wait.
     Denied,
+    /// The cloud topic is none, or one that AWS reserves.
+    IllegalTopic(Fault),
     /// The cloud refuses it.
     Refused(Rejection),
     /// The connection ended each time it was sent alone.
@@ -55,6 +53,10 @@ impl Why {
     pub fn reason(self, facts: &Facts<'_>) -> Reason {
         let (topic, bytes) = (facts.cloud_topic, facts.payload_bytes);
         let (why, words) = match self {
+            Why::NoRoute => (
+                "no-route",
+                "no rule of PRODUCER_TOPIC matches its topic any more".to_owned(),
+            ),
             Why::TooLarge => (
                 "too-large",
                 format!("payload of {bytes} bytes: AWS IoT Core takes at most {PAYLOAD_BYTES_MAX}"),
@@ -68,16 +70,22 @@ impl Why {
             Why::TopicTooLong => (
                 "topic-too-long",
                 format!(
-                    "topic of {} bytes: AWS IoT Core takes at most {TOPIC_BYTES_MAX}",
-                    counted(topic).len()
+                    "topic of {} bytes: AWS IoT Core takes at most {}",
+                    topic::counted_by_aws(topic).len(),
+                    topic::AWS_BYTES_MAX
                 ),
             ),
             Why::TooManyLevels => (
                 "too-many-slashes",
                 format!(
-                    "topic has {} slashes: AWS IoT Core takes at most {TOPIC_SLASHES_MAX}",
-                    slashes(counted(topic))
+                    "topic has {} slashes: AWS IoT Core takes at most {}",
+                    topic::counted_by_aws(topic).matches('/').count(),
+                    topic::AWS_SLASHES_MAX
                 ),
+            ),
+            Why::IllegalTopic(fault) => (
+                "illegal-topic",
+                format!("topic {topic:?} cannot be published to; expected {fault}"),
             ),
             Why::Denied => (
                 "denied",
@@ -104,28 +112,16 @@ impl Why {
 
 /// Why AWS's rules forbid a message, if they do: known without sending it.
 pub fn forbidden(cloud_topic: &str, payload_bytes: usize) -> Option<Why> {
-    let counted = counted(cloud_topic);
     if payload_bytes > PAYLOAD_BYTES_MAX {
-        Some(Why::TooLarge)
-    } else if counted.len() > TOPIC_BYTES_MAX {
-        Some(Why::TopicTooLong)
-    } else if slashes(counted) > TOPIC_SLASHES_MAX {
-        Some(Why::TooManyLevels)
-    } else {
-        None
+        return Some(Why::TooLarge);
     }
-}
-
-/// The part of a topic that AWS's quotas count.
-fn counted(cloud_topic: &str) -> &str {
-    match cloud_topic.strip_prefix(BASIC_INGEST) {
-        Some(rest) => rest.split_once('/').map_or("", |(_rule, topic)| topic),
-        None => cloud_topic,
-    }
-}
-
-fn slashes(topic: &str) -> usize {
-    topic.matches('/').count()
+    topic::check_aws(cloud_topic)
+        .err()
+        .map(|fault| match fault {
+            Fault::TooLong | Fault::TooLongForAws => Why::TopicTooLong,
+            Fault::TooManySlashes => Why::TooManyLevels,
+            fault => Why::IllegalTopic(fault),
+        })
 }
 
 /// What to make of a refusal; `None` is to try again. `denied_too_long` says whether a policy had its time.
@@ -150,13 +146,13 @@ mod tests {
     fn the_clouds_rules_are_known_before_sending() {
         assert_eq!(forbidden("a/b", PAYLOAD_BYTES_MAX), None);
         assert_eq!(forbidden("a/b", PAYLOAD_BYTES_MAX + 1), Some(Why::TooLarge));
-        let longest = "ä".repeat(TOPIC_BYTES_MAX / 2);
+        let longest = "ä".repeat(topic::AWS_BYTES_MAX / 2);
         assert_eq!(forbidden(&longest, 0), None);
         assert_eq!(
             forbidden(&format!("{longest}x"), 0),
             Some(Why::TopicTooLong)
         );
-        let deepest = "/".repeat(TOPIC_SLASHES_MAX);
+        let deepest = "/".repeat(topic::AWS_SLASHES_MAX);
         assert_eq!(forbidden(&deepest, 0), None);
         assert_eq!(
             forbidden(&format!("{deepest}/"), 0),

@@ -211,7 +211,7 @@ impl<I: Ingress> Shared<I> {
     /// Hands a message to the spool if its topic has a cloud route. One that the cloud will not take, too: it
     /// becomes a dead letter there.
     pub(super) fn spool(&self, publish: &Publish<'_>, received: Timestamp) -> Result<Spooled, End> {
-        if self.routes.cloud_topic(publish.topic).is_none() {
+        if !self.routes.has_route(publish.topic) {
             return Ok(Spooled::Not);
         }
         let message = Message {

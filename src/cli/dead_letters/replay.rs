@@ -93,7 +93,7 @@ pub(super) fn replay(
             Err(error) => return Err(error.into()),
         };
         let topic = &opened.header.topic;
-        if routes.cloud_topic(topic).is_none() {
+        if !routes.has_route(topic) {
             verdict = Verdict::Some;
             return Ok(writeln!(
                 complaints,

@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::cli::rfc3339;
 use crate::dead_letters::{Entry, Header, Opened, Shelf, ShelfError};
+use crate::rfc3339;
 
 use super::{LettersError, Verdict};
 

@@ -42,13 +42,17 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let Some(message) = outgoing.delivery.message() else {
             return;
         };
-        let topic = self.session.routes.spooled_cloud_topic(message.topic);
+        let topic = self
+            .session
+            .routes
+            .target(message.topic)
+            .unwrap_or_default();
         let denied = rejection == Rejection::NotAuthorized;
         if denied {
-            self.session.denials.denied(topic, now);
+            self.session.denials.denied(&topic, now);
         }
         let refused_for = outgoing.refused_for(now);
-        let denied_too_long = denied && self.session.denials.convicts(topic, refused_for, now);
+        let denied_too_long = denied && self.session.denials.convicts(&topic, refused_for, now);
         if let Some(why) = poison::judge(rejection, denied_too_long) {
             self.convict(&outgoing, why, now);
             if denied {
@@ -102,7 +106,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let routes = &self.session.routes;
         let topic = || {
             let message = outgoing.delivery.message();
-            message.map_or("", |message| routes.spooled_cloud_topic(message.topic))
+            let target = message.and_then(|message| routes.target(message.topic));
+            target.unwrap_or_default()
         };
         let was_denied = self.session.denials.accepted(topic, now);
         if self.session.suspicion.try_again() || was_denied {
@@ -121,14 +126,18 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.pass_over(seq);
             return;
         }
-        let topic = self.session.routes.spooled_cloud_topic(message.topic);
-        let denied_for = self.session.denials.denied_for(topic, now);
+        let topic = self
+            .session
+            .routes
+            .target(message.topic)
+            .unwrap_or_default();
+        let denied_for = self.session.denials.denied_for(&topic, now);
         let reason = why.reason(&Facts {
-            cloud_topic: topic,
+            cloud_topic: &topic,
             payload_bytes: message.payload.len(),
             refused_for: outgoing.refused_for(now).max(denied_for),
         });
-        let letter = Letter::new(seq, &message, topic, reason, clock::now());
+        let letter = Letter::new(seq, &message, &topic, reason, clock::now());
         self.session.post.add(letter);
     }
 

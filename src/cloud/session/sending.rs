@@ -81,11 +81,13 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let Some(message) = delivery.message() else {
             return Ok(());
         };
-        let topic = self.session.routes.spooled_cloud_topic(message.topic);
+        let target = self.session.routes.target(message.topic);
+        let topic = target.as_deref().unwrap_or_default();
         let bytes = topic.len() + message.payload.len();
         let standing = self.session.suspicion.standing(delivery.seq);
         let why = match standing {
             Standing::Convicted => Some(Why::EndsConnections),
+            _ if target.is_none() => Some(Why::NoRoute),
             _ => poison::forbidden(topic, message.payload.len())
                 .or_else(|| self.exceeds_packet(bytes).then_some(Why::PacketTooLarge)),
         };
