@@ -22,6 +22,7 @@ use crate::local::{self, LocalError};
 use crate::provisioning::{self, ProvisionError};
 use crate::routes::Routes;
 use crate::spool::Recovery;
+use crate::spool::ledger::Ledger;
 use crate::state::{State, StateBoard};
 use crate::store::{Store, StoreError};
 
@@ -58,6 +59,8 @@ pub enum AppError {
 pub struct App {
     config: Config,
     store: Store,
+    /// The ledger as this run found it.
+    found: Ledger,
     listener: TcpListener,
 }
 
@@ -94,6 +97,7 @@ impl App {
         Ok(App {
             config,
             store,
+            found: recovery.ledger,
             listener,
         })
     }
@@ -103,6 +107,7 @@ impl App {
         let App {
             config,
             store,
+            found,
             listener,
         } = self;
         let state = StateBoard::new(State::Connecting);
@@ -148,14 +153,7 @@ impl App {
             let uplink = uplink.ended().await;
             let ledger = store.close().await.map_err(AppError::SpoolFailed);
             ledger.and_then(|ledger| {
-                tracing::info!(
-                    accepted = ledger.accepted(),
-                    delivered = ledger.delivered,
-                    spooled = ledger.spooled,
-                    dead_lettered = ledger.dead_lettered,
-                    dropped = ledger.dropped(),
-                    "stopped"
-                );
+                log_ledger(&found, &ledger);
                 local.and(uplink)
             })
         };
@@ -245,6 +243,28 @@ fn log_recovery(recovery: &Recovery) {
         disk_bytes = recovery.disk_bytes,
         torn_bytes = recovery.torn_bytes,
         "spool opened"
+    );
+}
+
+/// Tells what this run did, then what all runs did.
+fn log_ledger(found: &Ledger, ledger: &Ledger) {
+    let run = ledger.since(found);
+    tracing::info!(
+        found = found.spooled,
+        accepted = run.accepted().saturating_sub(found.spooled),
+        delivered = run.delivered,
+        spooled = run.spooled,
+        dead_lettered = run.dead_lettered,
+        dropped = run.dropped(),
+        "this run"
+    );
+    tracing::info!(
+        accepted = ledger.accepted(),
+        delivered = ledger.delivered,
+        spooled = ledger.spooled,
+        dead_lettered = ledger.dead_lettered,
+        dropped = ledger.dropped(),
+        "stopped; all runs together"
     );
 }
 

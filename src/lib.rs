@@ -10,12 +10,13 @@
 //! Data flows down the list; dependencies point one way, from `app` to the pure modules.
 //!
 //! * [`app`]: builds the tasks, joins them, owns the order of shutdown.
-//! * [`cli`]: the command line: the tools that look into a stopped relay's spool.
+//! * [`cli`]: the command line: the health check, and the tools that look into a stopped relay's spool.
 //! * [`config`]: the only reader of the environment.
 //! * [`local`]: the local MQTT broker: sockets, sessions, acknowledgements.
 //! * [`store`]: the asynchronous face of the spool; what `local` and `cloud` share.
 //! * [`spool`]: the append-only log on disk. Knows no MQTT client, no tokio, no AWS.
 //! * [`routes`]: local topic to cloud topic; pure.
+//! * [`topic`]: the rules of topic names and filters, MQTT's and AWS's; pure.
 //! * [`cloud`]: the egress: TLS, connection, in-flight window.
 //! * [`provisioning`]: the request to `PROVISION_URL` and the Supervisor client.
 //! * [`credentials`]: certificate and key as they come from the environment.
@@ -41,3 +42,4 @@ pub mod secret;
 pub mod spool;
 pub mod state;
 pub mod store;
+pub mod topic;

@@ -15,13 +15,8 @@ use super::packet::Rejection;
 use super::window::IN_FLIGHT_MAX;
 use crate::routes::PAYLOAD_BYTES_MAX;
 use crate::spool::Seq;
+use crate::topic::{self, Fault};
 
-/// The longest topic AWS IoT Core takes, in bytes of UTF-8 (message broker quotas).
-const TOPIC_BYTES_MAX: usize = 256;
-/// The most slashes in a topic (message broker quotas).
-const TOPIC_SLASHES_MAX: usize = 7;
-/// What begins a topic of Basic Ingest; it and the rule's name behind it do not count towards those two.
-const BASIC_INGEST: &str = "$aws/rules/";
 /// A message that is not authorised is tried again for this long: a policy takes minutes to spread.
 pub const DENIED_FOR: Duration = Duration::from_mins(10);
 /// This many ends of a connection in a row, with one message alone in flight, convict it.
@@ -38,7 +33,7 @@ pub enum Why {
     TooManyLevels,
     /// The policy did not allow it for [`DENIED_FOR`].
     Denied,
-    /// The cloud says that its topic is none.
+    /// Its topic is none, or one that AWS reserves.
     InvalidTopicName,
     /// The cloud refused it for good, for another reason.
     Refused,
@@ -48,18 +43,14 @@ pub enum Why {
 
 /// Why the cloud's rules forbid a message, if they do: known without sending it.
 pub fn forbidden(cloud_topic: &str, payload_bytes: usize) -> Option<Why> {
-    let counted = match cloud_topic.strip_prefix(BASIC_INGEST) {
-        Some(rest) => rest.split_once('/').map_or("", |(_rule, topic)| topic),
-        None => cloud_topic,
-    };
     if payload_bytes > PAYLOAD_BYTES_MAX {
-        Some(Why::TooLarge)
-    } else if counted.len() > TOPIC_BYTES_MAX {
-        Some(Why::TopicTooLong)
-    } else if counted.matches('/').count() > TOPIC_SLASHES_MAX {
-        Some(Why::TooManyLevels)
-    } else {
-        None
+        return Some(Why::TooLarge);
+    }
+    match topic::check_aws(cloud_topic) {
+        Ok(()) => None,
+        Err(Fault::TooLong | Fault::TooLongForAws) => Some(Why::TopicTooLong),
+        Err(Fault::TooManySlashes) => Some(Why::TooManyLevels),
+        Err(_) => Some(Why::InvalidTopicName),
     }
 }
 
@@ -147,13 +138,13 @@ mod tests {
     fn the_clouds_rules_are_known_before_sending() {
         assert_eq!(forbidden("a/b", PAYLOAD_BYTES_MAX), None);
         assert_eq!(forbidden("a/b", PAYLOAD_BYTES_MAX + 1), Some(Why::TooLarge));
-        let longest = "ä".repeat(TOPIC_BYTES_MAX / 2);
+        let longest = "ä".repeat(topic::AWS_BYTES_MAX / 2);
         assert_eq!(forbidden(&longest, 0), None);
         assert_eq!(
             forbidden(&format!("{longest}x"), 0),
             Some(Why::TopicTooLong)
         );
-        let deepest = "/".repeat(TOPIC_SLASHES_MAX);
+        let deepest = "/".repeat(topic::AWS_SLASHES_MAX);
         assert_eq!(forbidden(&deepest, 0), None);
         assert_eq!(
             forbidden(&format!("{deepest}/"), 0),

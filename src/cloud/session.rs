@@ -276,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     fn explain(&self, reason: LostReason) -> LostReason {
         match reason {
             LostReason::Closed if !self.progress && !self.window.is_empty() => {
-                LostReason::ClosedOnPublish(self.session.routes.destination().to_owned())
+                LostReason::ClosedOnPublish(self.session.routes.destinations())
             }
             reason => reason,
         }

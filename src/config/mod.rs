@@ -14,7 +14,7 @@ mod cloud;
 mod fault;
 mod http_url;
 mod raw;
-mod topic;
+mod routes;
 mod value;
 
 #[cfg(test)]
@@ -35,7 +35,7 @@ pub use http_url::HttpUrl;
 
 use crate::cloud::MqttVersion;
 use crate::cloud::pacing::Quota;
-use crate::routes::Routes;
+use crate::routes::{Routes, Rulebook};
 use crate::secret::Secret;
 use crate::spool;
 use fault::Reading;
@@ -96,6 +96,8 @@ pub struct Device {
     pub uuid: Option<String>,
     /// `BALENA_SERVICE_NAME`, else `RESIN_SERVICE_NAME`.
     pub service: Option<String>,
+    /// `BALENA_APP_NAME`, else `RESIN_APP_NAME`: the fleet.
+    pub app: Option<String>,
 }
 
 /// How to reach the balena Supervisor on this device.
@@ -137,6 +139,24 @@ impl Config {
         reading.finish(data_dir)
     }
 
+    /// Reads `LOCAL_MQTT_LISTEN` only, as [`Config::data_dir_from_env`] does `DATA_DIR`.
+    pub fn local_listen_from_env() -> Result<SocketAddr, ConfigErrors> {
+        let raw = Raw::from_vars(vars());
+        let mut reading = Reading::default();
+        let listen = read_local_listen(&raw, &mut reading);
+        reading.finish(listen)
+    }
+
+    /// Reads what decides the routes only, and nothing else.
+    pub fn routes_from_env() -> Result<(Routes, Rulebook), ConfigErrors> {
+        let raw = Raw::from_vars(vars());
+        let mut reading = Reading::default();
+        let provider = Provider::read(&raw, &mut reading);
+        let device = Device::read(&raw, &mut reading);
+        let routes = routes::read(&raw, provider, &device, &mut reading);
+        reading.finish((routes, provider.rulebook()))
+    }
+
     /// Reads an environment given as pairs. A value with U+FFFD in it counts as not being UTF-8.
     pub fn from_vars(
         vars: impl IntoIterator<Item = (String, String)>,
@@ -155,28 +175,17 @@ impl Config {
             raw.provision_url.as_deref(),
             HttpUrl::parse,
         );
-        let provider = reading
-            .parse(
-                "CLOUD_PROVIDER",
-                raw.cloud_provider.as_deref(),
-                Provider::parse,
-            )
-            .unwrap_or_else(|| Provider::detect(raw));
+        let provider = Provider::read(raw, reading);
+        let device = Device::read(raw, reading);
         Config {
             data_dir: read_data_dir(raw, reading),
             log_level: reading
                 .parse("LOG_LEVEL", raw.log_level.as_deref(), value::log_level)
                 .unwrap_or(Level::INFO),
-            local_listen: reading
-                .parse(
-                    "LOCAL_MQTT_LISTEN",
-                    raw.local_mqtt_listen.as_deref(),
-                    value::listen,
-                )
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883))),
+            local_listen: read_local_listen(raw, reading),
             spool: read_spool(raw, reading),
-            device: Device::read(raw, reading),
-            routes: read_routes(raw, provider, reading),
+            routes: routes::read(raw, provider, &device, reading),
+            device,
             provider,
             cloud: CloudConfig::read(raw, provider, reading),
             mqtt_version: reading
@@ -292,7 +301,9 @@ impl Device {
         let uuid = reading.parse(name, uuid, value::device_uuid);
         let (name, service) = raw.service_name();
         let service = reading.parse(name, service, value::plain_text);
-        Device { uuid, service }
+        let (name, app) = raw.app_name();
+        let app = reading.parse(name, app, value::plain_text);
+        Device { uuid, service, app }
     }
 }
 
@@ -387,31 +398,9 @@ fn read_data_dir(raw: &Raw, reading: &mut Reading) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
 }
 
-/// The one route. AWS's topic rules apply where AWS is the cloud, MQTT's everywhere.
-fn read_routes(raw: &Raw, provider: Provider, reading: &mut Reading) -> Routes {
-    let producer = reading
-        .parse(
-            "PRODUCER_TOPIC",
-            raw.producer_topic.as_deref(),
-            topic::local,
-        )
-        .unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
-    let check = if provider == Provider::Aws {
-        topic::aws
-    } else {
-        topic::cloud
-    };
-    let default = if provider == Provider::Gcp {
-        DEFAULT_TOPIC_GCP
-    } else {
-        DEFAULT_TOPIC
-    };
-    let consumer = reading
-        .parse(
-            "CLOUD_CONSUMER_TOPIC",
-            raw.cloud_consumer_topic.as_deref(),
-            check,
-        )
-        .unwrap_or_else(|| default.to_owned());
-    Routes::new(producer, consumer)
+fn read_local_listen(raw: &Raw, reading: &mut Reading) -> SocketAddr {
+    let listen = raw.local_mqtt_listen.as_deref();
+    reading
+        .parse("LOCAL_MQTT_LISTEN", listen, value::listen)
+        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883)))
 }

@@ -46,6 +46,8 @@ pub(super) struct Raw {
     resin_device_uuid: Option<String>,
     balena_service_name: Option<String>,
     resin_service_name: Option<String>,
+    balena_app_name: Option<String>,
+    resin_app_name: Option<String>,
     balena_supervisor_address: Option<String>,
     resin_supervisor_address: Option<String>,
     balena_supervisor_api_key: Option<String>,
@@ -83,6 +85,13 @@ impl Raw {
         either(
             ("BALENA_SERVICE_NAME", &self.balena_service_name),
             ("RESIN_SERVICE_NAME", &self.resin_service_name),
+        )
+    }
+
+    pub(super) fn app_name(&self) -> Named<'_> {
+        either(
+            ("BALENA_APP_NAME", &self.balena_app_name),
+            ("RESIN_APP_NAME", &self.resin_app_name),
         )
     }
 

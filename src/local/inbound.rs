@@ -232,7 +232,7 @@ impl<I: Ingress> Client<I> {
 impl<I: Ingress> Shared<I> {
     /// Hands a message to the spool if its topic has a cloud route.
     pub(super) fn spool(&self, publish: &Publish<'_>, received: Timestamp) -> Result<Spooled, End> {
-        if self.routes.cloud_topic(publish.topic).is_none() {
+        if !self.routes.has_route(publish.topic) {
             return Ok(Spooled::Not);
         }
         if publish.payload.len() > PAYLOAD_BYTES_MAX {

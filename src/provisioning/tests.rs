@@ -152,6 +152,7 @@ fn settings() -> Settings {
         device: Device {
             uuid: Some("c0ffee".to_owned()),
             service: Some("relay".to_owned()),
+            app: None,
         },
         credentials: CredentialVariables {
             expected: &["AWS_CERT", "AWS_PRIVATE_KEY"],

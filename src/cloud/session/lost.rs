@@ -11,7 +11,7 @@ pub(in crate::cloud) enum LostReason {
     Closed,
     #[error(
         "the cloud closed the connection instead of accepting a message: does the policy allow \
-         iot:Publish to {0:?}, and has no other client this device's client id?"
+         iot:Publish to {0}, and has no other client this device's client id?"
     )]
     ClosedOnPublish(String),
     #[error("the connection broke: {0}")]

@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let Some(message) = delivery.message() else {
             return Ok(());
         };
-        let topic = self.session.routes.spooled_cloud_topic(message.topic);
+        let topic = self.session.routes.spooled_target(message.topic);
         let bytes = topic.len() + message.payload.len();
         let packet_bytes_max = self.packet_bytes_max.unwrap_or(u32::MAX);
         if u32::try_from(bytes + PUBLISH_OVERHEAD_BYTES).is_ok_and(|len| len > packet_bytes_max) {
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         self.session.pacing.sent(bytes);
         self.session.drain.sent(bytes);
         Publish {
-            topic,
+            topic: &topic,
             payload: message.payload,
             packet_id: self.window.open(outgoing, bytes, now),
             dup: delivery.seq <= self.session.sent_through,
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if (self.session.refusal_told).is_none_or(|(told, _)| told != rejection) {
             self.session.refusal_told = Some((rejection, delivery.seq));
             let topic = (delivery.message()).map_or("", |message| message.topic);
-            let topic = self.session.routes.spooled_cloud_topic(topic);
+            let topic = self.session.routes.spooled_target(topic);
             tracing::warn!(
                 "the cloud does not accept a message to {topic:?}: {rejection}{}; it is kept and sent again",
                 advice(rejection)
