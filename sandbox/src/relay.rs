@@ -1,4 +1,7 @@
 //! The relay as a process: its own data directory and port, kept over its restarts.
+//!
+//! `CLOUD_RELAY_BIN` names a program to test in place of the one that cargo built: the relay of another
+//! processor, or the one in the image.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,6 +41,11 @@ pub enum RelayError {
     },
 }
 
+/// What to run for the relay that cargo built as `built`: `CLOUD_RELAY_BIN` if that is set, else `built` itself.
+pub fn program(built: impl Into<PathBuf>) -> PathBuf {
+    std::env::var_os("CLOUD_RELAY_BIN").map_or_else(|| built.into(), PathBuf::from)
+}
+
 /// The relay. Dropping it kills the process and removes its data directory.
 pub struct RelayProcess {
     // first, so that the process is gone before its directory goes
@@ -49,7 +57,7 @@ pub struct RelayProcess {
 }
 
 impl RelayProcess {
-    /// The relay at `program`, with a new data directory and a free port, not started yet.
+    /// The relay at `program` (see [`program`]), with a new data directory and a free port, not started yet.
     pub fn new(program: impl Into<PathBuf>) -> Result<Self, RelayError> {
         let reserved = ReservedPort::new().map_err(|source| RelayError::Port { source })?;
         let relay = Self::listening_on(program, reserved.addr())?;
@@ -64,7 +72,8 @@ impl RelayProcess {
         program: impl Into<PathBuf>,
         listen: SocketAddr,
     ) -> Result<Self, RelayError> {
-        Self::in_place_of_relay(Process::new(program, std::iter::empty::<String>()), listen)
+        let process = Process::new(self::program(program), std::iter::empty::<String>());
+        Self::in_place_of_relay(process, listen)
     }
 
     /// Any other program, treated as if it were the relay.
@@ -100,6 +109,9 @@ impl RelayProcess {
             ("LOCAL_MQTT_LISTEN".to_owned(), self.listen.to_string()),
         ]);
         all.extend(environment.clone());
+        if self.process.is_running() {
+            self.kill_9().await?;
+        }
         Ok(self.process.start(&all).await?)
     }
 
@@ -152,9 +164,21 @@ impl RelayProcess {
         Ok(self.process.terminate(STOP_GRACE).await?)
     }
 
-    /// SIGKILL.
+    /// SIGKILL. Returns when nothing listens any more: a container ends a moment after the process that
+    /// stands for it.
     pub async fn kill_9(&self) -> Result<(), RelayError> {
         self.process.kill_9().await?;
+        let began = Instant::now();
+        while TcpStream::connect(self.listen).await.is_ok() {
+            if began.elapsed() > STOP_GRACE {
+                return Err(RelayError::Process(ProcessError::Timeout {
+                    what: format!("the end of listening on {}", self.listen),
+                    waited: STOP_GRACE,
+                    log: self.log().tail(),
+                }));
+            }
+            tokio::time::sleep(CONNECT_RETRY_DELAY).await;
+        }
         Ok(())
     }
 }
