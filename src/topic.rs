@@ -127,7 +127,7 @@ fn check_aws_start(name: &str) -> Result<(), Fault> {
 }
 
 /// The part of a topic that counts towards AWS's limits: without `$aws/rules/<rule>/`.
-fn counted_by_aws(name: &str) -> &str {
+pub fn counted_by_aws(name: &str) -> &str {
     match name.strip_prefix(BASIC_INGEST) {
         Some(rest) => rest.split_once(SEPARATOR).map_or("", |(_rule, rest)| rest),
         None => name,

@@ -5,7 +5,6 @@
 //! those of sysexits.h where one fits.
 
 pub mod health;
-mod rfc3339;
 mod routes;
 mod spool;
 

@@ -57,6 +57,14 @@ const SPOOL_BYTES_RANGE: RangeInclusive<u64> = 4 * spool::segment::SEGMENT_BYTES
 const SPOOL_LINGER_MS_MAX: u64 = 10_000;
 /// Most that `CLOUD_PUBLISH_RATE` and `CLOUD_BYTE_RATE` can be: far above any cloud's quota.
 const CLOUD_RATE_MAX: u64 = 1 << 30;
+/// `DEAD_LETTERS_MAX_BYTES`: about 16,000 small ones.
+const DEAD_LETTERS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What it can be: from a few of the largest, to 1 TiB.
+const DEAD_LETTERS_BYTES_RANGE: RangeInclusive<u64> = 4 * 1024 * 1024..=1 << 40;
+/// `CLOUD_DENIED_HOLD_S`: a policy takes minutes to spread.
+const DENIED_HOLD: Duration = Duration::from_mins(10);
+/// Most that it can be: a week.
+const DENIED_HOLD_S_MAX: u64 = 7 * 24 * 60 * 60;
 
 /// Everything the relay was told, checked. `Debug` masks secrets.
 #[derive(Clone, Debug)]
@@ -69,6 +77,8 @@ pub struct Config {
     pub local_listen: SocketAddr,
     /// `SPOOL_MAX_BYTES`, `SPOOL_MIN_FREE_BYTES`, `SPOOL_FULL`, `SPOOL_LINGER_MS`.
     pub spool: spool::Options,
+    /// `DEAD_LETTERS_MAX_BYTES`: most that the dead letters may take on disk.
+    pub dead_letters_bytes_max: u64,
     /// Who this device and service are.
     pub device: Device,
     /// `PRODUCER_TOPIC` to `CLOUD_CONSUMER_TOPIC`.
@@ -81,6 +91,8 @@ pub struct Config {
     pub mqtt_version: MqttVersion,
     /// `CLOUD_PUBLISH_RATE`, `CLOUD_BYTE_RATE`.
     pub quota: Quota,
+    /// `CLOUD_DENIED_HOLD_S`: how long a topic may be denied before its messages become dead letters.
+    pub denied_hold: Duration,
     /// Which credentials the provider needs, and which of them are not there.
     pub credentials: CredentialVariables,
     /// `PROVISION_URL`.
@@ -184,6 +196,13 @@ impl Config {
                 .unwrap_or(Level::INFO),
             local_listen: read_local_listen(raw, reading),
             spool: read_spool(raw, reading),
+            dead_letters_bytes_max: reading
+                .parse(
+                    "DEAD_LETTERS_MAX_BYTES",
+                    raw.dead_letters_max_bytes.as_deref(),
+                    value::number(DEAD_LETTERS_BYTES_RANGE, "bytes"),
+                )
+                .unwrap_or(DEAD_LETTERS_BYTES_MAX),
             routes: routes::read(raw, provider, &device, reading),
             device,
             provider,
@@ -196,6 +215,13 @@ impl Config {
                 )
                 .unwrap_or(MqttVersion::V5),
             quota: read_quota(raw, reading),
+            denied_hold: reading
+                .parse(
+                    "CLOUD_DENIED_HOLD_S",
+                    raw.cloud_denied_hold_s.as_deref(),
+                    value::number(0..=DENIED_HOLD_S_MAX, "seconds"),
+                )
+                .map_or(DENIED_HOLD, Duration::from_secs),
             credentials: CredentialVariables::read(raw, provider),
             provisioning,
             supervisor: Supervisor::read(raw, reading),
@@ -257,6 +283,7 @@ impl Config {
             format!("SPOOL_MIN_FREE_BYTES={}", self.spool.free_bytes_min),
             format!("SPOOL_FULL={}", self.spool.full),
             format!("SPOOL_LINGER_MS={}", self.spool.linger.as_millis()),
+            format!("DEAD_LETTERS_MAX_BYTES={}", self.dead_letters_bytes_max),
             format!(
                 "device={}",
                 or_unset(self.device.uuid.as_ref().map(|uuid| uuid as _))
@@ -273,6 +300,7 @@ impl Config {
             format!("route={}", self.routes),
             format!("CLOUD_MQTT_VERSION={}", self.mqtt_version),
             self.quota.to_string(),
+            format!("CLOUD_DENIED_HOLD_S={}", self.denied_hold.as_secs()),
         ];
         for name in self.credentials.expected {
             let missing = self.credentials.missing.contains(name);

@@ -135,6 +135,22 @@ fn the_clouds_quotas_have_defaults_and_zero_lifts_them() {
 }
 
 #[test]
+fn the_dead_letters_have_a_limit_and_what_is_denied_has_its_time() {
+    let default = config(&[]);
+    assert_eq!(default.dead_letters_bytes_max, 64 * 1024 * 1024);
+    assert_eq!(default.denied_hold, Duration::from_mins(10));
+    let set = config(&[
+        ("DEAD_LETTERS_MAX_BYTES", "4194304"),
+        ("CLOUD_DENIED_HOLD_S", "0"),
+    ]);
+    assert_eq!(set.dead_letters_bytes_max, 4 * 1024 * 1024);
+    assert_eq!(set.denied_hold, Duration::ZERO);
+    for part in ["DEAD_LETTERS_MAX_BYTES=4194304", "CLOUD_DENIED_HOLD_S=0"] {
+        assert!(set.summary().contains(part), "{}", set.summary());
+    }
+}
+
+#[test]
 fn the_spools_limits_have_defaults_and_can_be_set() {
     assert_eq!(config(&[]).spool, spool::Options::default());
     let set = config(&[
@@ -263,6 +279,8 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
         ("SPOOL_MIN_FREE_BYTES", "-1", "bytes from 0 to"),
         ("SPOOL_FULL", "drop", "block, drop_oldest or drop_newest"),
         ("SPOOL_LINGER_MS", "1s", "milliseconds from 0 to 10000"),
+        ("DEAD_LETTERS_MAX_BYTES", "1000", "bytes from 4194304 to"),
+        ("CLOUD_DENIED_HOLD_S", "10m", "seconds from 0 to 604800"),
         ("LOCAL_MQTT_LISTEN", ":1883", "127.0.0.1:1883"),
         ("LOCAL_MQTT_LISTEN", "1883", "0.0.0.0:1883"),
         ("LOCAL_MQTT_LISTEN", "broker:1883", "IP address"),

@@ -186,14 +186,6 @@ impl Routes {
         templates.dedup();
         templates.join(", ")
     }
-
-    /// The topic for a message that was spooled on `topic`, perhaps under another configuration: it was
-    /// acknowledged, so it must arrive, and goes where the last rule leads if there is none for it.
-    pub fn spooled_target(&self, topic: &str) -> Cow<'_, str> {
-        self.target(topic)
-            .or_else(|| self.0.last().map(|route| route.target(topic)))
-            .unwrap_or_default()
-    }
 }
 
 impl fmt::Display for Routes {

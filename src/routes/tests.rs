@@ -62,13 +62,6 @@ fn a_rule_matches_what_its_filter_matches() {
 }
 
 #[test]
-fn what_was_spooled_under_an_earlier_rule_still_has_a_topic() {
-    let routes = table("a => x, sensors/#", "site/{topic}");
-    assert_eq!(routes.spooled_target("old"), "site/old");
-    assert_eq!(routes.spooled_target("a"), "x");
-}
-
-#[test]
 fn every_fault_is_told_and_where_it_is() {
     let found = errors("a+=>b, c => {nope}, d, e", "1/2/3/4/5/6/7/8/9");
     assert_eq!(found.len(), 4, "{found:?}");
