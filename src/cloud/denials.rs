@@ -4,7 +4,6 @@
 //! long it lasts. So the messages of a topic are convicted only when it has been denied for as long as the owner
 //! says *and* the cloud accepts others meanwhile; from then on each of its messages is, as soon as it is refused.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -52,9 +51,9 @@ impl Denials {
     }
 
     /// Notes that a message was accepted, and on which topic. Says whether that had been denied.
-    pub fn accepted<'a>(&mut self, topic: impl FnOnce() -> Cow<'a, str>, now: Instant) -> bool {
+    pub fn accepted<T: AsRef<str>>(&mut self, topic: impl FnOnce() -> T, now: Instant) -> bool {
         self.last_accepted = Some(now);
-        !self.topics.is_empty() && self.topics.remove(&*topic()).is_some()
+        !self.topics.is_empty() && self.topics.remove(topic().as_ref()).is_some()
     }
 
     /// Whether `topic` was denied when it was last heard of.
@@ -110,7 +109,7 @@ mod tests {
         let mut denials = Denials::new(HOLD);
         denials.denied("a", start);
         denials.denied("a", start + HOLD / 2);
-        denials.accepted(|| "b".into(), start + HOLD / 2);
+        denials.accepted(|| "b", start + HOLD / 2);
         assert!(!convicts(&denials, "a", start + HOLD / 2));
         assert!(convicts(&denials, "a", start + HOLD));
         assert!(!convicts(&denials, "c", start + HOLD));
@@ -124,7 +123,7 @@ mod tests {
         denials.denied("a", start);
         denials.condemn_all();
         assert!(!convicts(&denials, "a", start + 100 * HOLD));
-        denials.accepted(|| "b".into(), start + 100 * HOLD);
+        denials.accepted(|| "b", start + 100 * HOLD);
         assert!(convicts(&denials, "a", start + 100 * HOLD));
         assert!(!convicts(&denials, "a", start + 102 * HOLD));
     }
@@ -136,9 +135,9 @@ mod tests {
         denials.denied("a", start);
         denials.condemn_all();
         assert!(denials.is_denied("a"));
-        assert!(denials.accepted(|| "a".into(), start + HOLD));
+        assert!(denials.accepted(|| "a", start + HOLD));
         assert!(!denials.is_denied("a") && !convicts(&denials, "a", start + HOLD));
-        assert!(!denials.accepted(|| "a".into(), start + HOLD));
+        assert!(!denials.accepted(|| "a", start + HOLD));
     }
 
     proptest! {
@@ -156,7 +155,7 @@ mod tests {
                 now += Duration::from_secs(seconds);
                 history.push((now, topic, denied));
                 if !denied {
-                    denials.accepted(|| names[topic].into(), now);
+                    denials.accepted(|| names[topic], now);
                     continue;
                 }
                 denials.denied(names[topic], now);

@@ -17,6 +17,8 @@ use crate::topic::{self, Fault};
 /// Why a message is never accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
+    /// It was spooled while the configuration had a route for its topic, and now there is none.
+    NoRoute,
     /// The payload is larger than AWS takes.
     TooLarge,
     /// The packet is larger than the cloud said it takes.
@@ -33,8 +35,6 @@ pub enum Why {
     Refused(Rejection),
     /// The connection ended each time it was sent alone.
     EndsConnections,
-    /// It was spooled under other rules, and none of those now matches its topic.
-    NoRoute,
 }
 
 /// What is known of a message that is convicted.
@@ -53,6 +53,10 @@ impl Why {
     pub fn reason(self, facts: &Facts<'_>) -> Reason {
         let (topic, bytes) = (facts.cloud_topic, facts.payload_bytes);
         let (why, words) = match self {
+            Why::NoRoute => (
+                "no-route",
+                "no rule of PRODUCER_TOPIC matches its topic any more".to_owned(),
+            ),
             Why::TooLarge => (
                 "too-large",
                 format!("payload of {bytes} bytes: AWS IoT Core takes at most {PAYLOAD_BYTES_MAX}"),
@@ -100,10 +104,6 @@ impl Why {
                     "the cloud closed the connection each time it was sent: does the policy allow iot:Publish \
                      to {topic:?}?"
                 ),
-            ),
-            Why::NoRoute => (
-                "no-route",
-                "no rule of PRODUCER_TOPIC matches its topic any more".to_owned(),
             ),
         };
         Reason { why, words }

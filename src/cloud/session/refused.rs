@@ -42,7 +42,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let Some(message) = outgoing.delivery.message() else {
             return;
         };
-        let topic = (self.session.routes.target(message.topic)).unwrap_or_default();
+        let topic = self
+            .session
+            .routes
+            .target(message.topic)
+            .unwrap_or_default();
         let denied = rejection == Rejection::NotAuthorized;
         if denied {
             self.session.denials.denied(&topic, now);
@@ -122,7 +126,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.pass_over(seq);
             return;
         }
-        let topic = (self.session.routes.target(message.topic)).unwrap_or_default();
+        let topic = self
+            .session
+            .routes
+            .target(message.topic)
+            .unwrap_or_default();
         let denied_for = self.session.denials.denied_for(&topic, now);
         let reason = why.reason(&Facts {
             cloud_topic: &topic,

@@ -82,14 +82,13 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return Ok(());
         };
         let target = self.session.routes.target(message.topic);
-        let has_route = target.is_some();
-        let topic = target.unwrap_or_default();
+        let topic = target.as_deref().unwrap_or_default();
         let bytes = topic.len() + message.payload.len();
         let standing = self.session.suspicion.standing(delivery.seq);
         let why = match standing {
-            _ if !has_route => Some(Why::NoRoute),
             Standing::Convicted => Some(Why::EndsConnections),
-            _ => poison::forbidden(&topic, message.payload.len())
+            _ if target.is_none() => Some(Why::NoRoute),
+            _ => poison::forbidden(topic, message.payload.len())
                 .or_else(|| self.exceeds_packet(bytes).then_some(Why::PacketTooLarge)),
         };
         if let Some(why) = why {
@@ -104,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return Ok(());
         }
         let is_new = outgoing.trouble.is_none();
-        if is_new && self.denied.is_full() && self.session.denials.is_denied(&topic) {
+        if is_new && self.denied.is_full() && self.session.denials.is_denied(topic) {
             self.session.suspicion.answered(delivery.seq);
             self.pass_over(delivery.seq);
             return Ok(());
@@ -120,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         self.session.pacing.sent(bytes);
         self.session.drain.sent(bytes);
         Publish {
-            topic: &topic,
+            topic,
             payload: message.payload,
             packet_id: self.window.open(outgoing, bytes, now),
             dup: delivery.seq <= self.session.sent_through,
