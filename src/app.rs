@@ -226,6 +226,7 @@ fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<E
         mqtt_version: config.mqtt_version,
         quota: config.quota,
         denied_hold: config.denied_hold,
+        packing: config.packing,
     })
 }
 

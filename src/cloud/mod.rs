@@ -36,6 +36,7 @@ mod held;
 mod negotiation;
 pub mod pacing;
 mod packet;
+pub mod packing;
 pub mod poison;
 mod session;
 pub mod suspicion;
@@ -63,6 +64,7 @@ pub use self::packet::{MqttVersion, Rejection};
 use self::connect::{ConnectError, Connection};
 use self::negotiation::Negotiation;
 use self::pacing::Quota;
+use self::packing::Packing;
 use self::session::{Ended, Session};
 
 /// The first retry after the cloud refused or dropped us comes within this, but see [`CONNECT_INTERVAL`].
@@ -99,6 +101,8 @@ pub struct Endpoint {
     pub quota: Quota,
     /// How long a topic may be denied before its messages become dead letters.
     pub denied_hold: Duration,
+    /// How messages travel together, where a route says that they may.
+    pub packing: Packing,
 }
 
 /// Where messages come from, and where those go that the cloud never takes.
@@ -140,7 +144,12 @@ async fn keep_connected(
     let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
     let mut negotiation = Negotiation::new(endpoint.mqtt_version);
-    let mut session = Session::new(source, endpoint.quota, endpoint.denied_hold);
+    let mut session = Session::new(
+        source,
+        endpoint.quota,
+        endpoint.denied_hold,
+        endpoint.packing,
+    );
     state.set(State::Connecting);
     let (host, port) = (&endpoint.host, endpoint.port);
     tracing::info!("connecting to {host} on port {port}");

@@ -5,6 +5,7 @@
 //! acknowledging; then everything unsettled is taken from the spool again by the next one.
 
 mod lost;
+mod packs;
 mod post;
 mod refused;
 mod sending;
@@ -31,6 +32,7 @@ use super::drain::{Drain, News};
 use super::held::Held;
 use super::pacing::{Pacing, Quota};
 use super::packet::{self, Answer, MqttVersion, Rejection};
+use super::packing::{Packer, Packing, Savings};
 use super::suspicion::Suspicion;
 use super::window::{Acknowledged, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
@@ -81,13 +83,22 @@ pub(super) struct Session {
     denials: Denials,
     suspicion: Suspicion,
     post: Post,
+    packing: Packing,
+    savings: Savings,
+    /// Messages up to this number are not packed: a pack of theirs was refused.
+    alone_through: Seq,
     /// The highest number ever sent: it and everything before it is repeated with DUP set.
     sent_through: Seq,
 }
 
 impl Session {
     /// `denied_hold` is how long a topic may be denied.
-    pub(super) fn new(source: Source, quota: Quota, denied_hold: Duration) -> Self {
+    pub(super) fn new(
+        source: Source,
+        quota: Quota,
+        denied_hold: Duration,
+        packing: Packing,
+    ) -> Self {
         Session {
             store: source.store,
             routes: source.routes,
@@ -98,6 +109,9 @@ impl Session {
             denials: Denials::new(denied_hold),
             suspicion: Suspicion::default(),
             post: Post::new(source.dead_letters),
+            packing,
+            savings: Savings::default(),
+            alone_through: 0,
             sent_through: 0,
         }
     }
@@ -111,6 +125,7 @@ impl Session {
         self.store.rewind();
         let terms = connection.terms;
         let (reader, writer) = tokio::io::split(connection.stream);
+        let packing = self.packing;
         let mut link = Link {
             session: self,
             reader,
@@ -130,6 +145,7 @@ impl Session {
             returning: false,
             returned: None,
             pending: VecDeque::new(),
+            packer: packs::packer(packing, terms.packet_bytes_max),
             paced_until: None,
             acknowledged: Vec::new(),
             progress: false,
@@ -172,6 +188,12 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.savings.tell();
+    }
+}
+
 /// One connection.
 struct Link<'s, S> {
     session: &'s mut Session,
@@ -203,6 +225,8 @@ struct Link<'s, S> {
     returned: Option<Instant>,
     /// Taken from the spool, not yet sent; in front of them, those whose next try is due.
     pending: VecDeque<Outgoing>,
+    /// Taken from the spool, waiting for others of their topic.
+    packer: Packer<Delivery>,
     /// Before this moment the quotas let nothing more go.
     paced_until: Option<Instant>,
     /// Scratch: accepted by the cloud, to be settled together.
@@ -329,6 +353,17 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if !reason.accuses() {
             return;
         }
+        let packs = self
+            .window
+            .messages()
+            .filter_map(|message| message.pack.as_ref());
+        let mut packs = packs.peekable();
+        if packs.peek().is_some() {
+            if !self.progress {
+                packs.for_each(|pack| self.session.alone_through(pack));
+            }
+            return;
+        }
         let in_flight = self.window.messages().map(|message| message.delivery.seq);
         let others_accepted = self.session.denials.others_accepted(Instant::now());
         let suspicion = &mut self.session.suspicion;
@@ -353,6 +388,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.held.next_due().filter(|_| !self.returning),
             self.denied.next_due().filter(|_| !self.returning),
             self.return_at,
+            self.packer.next_due().filter(|_| !self.returning),
             self.session.post.deadline(),
         ];
         (deadlines.into_iter().flatten()).fold(self.ping_deadline(), Instant::min)

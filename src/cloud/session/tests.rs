@@ -1,6 +1,7 @@
 //! When a connection is given up, and what is said of it. The cloud is the other end of an in-memory stream,
 //! and time is paused.
 
+mod packs;
 mod refused;
 
 use tempfile::TempDir;
@@ -62,7 +63,12 @@ impl Running {
             routes: Arc::new(Routes::new("sensors", "site/data")),
             dead_letters: DeadLetters::new(directory.path().join("letters"), 1 << 30),
         };
-        let mut session = Session::new(source, Quota::default(), Duration::from_mins(10));
+        let mut session = Session::new(
+            source,
+            Quota::default(),
+            Duration::from_mins(10),
+            Packing::default(),
+        );
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         Running {
