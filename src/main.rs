@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Ok(Command::Health) => cli::health::run(),
         Ok(Command::Routes(command)) => command.run(),
         Ok(Command::Spool(command)) => command.run(),
+        Ok(Command::DeadLetters(command)) => command.run(),
         Ok(Command::Print(text)) => cli::print(&text),
         Err(error) => faulty(&error),
     }

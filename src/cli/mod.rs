@@ -4,6 +4,7 @@
 //! read or written while arguments are parsed. Results go to stdout, faults to stderr; the exit codes are
 //! those of sysexits.h where one fits.
 
+mod dead_letters;
 pub mod health;
 mod routes;
 mod spool;
@@ -15,6 +16,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use self::dead_letters::{Action, DeadLettersCommand, Which};
 pub use self::routes::RoutesCommand;
 pub use self::spool::{SpoolCommand, SpoolTool};
 
@@ -28,9 +30,10 @@ Usage: cloud-relay                   run the relay; its settings come from the e
        cloud-relay routes explain TOPIC …
                                      print what becomes of messages on these topics
        cloud-relay spool TOOL …      look into the spool of a stopped relay
+       cloud-relay dead-letters …    what the cloud never takes: list, show, replay, drop
        cloud-relay --help | --version
 
-`cloud-relay spool --help` lists the tools.
+`cloud-relay spool --help` lists the tools, `cloud-relay dead-letters --help` the rest.
 ";
 
 const SPOOL_USAGE: &str = "\
@@ -58,6 +61,8 @@ pub enum Command {
     Routes(RoutesCommand),
     /// Look into a spool.
     Spool(SpoolCommand),
+    /// Do something with dead letters.
+    DeadLetters(DeadLettersCommand),
     /// Print this text.
     Print(String),
 }
@@ -88,6 +93,7 @@ impl Command {
             Some("health") => parse_health(words),
             Some("routes") => parse_routes(words),
             Some("spool") => parse_spool(words),
+            Some("dead-letters") => dead_letters::parse(words),
             Some("-h" | "--help") => Ok(Command::Print(USAGE.to_owned())),
             Some("-V" | "--version") => Ok(Command::Print(format!(
                 "cloud-relay {}\n",

@@ -4,6 +4,7 @@
 //! send, the alarm or the end. A connection ends when the cloud closes it, says nonsense, or stops
 //! acknowledging; then everything unsettled is taken from the spool again by the next one.
 
+mod aside;
 mod lost;
 mod packs;
 mod post;
@@ -22,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::aside::Aside;
 pub(super) use self::lost::LostReason;
 use self::post::Post;
 use self::sending::Outgoing;
@@ -34,7 +36,7 @@ use super::pacing::{Pacing, Quota};
 use super::packet::{self, Answer, MqttVersion, Rejection};
 use super::packing::{Packer, Packing, Savings};
 use super::suspicion::Suspicion;
-use super::window::{Acknowledged, IN_FLIGHT_MAX, Window};
+use super::window::{Acknowledged, ERRAND_PACKET_ID, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
 use crate::spool::ledger::Outcome;
 use crate::spool::{Delivery, Seq};
@@ -53,6 +55,10 @@ const ANSWERS_BYTES: usize = 4 * 1024;
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 /// No more is encoded while this much waits for the socket, in bytes.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Nothing is read while this much waits for the socket, in bytes: a cloud that does not read our acknowledgements gets no
+/// more of them.
+const UNREAD_BYTES_MAX: usize = 4 * UNSENT_BYTES_MAX;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -89,16 +95,12 @@ pub(super) struct Session {
     alone_through: Seq,
     /// The highest number ever sent: it and everything before it is repeated with DUP set.
     sent_through: Seq,
+    pub(super) aside: Aside,
 }
 
 impl Session {
     /// `denied_hold` is how long a topic may be denied.
-    pub(super) fn new(
-        source: Source,
-        quota: Quota,
-        denied_hold: Duration,
-        packing: Packing,
-    ) -> Self {
+    pub(super) fn new(source: Source, quota: Quota, denied_hold: Duration, aside: Aside) -> Self {
         Session {
             store: source.store,
             routes: source.routes,
@@ -109,10 +111,11 @@ impl Session {
             denials: Denials::new(denied_hold),
             suspicion: Suspicion::default(),
             post: Post::new(source.dead_letters),
-            packing,
+            packing: Packing::default(),
             savings: Savings::default(),
             alone_through: 0,
             sent_through: 0,
+            aside,
         }
     }
 
@@ -123,6 +126,7 @@ impl Session {
         shutdown: &CancellationToken,
     ) -> Ended {
         self.store.rewind();
+        (self.aside.errands).begin(connection.with_will, Instant::now());
         let terms = connection.terms;
         let (reader, writer) = tokio::io::split(connection.stream);
         let packing = self.packing;
@@ -188,12 +192,6 @@ impl Session {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.savings.tell();
-    }
-}
-
 /// One connection.
 struct Link<'s, S> {
     session: &'s mut Session,
@@ -245,11 +243,15 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let mut alarm = Box::pin(sleep_until(self.deadline()));
         self.take_answers()?;
         loop {
-            if self.go_back(Instant::now()) {
+            let now = Instant::now();
+            if self.go_back(now) {
                 next = None;
             }
-            self.send_pending();
-            self.session.post.start(Instant::now());
+            self.run_errand(now)?;
+            if !self.session.aside.errands.have_right_of_way(now) {
+                self.send_pending();
+            }
+            self.session.post.start(now);
             if next.is_none() && self.wants_more() {
                 let store = self.session.store.clone();
                 next = Some(Box::pin(async move {
@@ -263,7 +265,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             tokio::select! {
                 biased;
                 () = &mut cancelled => return self.farewell().await,
-                read = self.reader.read_buf(&mut self.received) => {
+                read = self.reader.read_buf(&mut self.received),
+                    if self.unsent.len() < UNREAD_BYTES_MAX => {
                     self.answered(read)?;
                 }
                 sent = send(&mut self.writer, &mut self.unsent, &mut self.flushed),
@@ -320,6 +323,15 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let (packet_id, rejection) = match answer {
             Answer::Acknowledged(packet_id) => (packet_id, None),
             Answer::Rejected(packet_id, rejection) => (packet_id, Some(rejection)),
+            Answer::Subscribed(ERRAND_PACKET_ID, refusals) => {
+                self.session.aside.errands.answered(&refusals, now);
+                return Ok(());
+            }
+            Answer::Subscribed(..) => return Err(LostReason::Unexpected("SUBACK")),
+            Answer::Message(incoming) => {
+                let taken = self.take_message(&incoming);
+                return taken.ok_or(LostReason::Unexpected("PUBLISH"));
+            }
             Answer::Pong => {
                 self.ping_sent = None;
                 return Ok(());
@@ -328,6 +340,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             Answer::Connected(_) => return Err(LostReason::Unexpected("a second CONNACK")),
             Answer::Unexpected(name) => return Err(LostReason::Unexpected(name)),
         };
+        if packet_id == ERRAND_PACKET_ID {
+            let refusal = rejection.map(|rejection| rejection.to_string());
+            self.session.aside.errands.answered(&[refusal], now);
+            return Ok(());
+        }
         if let Acknowledged::Message { message, bytes } = self.window.acknowledge(packet_id, now) {
             self.session.pacing.acknowledged(bytes, now);
             match rejection {
@@ -339,45 +356,18 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// AWS IoT Core answers a PUBLISH that the policy forbids by closing, over MQTT 3.1.1 without a reason.
-    fn explain(&self, reason: LostReason) -> LostReason {
+    fn explain(&mut self, reason: LostReason) -> LostReason {
+        if reason.is_the_clouds_doing()
+            && let Some(errand) = self.session.aside.errands.ended(Instant::now())
+        {
+            return LostReason::ClosedOnErrand(errand);
+        }
         match reason {
             LostReason::Closed if !self.progress && !self.window.is_empty() => {
                 LostReason::ClosedOnPublish(self.session.routes.destinations())
             }
             reason => reason,
         }
-    }
-
-    /// Notes who can have ended the connection.
-    fn suspect(&mut self, reason: &LostReason) {
-        if !reason.accuses() {
-            return;
-        }
-        let packs = self
-            .window
-            .messages()
-            .filter_map(|message| message.pack.as_ref());
-        let mut packs = packs.peekable();
-        if packs.peek().is_some() {
-            if !self.progress {
-                packs.for_each(|pack| self.session.alone_through(pack));
-            }
-            return;
-        }
-        let in_flight = self.window.messages().map(|message| message.delivery.seq);
-        let others_accepted = self.session.denials.others_accepted(Instant::now());
-        let suspicion = &mut self.session.suspicion;
-        suspicion.connection_ended(in_flight, self.progress, others_accepted);
-    }
-
-    /// Waits for the write to the dead letters that is under way, and forgets what else is on its way there: the
-    /// next connection gets it again.
-    async fn finish_posting(&mut self) {
-        if self.session.post.is_writing() {
-            let written = self.session.post.written().await;
-            self.posted(written);
-        }
-        self.session.post.clear();
     }
 
     /// The next moment at which something must have happened, or can be done.
@@ -390,6 +380,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.return_at,
             self.packer.next_due().filter(|_| !self.returning),
             self.session.post.deadline(),
+            self.session.aside.errands.deadline(Instant::now()),
         ];
         (deadlines.into_iter().flatten()).fold(self.ping_deadline(), Instant::min)
     }
@@ -407,6 +398,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     fn on_alarm(&mut self, now: Instant) -> Result<(), LostReason> {
         self.paced_until = self.paced_until.filter(|moment| *moment > now);
         self.session.post.tell_due(now);
+        self.session.aside.errands.tick(now);
         if self
             .window
             .deadline()
@@ -446,6 +438,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 }
             }
         }
+        self.say_stopped();
         packet::write_disconnect(&mut self.unsent)?;
         let goodbye = async {
             send(&mut self.writer, &mut self.unsent, &mut self.flushed).await?;

@@ -6,6 +6,7 @@
 //! that a connection whose session was taken over can change nothing any more.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -33,6 +34,12 @@ pub(super) struct Broker {
     session_bytes: Arc<AtomicUsize>,
     /// Used again for each publish.
     matched: Vec<(SessionKey, QoS)>,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Broker({} sessions)", self.sessions.len())
+    }
 }
 
 /// What a connection gets for its CONNECT.

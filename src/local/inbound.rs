@@ -15,6 +15,7 @@ use super::acks::Owed;
 use super::connection::End;
 use super::packet::{self, Incoming, Publish, Reply};
 use super::publication::QoS;
+use super::publisher::STATE_TOPIC;
 use super::server::Shared;
 use super::session::{Link, Outgoing, Session, Taken};
 use super::subscriptions::SessionKey;
@@ -243,8 +244,12 @@ impl<I: Ingress> Shared<I> {
         }
     }
 
-    /// Hands a message to the local subscribers. Returns whether there are any.
+    /// Hands a message to the local subscribers. Returns whether there are any. [`STATE_TOPIC`] is the relay's: a
+    /// client's message to it goes nowhere, as one to `$SYS` does.
     pub(super) fn fan_out(&self, publish: &Publish<'_>) -> bool {
+        if publish.topic == STATE_TOPIC {
+            return false;
+        }
         let mut broker = self.broker();
         broker.publish(publish.topic, publish.payload, publish.qos, publish.retain)
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::Link;
 use super::sending::Outgoing;
+use super::{Link, Session};
 use crate::cloud::packet::PUBLISH_OVERHEAD_BYTES;
 use crate::cloud::packing::{Offered, Pack, Packer, Packing, Parcel};
 use crate::cloud::poison;
@@ -76,11 +76,23 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 }
 
-impl super::Session {
+impl Session {
+    /// Packs otherwise than by default.
+    pub(in crate::cloud) fn with_packing(mut self, packing: Packing) -> Self {
+        self.packing = packing;
+        self
+    }
+
     /// Lets the messages of `pack` go alone from now on.
     pub(super) fn alone_through(&mut self, pack: &Pack<Delivery>) {
         let last = pack.members.last().map_or(0, |member| member.seq);
         self.alone_through = self.alone_through.max(last);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.savings.tell();
     }
 }
 

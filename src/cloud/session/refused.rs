@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::Link;
+use super::LostReason;
 use super::post::Written;
 use super::sending::Outgoing;
 use crate::clock;
@@ -190,6 +191,45 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if was_failing {
             self.return_soon(now);
         }
+    }
+
+    /// Notes who can have ended the connection.
+    pub(super) fn suspect(&mut self, reason: &LostReason) {
+        if !reason.accuses() {
+            return;
+        }
+        let packs = self
+            .window
+            .messages()
+            .filter_map(|message| message.pack.as_ref());
+        let mut packs = packs.peekable();
+        if packs.peek().is_some() {
+            if !self.progress {
+                packs.for_each(|pack| self.session.alone_through(pack));
+            }
+            return;
+        }
+        let in_flight = self.window.messages().map(|message| message.delivery.seq);
+        let others_accepted = self.session.denials.others_accepted(Instant::now());
+        let suspicion = &mut self.session.suspicion;
+        let before = suspicion.in_flight_max();
+        suspicion.connection_ended(in_flight, self.progress, others_accepted);
+        if suspicion.in_flight_max() < before {
+            tracing::info!(
+                "connections end and nothing is acknowledged: messages are sent one at a time, to find the one \
+                 that the cloud does not take"
+            );
+        }
+    }
+
+    /// Waits for the write to the dead letters that is under way, and forgets what else is on its way there: the
+    /// next connection gets it again.
+    pub(super) async fn finish_posting(&mut self) {
+        if self.session.post.is_writing() {
+            let written = self.session.post.written().await;
+            self.posted(written);
+        }
+        self.session.post.clear();
     }
 
     /// Leaves a message in the spool for later.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection;
 use super::counters::Counters;
 use super::limits::Limits;
-use super::server::{LocalError, Options, Shared};
+use super::server::{LocalBroker, LocalError, Options, Shared};
 use crate::routes::Routes;
 use spool::FakeSpool;
 use wire::Connect;
@@ -55,7 +55,8 @@ impl Bench {
             counters: Arc::clone(&counters),
         };
         let routes = Arc::new(Routes::new(topic, "cloud"));
-        let shared = Shared::new(spool.clone(), routes, shutdown.clone(), options);
+        let broker = LocalBroker::new(options);
+        let shared = Shared::new(spool.clone(), routes, shutdown.clone(), broker);
         Bench {
             shared: Arc::new(shared),
             spool,

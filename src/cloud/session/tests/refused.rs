@@ -48,7 +48,7 @@ impl Bed {
             dead_letters: DeadLetters::new(directory.path().join("letters"), 1 << 30),
         };
         Bed {
-            session: Session::new(source, UNLIMITED, HOLD, Packing::default()),
+            session: Session::new(source, UNLIMITED, HOLD, Aside::default()),
             store,
             directory,
         }
@@ -72,6 +72,7 @@ impl Bed {
             version,
             terms: Terms::default(),
             received: BytesMut::new(),
+            with_will: false,
         };
         let stop = CancellationToken::new();
         let cloud = serve(cloud, version, Instant::now() + time, does);
