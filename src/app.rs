@@ -243,6 +243,7 @@ fn aws_endpoint(
         mqtt_version: config.mqtt_version,
         quota: config.quota,
         denied_hold: config.denied_hold,
+        packing: config.packing,
         extras: Extras {
             subscriptions: config.subscriptions.clone(),
             status_topic: config.status_topic.clone(),

@@ -101,6 +101,51 @@ async fn rules_that_were_changed_apply_to_what_was_spooled_before() {
     assert_eq!(topics, ["one", "new/2"]);
 }
 
+/// What stands in the dead letters of `site`, as text.
+fn dead_letters(site: &Site) -> Vec<String> {
+    let directory = site.relay().data_dir().join("dead-letters");
+    let files = std::fs::read_dir(directory).expect("a directory");
+    let paths = files.map(|file| file.expect("a file").path());
+    let letters = paths.filter(|path| path.extension().is_some_and(|end| end == "letter"));
+    letters
+        .map(|path| std::fs::read_to_string(path).expect("text"))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_no_rule_matches_any_more_and_what_has_no_legal_topic_become_dead_letters() {
+    let site = Site::new(RELAY).await.unwrap();
+    site.cloud().stop().await.unwrap();
+    site.start_with(&site.environment_with([("PRODUCER_TOPIC", "#")]))
+        .await
+        .unwrap();
+    let mut publisher = Publisher::connect(site.relay().listen_addr(), "p")
+        .await
+        .unwrap();
+    for topic in ["a/1", "b/2", "a/3/4/5/6/7/8/9/10", "a/11"] {
+        publisher.publish(topic, topic.as_bytes(), 1).await.unwrap();
+    }
+    site.relay().kill_9().await.unwrap();
+
+    site.cloud().resume().await.unwrap();
+    let after = site.environment_with([("PRODUCER_TOPIC", "a/# => {topic}")]);
+    site.start_with(&after).await.unwrap();
+    site.cloud().wait_for(2, PATIENCE).await.unwrap();
+    site.relay().terminate().await.unwrap();
+    let received = site.cloud().received();
+    let topics: Vec<_> = received.iter().map(|message| &*message.topic).collect();
+    assert_eq!(topics, ["a/1", "a/11"]);
+    let letters = dead_letters(&site);
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    for (payload, reason) in [
+        ("b/2", "no-route"),
+        ("a/3/4/5/6/7/8/9/10", "too-many-slashes"),
+    ] {
+        let named = |letter: &&String| letter.contains(reason) && letter.ends_with(payload);
+        assert_eq!(letters.iter().filter(named).count(), 1, "{letters:?}");
+    }
+}
+
 #[test]
 fn the_program_explains_its_rules_without_a_relay() {
     let uuid = ("BALENA_DEVICE_UUID", "c0ffee");

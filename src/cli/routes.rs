@@ -57,11 +57,12 @@ fn explain(topic: &str, routes: &Routes, rulebook: Rulebook) -> String {
         return "stays on the device: no rule matches".to_owned();
     };
     let target = route.target(topic);
-    let verdict = match rulebook.check(&target) {
-        Ok(()) => String::new(),
-        Err(fault) => format!("; the cloud will not take it: a topic there has {fault}"),
-    };
-    format!("goes to {target} by rule {number} ({route}){verdict}")
+    match rulebook.check(&target) {
+        Ok(()) => format!("goes to {target} by rule {number} ({route})"),
+        Err(fault) => format!(
+            "becomes a dead letter: rule {number} ({route}) leads to {target}, and a topic there has {fault}"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -99,8 +100,8 @@ mod tests {
         let expected = [
             "alarms: goes to $aws/rules/alarms by rule 1 (alarms -> $aws/rules/alarms)",
             "a/b/c: goes to site/b/c by rule 2 (a/# -> site/{topic:2..})",
-            "x/deep/3/4/5/6/7/8/9: goes to x/deep/3/4/5/6/7/8/9 by rule 3 (+/deep/# -> {topic}); the cloud will not \
-             take it: a topic there has at most 7 slashes, which is the limit of AWS IoT Core",
+            "x/deep/3/4/5/6/7/8/9: becomes a dead letter: rule 3 (+/deep/# -> {topic}) leads to \
+             x/deep/3/4/5/6/7/8/9, and a topic there has at most 7 slashes, which is the limit of AWS IoT Core",
             "x: stays on the device: no rule matches",
             "$SYS/a: goes nowhere: topics that start with $ are the broker's own",
             "a/#: nobody can publish to it; a topic has no wildcards (+ and #): it is a topic name to publish to",

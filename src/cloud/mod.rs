@@ -38,6 +38,7 @@ mod held;
 mod negotiation;
 pub mod pacing;
 mod packet;
+pub mod packing;
 pub mod poison;
 mod session;
 mod status;
@@ -67,6 +68,7 @@ pub use self::packet::{MqttVersion, Rejection};
 use self::connect::{ConnectError, Connection};
 use self::negotiation::Negotiation;
 use self::pacing::Quota;
+use self::packing::Packing;
 use self::session::{Aside, Ended, Session};
 
 /// The first retry after the cloud refused or dropped us comes within this, but see [`CONNECT_INTERVAL`].
@@ -103,6 +105,8 @@ pub struct Endpoint {
     pub quota: Quota,
     /// How long a topic may be denied before its messages become dead letters.
     pub denied_hold: Duration,
+    /// How messages travel together, where a route says that they may.
+    pub packing: Packing,
     /// What it is for besides.
     pub extras: Extras,
 }
@@ -158,7 +162,8 @@ async fn keep_connected(
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
     let mut negotiation = Negotiation::new(endpoint.mqtt_version);
     let aside = Aside::new(&endpoint.extras);
-    let mut session = Session::new(source, endpoint.quota, endpoint.denied_hold, aside);
+    let mut session = Session::new(source, endpoint.quota, endpoint.denied_hold, aside)
+        .with_packing(endpoint.packing);
     state.set(State::Connecting);
     let (host, port) = (&endpoint.host, endpoint.port);
     tracing::info!("connecting to {host} on port {port}");

@@ -6,6 +6,7 @@
 
 mod aside;
 mod lost;
+mod packs;
 mod post;
 mod refused;
 mod sending;
@@ -33,6 +34,7 @@ use super::drain::{Drain, News};
 use super::held::Held;
 use super::pacing::{Pacing, Quota};
 use super::packet::{self, Answer, MqttVersion, Rejection};
+use super::packing::{Packer, Packing, Savings};
 use super::suspicion::Suspicion;
 use super::window::{Acknowledged, ERRAND_PACKET_ID, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
@@ -87,6 +89,10 @@ pub(super) struct Session {
     denials: Denials,
     suspicion: Suspicion,
     post: Post,
+    packing: Packing,
+    savings: Savings,
+    /// Messages up to this number are not packed: a pack of theirs was refused.
+    alone_through: Seq,
     /// The highest number ever sent: it and everything before it is repeated with DUP set.
     sent_through: Seq,
     pub(super) aside: Aside,
@@ -105,6 +111,9 @@ impl Session {
             denials: Denials::new(denied_hold),
             suspicion: Suspicion::default(),
             post: Post::new(source.dead_letters),
+            packing: Packing::default(),
+            savings: Savings::default(),
+            alone_through: 0,
             sent_through: 0,
             aside,
         }
@@ -120,6 +129,7 @@ impl Session {
         (self.aside.errands).begin(connection.with_will, Instant::now());
         let terms = connection.terms;
         let (reader, writer) = tokio::io::split(connection.stream);
+        let packing = self.packing;
         let mut link = Link {
             session: self,
             reader,
@@ -139,6 +149,7 @@ impl Session {
             returning: false,
             returned: None,
             pending: VecDeque::new(),
+            packer: packs::packer(packing, terms.packet_bytes_max),
             paced_until: None,
             acknowledged: Vec::new(),
             progress: false,
@@ -212,6 +223,8 @@ struct Link<'s, S> {
     returned: Option<Instant>,
     /// Taken from the spool, not yet sent; in front of them, those whose next try is due.
     pending: VecDeque<Outgoing>,
+    /// Taken from the spool, waiting for others of their topic.
+    packer: Packer<Delivery>,
     /// Before this moment the quotas let nothing more go.
     paced_until: Option<Instant>,
     /// Scratch: accepted by the cloud, to be settled together.
@@ -357,34 +370,6 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
     }
 
-    /// Notes who can have ended the connection.
-    fn suspect(&mut self, reason: &LostReason) {
-        if !reason.accuses() {
-            return;
-        }
-        let in_flight = self.window.messages().map(|message| message.delivery.seq);
-        let others_accepted = self.session.denials.others_accepted(Instant::now());
-        let suspicion = &mut self.session.suspicion;
-        let before = suspicion.in_flight_max();
-        suspicion.connection_ended(in_flight, self.progress, others_accepted);
-        if suspicion.in_flight_max() < before {
-            tracing::info!(
-                "connections end and nothing is acknowledged: messages are sent one at a time, to find the one \
-                 that the cloud does not take"
-            );
-        }
-    }
-
-    /// Waits for the write to the dead letters that is under way, and forgets what else is on its way there: the
-    /// next connection gets it again.
-    async fn finish_posting(&mut self) {
-        if self.session.post.is_writing() {
-            let written = self.session.post.written().await;
-            self.posted(written);
-        }
-        self.session.post.clear();
-    }
-
     /// The next moment at which something must have happened, or can be done.
     fn deadline(&self) -> Instant {
         let deadlines = [
@@ -393,6 +378,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.held.next_due().filter(|_| !self.returning),
             self.denied.next_due().filter(|_| !self.returning),
             self.return_at,
+            self.packer.next_due().filter(|_| !self.returning),
             self.session.post.deadline(),
             self.session.aside.errands.deadline(Instant::now()),
         ];

@@ -36,6 +36,7 @@ pub use http_url::HttpUrl;
 
 use crate::cloud::MqttVersion;
 use crate::cloud::pacing::Quota;
+use crate::cloud::packing::Packing;
 use crate::routes::{Routes, Rulebook};
 use crate::secret::Secret;
 use crate::spool;
@@ -66,6 +67,11 @@ const DEAD_LETTERS_BYTES_RANGE: RangeInclusive<u64> = 4 * 1024 * 1024..=1 << 40;
 const DENIED_HOLD: Duration = Duration::from_mins(10);
 /// Most that it can be: a week.
 const DENIED_HOLD_S_MAX: u64 = 7 * 24 * 60 * 60;
+
+/// What `PACK_MAX_BYTES` can be: up to the largest payload of AWS.
+const PACK_BYTES_RANGE: RangeInclusive<u64> = 256..=131_072;
+/// Most that `PACK_MAX_MS` can be: what waits for so long is no stream of messages any more.
+const PACK_MS_MAX: u64 = 60_000;
 
 /// Everything the relay was told, checked. `Debug` masks secrets.
 #[derive(Clone, Debug)]
@@ -98,6 +104,8 @@ pub struct Config {
     pub quota: Quota,
     /// `CLOUD_DENIED_HOLD_S`: how long a topic may be denied before its messages become dead letters.
     pub denied_hold: Duration,
+    /// `PACK_MAX_BYTES`, `PACK_MAX_MS`.
+    pub packing: Packing,
     /// Which credentials the provider needs, and which of them are not there.
     pub credentials: CredentialVariables,
     /// `PROVISION_URL`.
@@ -222,6 +230,7 @@ impl Config {
                 )
                 .unwrap_or(MqttVersion::V5),
             quota: read_quota(raw, reading),
+            packing: read_packing(raw, reading),
             denied_hold: reading
                 .parse(
                     "CLOUD_DENIED_HOLD_S",
@@ -316,6 +325,8 @@ impl Config {
             format!("CLOUD_MQTT_VERSION={}", self.mqtt_version),
             self.quota.to_string(),
             format!("CLOUD_DENIED_HOLD_S={}", self.denied_hold.as_secs()),
+            format!("PACK_MAX_BYTES={}", self.packing.bytes_max),
+            format!("PACK_MAX_MS={}", self.packing.wait_max.as_millis()),
         ];
         for name in self.credentials.expected {
             let missing = self.credentials.missing.contains(name);
@@ -396,6 +407,27 @@ fn read_spool(raw: &Raw, reading: &mut Reading) -> spool::Options {
         full: full.unwrap_or(default.full),
         linger: linger.map_or(default.linger, Duration::from_millis),
         ..default
+    }
+}
+
+/// How messages travel together.
+fn read_packing(raw: &Raw, reading: &mut Reading) -> Packing {
+    let default = Packing::default();
+    let bytes_max = reading.parse(
+        "PACK_MAX_BYTES",
+        raw.pack_max_bytes.as_deref(),
+        value::number(PACK_BYTES_RANGE, "bytes"),
+    );
+    let wait_max = reading.parse(
+        "PACK_MAX_MS",
+        raw.pack_max_ms.as_deref(),
+        value::number(0..=PACK_MS_MAX, "milliseconds"),
+    );
+    Packing {
+        bytes_max: bytes_max.map_or(default.bytes_max, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        }),
+        wait_max: wait_max.map_or(default.wait_max, Duration::from_millis),
     }
 }
 

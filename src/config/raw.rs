@@ -24,6 +24,8 @@ pub(super) struct Raw {
     pub(super) cloud_publish_rate: Option<String>,
     pub(super) cloud_byte_rate: Option<String>,
     pub(super) cloud_denied_hold_s: Option<String>,
+    pub(super) pack_max_bytes: Option<String>,
+    pub(super) pack_max_ms: Option<String>,
     pub(super) provision_url: Option<String>,
 
     pub(super) aws_data_endpoint: Option<String>,

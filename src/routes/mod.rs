@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 pub use self::rule::{RULES_MAX, Rule, RuleFault};
-pub use self::template::{Names, TEMPLATE_BYTES_MAX, Template, TemplateFault};
+pub use self::template::{Form, Names, TEMPLATE_BYTES_MAX, Template, TemplateFault};
 use crate::topic::{self, Fault};
 
 /// The largest payload that can be relayed, in bytes: AWS IoT Core's quota (message broker limits). It
@@ -89,6 +89,11 @@ impl Route {
             Some(fixed) => Cow::Borrowed(fixed),
             None => Cow::Owned(self.template.expand(topic)),
         }
+    }
+
+    /// How its messages travel together, if they may.
+    pub fn form(&self) -> Option<Form> {
+        self.template.form()
     }
 }
 
@@ -176,6 +181,11 @@ impl Routes {
     pub fn find(&self, topic: &str) -> Option<(usize, &Route)> {
         let mut numbered = (1..).zip(&self.0);
         numbered.find(|(_, route)| topic::matches(&route.filter, topic))
+    }
+
+    /// Whether messages of any route may travel together.
+    pub fn pack(&self) -> bool {
+        self.0.iter().any(|route| route.form().is_some())
     }
 
     /// All of them, in order.

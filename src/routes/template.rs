@@ -7,6 +7,9 @@
 //! | `{topic:N..}` | its levels from N on; nothing if it has fewer |
 //! | `{uuid}`, `{service}`, `{app}` | what balena calls device, service and fleet |
 //!
+//! `{pack:json}` or `{pack:lines}` at the end, perhaps after white space, is no part of the topic: it says that
+//! messages may travel together.
+//!
 //! What balena knows is filled in when the template is parsed, so a message costs only what its own topic brings.
 //! A level that a topic does not have is empty, so that the message goes somewhere rather than nowhere.
 
@@ -31,6 +34,27 @@ pub struct Names<'a> {
     pub app: Option<&'a str>,
 }
 
+/// How messages travel together in one payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `{pack:json}`: as the elements of one JSON array.
+    Json,
+    /// `{pack:lines}`: as lines.
+    Lines,
+}
+
+impl Form {
+    const ALL: [Form; 2] = [Form::Json, Form::Lines];
+
+    /// As it stands at the end of a template.
+    fn placeholder(self) -> &'static str {
+        match self {
+            Form::Json => "{pack:json}",
+            Form::Lines => "{pack:lines}",
+        }
+    }
+}
+
 /// What is wrong with a template. `Display` says what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TemplateFault {
@@ -45,6 +69,9 @@ pub enum TemplateFault {
         "{{topic}}, {{topic:N}} or {{topic:N..}} with N from 1, {{uuid}}, {{service}} or {{app}} in place of {{{0}}}"
     )]
     Unknown(String),
+    /// `{pack:…}` where it is not the last, or with an unknown form.
+    #[error("{{pack:json}} or {{pack:lines}}, only once and at the very end")]
+    Pack,
     /// A placeholder for what is not known.
     #[error("{variable} to be set, for {{{placeholder}}} stands for it")]
     Unset {
@@ -80,6 +107,7 @@ enum Piece {
 pub struct Template {
     /// No two texts are neighbours.
     pieces: Vec<Piece>,
+    form: Option<Form>,
 }
 
 impl Template {
@@ -87,15 +115,20 @@ impl Template {
     pub fn fixed(topic: impl Into<String>) -> Self {
         Template {
             pieces: vec![Piece::Text(topic.into())],
+            form: None,
         }
     }
 
     /// Understands `text`. What only goes wrong with certain filters is found by [`Template::checked`].
     pub fn parse(text: &str, names: Names<'_>) -> Result<Self, TemplateFault> {
+        let (text, form) = split_form(text);
         if text.is_empty() {
             return Err(Fault::Empty.into());
         }
-        let mut template = Template { pieces: Vec::new() };
+        let mut template = Template {
+            pieces: Vec::new(),
+            form,
+        };
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
             let (placeholder, behind) = after.split_once('}').ok_or(TemplateFault::Brace)?;
@@ -106,6 +139,7 @@ impl Template {
                     template.push_text(named("service", "BALENA_SERVICE_NAME", names.service)?)?;
                 }
                 "app" => template.push_text(named("app", "BALENA_APP_NAME", names.app)?)?,
+                _ if placeholder.starts_with("pack") => return Err(TemplateFault::Pack),
                 _ => template.pieces.push(levels_of(placeholder)?),
             }
             rest = behind;
@@ -150,7 +184,10 @@ impl Template {
         if !topic::has_wildcards(filter) {
             let topic = self.expand(filter);
             rulebook.check(&topic)?;
-            return Ok(Template::fixed(topic));
+            return Ok(Template {
+                form: self.form,
+                ..Template::fixed(topic)
+            });
         }
         if rulebook == Rulebook::Aws {
             self.check_start()?;
@@ -183,6 +220,11 @@ impl Template {
             None if topic::is_reserved(start) => Err(Fault::Reserved),
             _ => Ok(()),
         }
+    }
+
+    /// How messages travel together, if they may.
+    pub fn form(&self) -> Option<Form> {
+        self.form
     }
 
     /// The topic, if it is always the same.
@@ -219,8 +261,19 @@ impl fmt::Display for Template {
                 Piece::LevelsFrom(index) => write!(f, "{{topic:{}..}}", index + 1)?,
             }
         }
-        Ok(())
+        f.write_str(self.form.map_or("", Form::placeholder))
     }
+}
+
+/// Takes the form off the end of a template.
+fn split_form(text: &str) -> (&str, Option<Form>) {
+    let found = (Form::ALL.into_iter()).find_map(|form| {
+        Some((
+            text.strip_suffix(form.placeholder())?.trim_end(),
+            Some(form),
+        ))
+    });
+    found.unwrap_or((text, None))
 }
 
 /// No topic that matches `filter` is shorter or has fewer slashes, nor has any level of one.
@@ -316,6 +369,24 @@ mod tests {
     }
 
     #[test]
+    fn a_form_at_the_end_is_no_part_of_the_topic() {
+        for (text, form) in [
+            ("a/{topic}", None),
+            ("a/{topic}{pack:json}", Some(Form::Json)),
+            ("a/{topic} {pack:lines}", Some(Form::Lines)),
+        ] {
+            let template = parse(text);
+            assert_eq!(
+                (template.expand("b").as_str(), template.form()),
+                ("a/b", form)
+            );
+            let fixed = template.checked("b", Rulebook::Aws).unwrap();
+            assert_eq!((fixed.as_fixed(), fixed.form()), (Some("a/b"), form));
+        }
+        assert_eq!(parse("a {pack:json}").to_string(), "a{pack:json}");
+    }
+
+    #[test]
     fn a_level_that_a_topic_does_not_have_is_empty() {
         assert_eq!(parse("x/{topic:2}").expand("a"), "x/");
         assert_eq!(parse("x/{topic:2..}").expand("a"), "x/");
@@ -346,6 +417,10 @@ mod tests {
             ("a/+/{topic}", "no wildcards"),
             ("a/#", "no wildcards"),
             ("a\tb", "no control characters"),
+            ("{pack:json}", "at least one character"),
+            ("a{pack:json}/b", "at the very end"),
+            ("a{pack:json}{pack:lines}", "at the very end"),
+            ("a{pack:xml}", "{pack:json} or {pack:lines}"),
         ] {
             let text = Template::parse(text, NAMES).unwrap_err().to_string();
             assert!(text.contains(part), "{text}");

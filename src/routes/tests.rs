@@ -127,6 +127,7 @@ fn template() -> impl Strategy<Value = String> {
         "{",
         "}",
         "{topic:0}",
+        "{pack:json}",
         " ",
     ]);
     prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())

@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::Link;
+use super::LostReason;
 use super::post::Written;
 use super::sending::Outgoing;
 use crate::clock;
@@ -37,6 +38,14 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Deals with a message that the cloud did not accept. The others flow on, unless it is the rate that was
     /// refused.
     pub(super) fn refused(&mut self, outgoing: Outgoing, rejection: Rejection, now: Instant) {
+        if let Some(pack) = outgoing.pack.clone() {
+            if concerns_all(rejection) {
+                self.hold(outgoing, rejection, now);
+            } else {
+                self.unpack(&pack);
+            }
+            return;
+        }
         let seq = outgoing.delivery.seq;
         self.session.suspicion.answered(seq);
         let Some(message) = outgoing.delivery.message() else {
@@ -76,15 +85,14 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// Keeps a message for another try, in a new packet.
     fn hold(&mut self, outgoing: Outgoing, rejection: Rejection, now: Instant) {
-        let Outgoing { delivery, trouble } = outgoing;
-        let (trouble, due) = Trouble::refused(trouble, rejection, now, fastrand::f64());
+        let (trouble, due) = Trouble::refused(outgoing.trouble, rejection, now, fastrand::f64());
         if concerns_all(rejection) {
             self.paced_until = self.paced_until.max(Some(due));
         }
         let wait: Duration = due.saturating_duration_since(now);
         tracing::debug!(
             "message {} is sent again in {wait:.1?}: {rejection}",
-            delivery.seq
+            outgoing.delivery.seq
         );
         let held = if rejection == Rejection::NotAuthorized {
             &mut self.denied
@@ -92,17 +100,30 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             &mut self.held
         };
         let trouble = Some(trouble);
-        held.hold(Outgoing { delivery, trouble }, due);
+        held.hold(
+            Outgoing {
+                trouble,
+                ..outgoing
+            },
+            due,
+        );
     }
 
     /// Notes that the cloud has accepted a message.
     pub(super) fn accepted(&mut self, outgoing: &Outgoing, now: Instant) {
-        let seq = outgoing.delivery.seq;
-        if (self.session.refusal_told).is_some_and(|(_, refused)| refused == seq) {
-            self.session.refusal_told = None;
-            tracing::info!("the cloud accepts what it had refused");
+        for seq in outgoing.seqs() {
+            if (self.session.refusal_told).is_some_and(|(_, refused)| refused == seq) {
+                self.session.refusal_told = None;
+                tracing::info!("the cloud accepts what it had refused");
+            }
+            self.session.suspicion.answered(seq);
+            self.acknowledged.push(seq);
         }
-        self.session.suspicion.answered(seq);
+        if let Some(pack) = &outgoing.pack
+            && self.session.savings.note(pack, now)
+        {
+            self.session.savings.tell();
+        }
         let routes = &self.session.routes;
         let topic = || {
             let message = outgoing.delivery.message();
@@ -113,7 +134,6 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if self.session.suspicion.try_again() || was_denied {
             self.return_soon(now);
         }
-        self.acknowledged.push(seq);
     }
 
     /// Sends a message to the dead letters. What they cannot take now stays in the spool for later.
@@ -149,8 +169,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 self.session.suspicion.forget_before(first.seq);
             }
         }
-        self.pending
-            .extend(deliveries.into_iter().map(Outgoing::from));
+        let now = Instant::now();
+        for delivery in deliveries {
+            self.enqueue(delivery, now);
+        }
     }
 
     /// Takes note of the end of a write to the dead letters.
@@ -171,6 +193,45 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
     }
 
+    /// Notes who can have ended the connection.
+    pub(super) fn suspect(&mut self, reason: &LostReason) {
+        if !reason.accuses() {
+            return;
+        }
+        let packs = self
+            .window
+            .messages()
+            .filter_map(|message| message.pack.as_ref());
+        let mut packs = packs.peekable();
+        if packs.peek().is_some() {
+            if !self.progress {
+                packs.for_each(|pack| self.session.alone_through(pack));
+            }
+            return;
+        }
+        let in_flight = self.window.messages().map(|message| message.delivery.seq);
+        let others_accepted = self.session.denials.others_accepted(Instant::now());
+        let suspicion = &mut self.session.suspicion;
+        let before = suspicion.in_flight_max();
+        suspicion.connection_ended(in_flight, self.progress, others_accepted);
+        if suspicion.in_flight_max() < before {
+            tracing::info!(
+                "connections end and nothing is acknowledged: messages are sent one at a time, to find the one \
+                 that the cloud does not take"
+            );
+        }
+    }
+
+    /// Waits for the write to the dead letters that is under way, and forgets what else is on its way there: the
+    /// next connection gets it again.
+    pub(super) async fn finish_posting(&mut self) {
+        if self.session.post.is_writing() {
+            let written = self.session.post.written().await;
+            self.posted(written);
+        }
+        self.session.post.clear();
+    }
+
     /// Leaves a message in the spool for later.
     pub(super) fn pass_over(&mut self, seq: Seq) {
         self.passed = Some(self.passed.map_or(seq, |passed| passed.min(seq)));
@@ -181,7 +242,12 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let held = (self.held.messages()).chain(self.denied.messages());
         let held = held.map(|held| held.delivery.seq);
         let unwritten = self.session.post.oldest();
-        let oldest = held.chain(self.passed).chain(unwritten).min();
+        let packing = self.packer.members().map(|member| member.seq);
+        let oldest = held
+            .chain(self.passed)
+            .chain(unwritten)
+            .chain(packing)
+            .min();
         oldest.map_or(0, |seq| self.taken_through.saturating_sub(seq))
     }
 
@@ -231,6 +297,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         self.held.clear();
         self.denied.clear();
         self.pending.clear();
+        self.packer.clear();
         self.passed = None;
         self.returning = false;
         self.returned = Some(now);

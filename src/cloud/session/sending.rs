@@ -1,5 +1,7 @@
 //! What goes out next.
 
+use std::sync::Arc;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -8,9 +10,10 @@ use super::{Link, UNSENT_BYTES_MAX};
 use crate::cloud::held::Trouble;
 use crate::cloud::pacing::Verdict;
 use crate::cloud::packet::{PUBLISH_OVERHEAD_BYTES, Publish};
+use crate::cloud::packing::Pack;
 use crate::cloud::poison::{self, Why};
 use crate::cloud::suspicion::Standing;
-use crate::spool::Delivery;
+use crate::spool::{Delivery, Seq};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub(super) struct Outgoing {
     pub(super) delivery: Delivery,
     /// Set once the cloud has refused it on this connection.
     pub(super) trouble: Option<Trouble>,
+    /// The pack that it is the first message of.
+    pub(super) pack: Option<Arc<Pack<Delivery>>>,
 }
 
 impl From<Delivery> for Outgoing {
@@ -25,7 +30,19 @@ impl From<Delivery> for Outgoing {
         Outgoing {
             delivery,
             trouble: None,
+            pack: None,
         }
+    }
+}
+
+impl Outgoing {
+    /// The numbers of all its messages, rising.
+    pub(super) fn seqs(&self) -> impl Iterator<Item = Seq> {
+        let pack = self.pack.as_deref();
+        let others = pack
+            .into_iter()
+            .flat_map(|pack| pack.members.iter().skip(1));
+        std::iter::once(self.delivery.seq).chain(others.map(|member| member.seq))
     }
 }
 
@@ -53,6 +70,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if self.returning {
             return;
         }
+        self.close_due_packs(now);
         let mut due = 0;
         for held in [&mut self.denied, &mut self.held] {
             while let Some(outgoing) = held.take_due(now) {
@@ -77,11 +95,15 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if outgoing.trouble.is_none() && self.held.is_full() {
             return Err(outgoing);
         }
+        if let Some(pack) = outgoing.pack.clone() {
+            return self.publish(outgoing, &pack.topic, &pack.payload, now);
+        }
         let delivery = outgoing.delivery.clone();
         let Some(message) = delivery.message() else {
             return Ok(());
         };
-        let target = self.session.routes.target(message.topic);
+        let routes = Arc::clone(&self.session.routes);
+        let target = routes.target(message.topic);
         let topic = target.as_deref().unwrap_or_default();
         let bytes = topic.len() + message.payload.len();
         let standing = self.session.suspicion.standing(delivery.seq);
@@ -108,6 +130,18 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.pass_over(delivery.seq);
             return Ok(());
         }
+        self.publish(outgoing, topic, message.payload, now)
+    }
+
+    /// Encodes a message or a pack, or gives it back if the quotas make it wait.
+    fn publish(
+        &mut self,
+        outgoing: Outgoing,
+        topic: &str,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), Outgoing> {
+        let bytes = topic.len() + payload.len();
         match self.session.pacing.verdict(bytes, now) {
             Verdict::Go => {}
             Verdict::NotBefore(moment) => {
@@ -118,14 +152,17 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
         self.session.pacing.sent(bytes);
         self.session.drain.sent(bytes);
+        // Messages that were sent before may be in a pack, but it is another packet.
+        let dup = outgoing.pack.is_none() && outgoing.delivery.seq <= self.session.sent_through;
+        let last = outgoing.seqs().last().unwrap_or_default();
         Publish {
             topic,
-            payload: message.payload,
+            payload,
             packet_id: self.window.open(outgoing, bytes, now),
-            dup: delivery.seq <= self.session.sent_through,
+            dup,
         }
         .write(self.version, &mut self.unsent);
-        self.session.sent_through = self.session.sent_through.max(delivery.seq);
+        self.session.sent_through = self.session.sent_through.max(last);
         self.last_sent = now;
         Ok(())
     }

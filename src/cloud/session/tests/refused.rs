@@ -21,26 +21,30 @@ const UNLIMITED: Quota = Quota {
 
 /// What the cloud does with a PUBLISH.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Does {
+pub(super) enum Does {
     Accept,
     Refuse(u8),
     Close,
 }
 use Does::{Accept, Close, Refuse};
 
-struct Bed {
-    session: Session,
-    store: Store,
+pub(super) struct Bed {
+    pub(super) session: Session,
+    pub(super) store: Store,
     directory: TempDir,
 }
 
 impl Bed {
     fn new(cloud_topic: &str) -> Self {
+        Self::with(Routes::new("sensors", cloud_topic))
+    }
+
+    pub(super) fn with(routes: Routes) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(&directory.path().join("spool"), Options::default()).unwrap();
         let source = Source {
             store: store.clone(),
-            routes: Arc::new(Routes::new("sensors", cloud_topic)),
+            routes: Arc::new(routes),
             dead_letters: DeadLetters::new(directory.path().join("letters"), 1 << 30),
         };
         Bed {
@@ -50,13 +54,13 @@ impl Bed {
         }
     }
 
-    fn append(&self, payload: &[u8]) -> Seq {
+    pub(super) fn append(&self, payload: &[u8]) -> Seq {
         self.store.append(&message(payload)).unwrap()
     }
 
     /// One connection to a cloud that does with each payload what `does` says, and closes it after `time`. Returns
     /// what it accepted.
-    async fn connection(
+    pub(super) async fn connection(
         &mut self,
         version: MqttVersion,
         time: Duration,
@@ -81,7 +85,7 @@ impl Bed {
         self.directory.path().join("letters")
     }
 
-    fn letters(&self) -> Vec<Header> {
+    pub(super) fn letters(&self) -> Vec<Header> {
         let reader = Shelf::new(&self.letters_path());
         let entries = reader.entries().unwrap();
         let opened = entries.iter().map(|entry| reader.read(entry).unwrap());
@@ -89,7 +93,7 @@ impl Bed {
     }
 
     /// Delivered, dead-lettered, spooled.
-    fn ledger(&self) -> (u64, u64, u64) {
+    pub(super) fn ledger(&self) -> (u64, u64, u64) {
         let ledger = self.store.ledger();
         (ledger.delivered, ledger.dead_lettered, ledger.spooled)
     }

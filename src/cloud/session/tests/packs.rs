@@ -1,0 +1,141 @@
+//! What becomes of packs: accepted, refused, and with one message in them that the cloud does not take.
+
+use bytes::Bytes;
+
+use super::refused::{Bed, Does};
+use super::*;
+use crate::routes::{Names, Rulebook};
+
+/// Long enough for any pack to be closed and answered.
+const TIME: Duration = Duration::from_secs(30);
+/// Reason codes of PUBACK.
+const QUOTA_EXCEEDED: u8 = 0x97;
+const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+const TOPIC_NAME_INVALID: u8 = 0x90;
+
+fn bed() -> Bed {
+    let rules = "sensors => site/data {pack:json}";
+    Bed::with(Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap())
+}
+
+/// Messages `0` to `9`, of which the sixth is "bad".
+fn with_a_bad_one(bed: &Bed) {
+    for n in 0..10 {
+        let payload = if n == 5 {
+            "\"bad\"".to_owned()
+        } else {
+            n.to_string()
+        };
+        bed.append(payload.as_bytes());
+    }
+}
+
+fn is_bad(payload: &Bytes) -> bool {
+    payload.windows(3).any(|part| part == b"bad")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pack_is_settled_as_a_whole() {
+    let mut bed = bed();
+    for payload in ["1", "{\"a\":2}", "no json", "4"] {
+        bed.append(payload.as_bytes());
+    }
+    let accepted = bed
+        .connection(MqttVersion::V5, TIME, |_| Does::Accept)
+        .await;
+    assert_eq!(accepted, ["[1,{\"a\":2}]", "no json", "[4]"]);
+    assert_eq!(bed.ledger(), (4, 0, 0));
+    assert_eq!(bed.session.savings.saved, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_never_acknowledged_stays_in_the_spool_and_is_packed_again() {
+    let mut bed = bed();
+    bed.append(b"1");
+    bed.append(b"2");
+    let mut closed = 0;
+    let accepted = bed
+        .connection(MqttVersion::V5, TIME, |_| {
+            closed += 1;
+            Does::Close
+        })
+        .await;
+    assert_eq!((accepted.len(), closed, bed.ledger()), (0, 1, (0, 0, 2)));
+    bed.append(b"3");
+    bed.append(b"4");
+    let accepted = bed
+        .connection(MqttVersion::V5, TIME, |_| Does::Accept)
+        .await;
+    // Those of the pack that may have ended the connection go alone.
+    assert_eq!(accepted, ["1", "2", "[3,4]"]);
+    assert_eq!(bed.ledger(), (4, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pack_that_comes_too_fast_is_sent_again_as_it_was() {
+    let mut bed = bed();
+    bed.append(b"1");
+    bed.append(b"2");
+    let mut tries = 0;
+    let accepted = bed
+        .connection(MqttVersion::V5, TIME, |_| {
+            tries += 1;
+            if tries <= 2 {
+                Does::Refuse(QUOTA_EXCEEDED)
+            } else {
+                Does::Accept
+            }
+        })
+        .await;
+    assert_eq!((accepted, tries), (vec![Bytes::from("[1,2]")], 3));
+    assert_eq!(bed.ledger(), (2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_pack_is_taken_apart_and_only_its_bad_message_becomes_a_dead_letter() {
+    for reason in [PAYLOAD_FORMAT_INVALID, TOPIC_NAME_INVALID] {
+        let mut bed = bed();
+        with_a_bad_one(&bed);
+        let accepted = bed
+            .connection(MqttVersion::V5, TIME, |payload| {
+                if is_bad(payload) {
+                    Does::Refuse(reason)
+                } else {
+                    Does::Accept
+                }
+            })
+            .await;
+        let expected: Vec<_> = (0..10).filter(|n| *n != 5).map(|n| n.to_string()).collect();
+        assert_eq!(accepted, expected);
+        assert_eq!(bed.ledger(), (9, 1, 0));
+        assert_eq!(bed.letters()[0].payload_bytes, 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pack_that_ends_connections_is_taken_apart_and_only_its_bad_message_becomes_a_dead_letter()
+ {
+    let mut bed = bed();
+    with_a_bad_one(&bed);
+    let mut accepted = Vec::new();
+    for _ in 0..30 {
+        let more = bed
+            .connection(MqttVersion::V311, TIME, |payload| {
+                if is_bad(payload) {
+                    Does::Close
+                } else {
+                    Does::Accept
+                }
+            })
+            .await;
+        accepted.extend(more);
+        if bed.ledger().2 == 0 {
+            break;
+        }
+    }
+    assert_eq!(bed.ledger(), (9, 1, 0));
+    assert_eq!(bed.letters()[0].payload_bytes, 5);
+    accepted.sort_unstable();
+    let expected: Vec<_> = (0..10).filter(|n| *n != 5).map(|n| n.to_string()).collect();
+    assert_eq!(accepted, expected);
+}
