@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use cloud_relay_sandbox::cloud::Breach;
 use cloud_relay_sandbox::ledger::MessageId;
+use cloud_relay_sandbox::process::Environment;
 use cloud_relay_sandbox::publisher::{Load, Publisher};
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 use serde_json::Value;
@@ -22,17 +23,26 @@ use common::RELAY;
 
 const LARGE_BYTES: usize = 204_800;
 const LARGE_REASON: &str = "payload of 204800 bytes: AWS IoT Core takes at most 131072";
-/// The publisher whose messages the cloud denies.
-const DENIED: u32 = 666;
+/// A topic that the policy does not allow.
+const DENIED: &str = "secret/plans";
+/// One with more slashes than AWS takes.
+const DEEP: &str = "deep/1/2/3/4/5/6/7/8/9";
+const DEEP_REASON: &str = "topic has 9 slashes: AWS IoT Core takes at most 7";
+/// Everything goes where it came from.
+const ROUTES: [(&str, &str); 2] = [
+    ("PRODUCER_TOPIC", "sensors, secret/#, deep/#"),
+    ("CLOUD_CONSUMER_TOPIC", "{topic}"),
+];
 
-/// A site whose cloud denies what the publisher [`DENIED`] sends.
-async fn site_that_denies() -> Site {
+/// A relay with `settings` besides its routes, whose policy does not allow [`DENIED`]; not started yet.
+async fn site_that_denies(settings: &[(&str, &str)]) -> (Site, Environment) {
     let site = Site::new(RELAY).await.unwrap();
-    site.cloud().set_rules(|rules| {
-        let prefix = format!("{{\"publisher\":{DENIED},");
-        rules.denied_payload_prefixes = vec![prefix.into_bytes()];
-    });
-    site
+    site.cloud()
+        .set_rules(|rules| rules.denied_topic_prefixes = vec!["secret/".to_owned()]);
+    let mut environment = site.environment_with(ROUTES);
+    let settings = settings.iter();
+    environment.extend(settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    (site, environment)
 }
 
 /// Publishes, and all is acknowledged.
@@ -61,6 +71,7 @@ fn tool(site: &Site, words: &[&str]) -> Output {
         .env_clear()
         .env("DATA_DIR", relay.data_dir())
         .env("LOCAL_MQTT_LISTEN", relay.listen_addr().to_string())
+        .envs(ROUTES)
         .arg("dead-letters")
         .args(words)
         .output()
@@ -108,11 +119,11 @@ async fn stops_with(site: &Site, part: &str) {
 }
 
 async fn poison_among_a_thousand(version: &str, denied_reason: &str) {
-    let site = site_that_denies().await;
-    let environment = site.environment_with([
+    let settings = [
         ("CLOUD_MQTT_VERSION", version),
         ("CLOUD_DENIED_HOLD_S", "1"),
-    ]);
+    ];
+    let (site, environment) = site_that_denies(&settings).await;
     site.start_with(&environment).await.unwrap();
     let mut good = publish(&site, Load::new(1, "sensors", 500)).await;
 
@@ -121,7 +132,8 @@ async fn poison_among_a_thousand(version: &str, denied_reason: &str) {
         .await
         .unwrap();
     publisher.publish("sensors", &large, 1).await.unwrap();
-    publish(&site, Load::new(DENIED, "sensors", 1)).await;
+    publisher.publish(DEEP, b"deep", 1).await.unwrap();
+    publish(&site, Load::new(3, DENIED, 1)).await;
     let twice = Load {
         qos: 2,
         ..Load::new(2, "sensors", 1)
@@ -135,23 +147,29 @@ async fn poison_among_a_thousand(version: &str, denied_reason: &str) {
 
     arrived(&site, &good).await;
     logged(&site, LARGE_REASON).await;
+    logged(&site, DEEP_REASON).await;
     logged(&site, denied_reason).await;
     let found = letters(&site);
-    assert_eq!(found.len(), 2, "{found:?}");
-    let with = |why: &str| found.iter().find(|letter| letter["why"] == why);
-    let large_letter = with("too-large").unwrap();
+    assert_eq!(found.len(), 3, "{found:?}");
+    let about = |topic: &str| found.iter().find(|letter| letter["topic"] == topic);
+    assert_eq!(about(DEEP).unwrap()["reason"], DEEP_REASON);
+    let large_letter = about("sensors").unwrap();
     assert_eq!(large_letter["reason"], LARGE_REASON);
     assert_eq!(large_letter["payload_bytes"], LARGE_BYTES);
     assert_ne!(large_letter["received"], Value::Null);
-    let denied_letter = found.iter().find(|letter| *letter != large_letter).unwrap();
+    let denied_letter = about(DENIED).unwrap();
     let said = denied_letter["reason"].as_str().unwrap();
     assert!(said.contains(denied_reason), "{said}");
-    for forbidden in [Breach::PayloadTooLarge, Breach::Qos2] {
+    for forbidden in [
+        Breach::PayloadTooLarge,
+        Breach::TooManySlashes,
+        Breach::Qos2,
+    ] {
         assert!(!site.cloud().breaches().contains(&forbidden));
     }
 
     use_the_tools(&site, large_letter, denied_letter, &large).await;
-    stops_with(&site, "delivered=1002 spooled=0 dead_lettered=2").await;
+    stops_with(&site, "delivered=1002 spooled=0 dead_lettered=3").await;
 }
 
 /// Shows and drops the large letter, repairs the policy and replays the denied one: all while the relay runs.
@@ -161,16 +179,18 @@ async fn use_the_tools(site: &Site, large_letter: &Value, denied_letter: &Value,
     ok(tool(site, &["drop", id]));
 
     site.cloud()
-        .set_rules(|rules| rules.denied_payload_prefixes.clear());
+        .set_rules(|rules| rules.denied_topic_prefixes.clear());
     let seq = denied_letter["seq"].to_string();
     let output = ok(tool(site, &["replay", &seq]));
     assert_eq!(output, b"1 dead letters replayed\n");
     let denied = MessageId {
-        publisher: DENIED,
+        publisher: 3,
         seq: 0,
     };
     arrived(site, &[denied]).await;
-    assert_eq!(letters(site), Vec::<Value>::new());
+    let left = letters(site);
+    let topics: Vec<&Value> = left.iter().map(|letter| &letter["topic"]).collect();
+    assert_eq!(topics, [DEEP]);
 }
 
 #[tokio::test]
@@ -221,13 +241,13 @@ async fn killed_again_and_again_no_letter_is_lost_or_doubled() {
 #[tokio::test]
 async fn a_flood_of_denied_messages_does_not_stop_the_others() {
     const COUNT: u64 = 5_000;
-    let site = site_that_denies().await;
+    let (site, environment) = site_that_denies(&[("CLOUD_DENIED_HOLD_S", "0")]).await;
     site.cloud().stop().await.unwrap();
-    site.start_with(&site.environment_with([("CLOUD_DENIED_HOLD_S", "0")]))
-        .await
-        .unwrap();
-    let loads = |publisher| publish(&site, Load::new(publisher, "sensors", COUNT));
-    let (good, _) = tokio::join!(loads(1), loads(DENIED));
+    site.start_with(&environment).await.unwrap();
+    let (good, _) = tokio::join!(
+        publish(&site, Load::new(1, "sensors", COUNT)),
+        publish(&site, Load::new(2, DENIED, COUNT)),
+    );
     site.cloud().resume().await.unwrap();
     let began = Instant::now();
     arrived(&site, &good).await;

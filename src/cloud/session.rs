@@ -86,6 +86,8 @@ pub(super) struct Session {
     /// The last refusal that was told, and of which message. Further ones of the same kind are not, until it is
     /// accepted.
     refusal_told: Option<(Rejection, Seq)>,
+    /// Whether it was told that nothing is accepted, since something was.
+    outage_told: bool,
     denials: Denials,
     suspicion: Suspicion,
     post: Post,
@@ -108,6 +110,7 @@ impl Session {
             pacing: Pacing::new(quota),
             drain: Drain::default(),
             refusal_told: None,
+            outage_told: false,
             denials: Denials::new(denied_hold),
             suspicion: Suspicion::default(),
             post: Post::new(source.dead_letters),

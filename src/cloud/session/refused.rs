@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             );
         }
         if denied && self.denied.is_full() {
-            self.pass_over(seq);
+            self.pass_over_denied(seq, now);
             return;
         }
         self.hold(outgoing, rejection, now);
@@ -124,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         {
             self.session.savings.tell();
         }
+        self.session.outage_told = false;
         let routes = &self.session.routes;
         let topic = || {
             let message = outgoing.delivery.message();
@@ -264,6 +265,18 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         self.session.denials.condemn_all();
         self.denied.make_due(now);
         self.return_soon(now);
+    }
+
+    /// Leaves a message of a denied topic in the spool, and says once if the cloud accepts nothing at all.
+    pub(super) fn pass_over_denied(&mut self, seq: Seq, now: Instant) {
+        self.pass_over(seq);
+        let outage = !self.session.denials.others_accepted(now);
+        if outage && !std::mem::replace(&mut self.session.outage_told, true) {
+            tracing::warn!(
+                "the cloud denies everything: is a policy that allows iot:Publish attached to the certificate? \
+                 All messages are kept until it accepts some"
+            );
+        }
     }
 
     /// Leaves a message in the spool that may be the one that ends connections.

@@ -127,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let is_new = outgoing.trouble.is_none();
         if is_new && self.denied.is_full() && self.session.denials.is_denied(topic) {
             self.session.suspicion.answered(delivery.seq);
-            self.pass_over(delivery.seq);
+            self.pass_over_denied(delivery.seq, now);
             return Ok(());
         }
         self.publish(outgoing, topic, message.payload, now)

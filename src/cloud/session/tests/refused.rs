@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use bytes::{Buf, Bytes};
 use tokio::io::duplex;
+use tracing::Level;
 
 use super::*;
 use crate::clock::Timestamp;
 use crate::cloud::pacing::Quota;
 use crate::dead_letters::{Header, Letter, Reason, Shelf};
+use crate::logging::capture::Captured;
 
 const HOLD: Duration = Duration::from_mins(10);
 const TOPIC: &str = "site/data";
@@ -260,6 +262,7 @@ async fn a_denied_message_is_held_for_its_time_and_is_a_dead_letter_then_if_othe
 #[tokio::test(start_paused = true)]
 async fn while_a_policy_is_missing_nothing_is_convicted_and_then_everything_arrives_once() {
     const COUNT: usize = 1_000;
+    let (log, _guard) = Captured::start(Level::WARN);
     let mut bed = Bed::new(TOPIC);
     for number in 0..COUNT {
         bed.append(number.to_string().as_bytes());
@@ -279,6 +282,12 @@ async fn while_a_policy_is_missing_nothing_is_convicted_and_then_everything_arri
     numbers.sort_unstable();
     assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
     assert_eq!(bed.ledger(), (1_000, 0, 0));
+    let text = log.text();
+    assert_eq!(
+        text.matches("the cloud denies everything").count(),
+        1,
+        "{text}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
