@@ -333,16 +333,12 @@ fn decoded(text: &str) -> String {
             .get(..2)
             .and_then(|digits| str::from_utf8(digits).ok());
         let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match code.filter(|_| *first == b'%') {
-            Some(code) => {
-                bytes.push(code);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
+        let (byte, after) = match code {
+            Some(code) if *first == b'%' => (code, after.get(2..).unwrap_or_default()),
+            _ => (*first, after),
+        };
+        bytes.push(byte);
+        rest = after;
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
