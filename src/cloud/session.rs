@@ -156,6 +156,7 @@ impl Session {
             paced_until: None,
             acknowledged: Vec::new(),
             progress: false,
+            connected: Instant::now(),
             last_sent: Instant::now(),
             last_heard: Instant::now(),
             ping_sent: None,
@@ -233,6 +234,7 @@ struct Link<'s, S> {
     /// Scratch: accepted by the cloud, to be settled together.
     acknowledged: Vec<Seq>,
     progress: bool,
+    connected: Instant,
     last_sent: Instant,
     last_heard: Instant,
     ping_sent: Option<Instant>,
@@ -381,6 +383,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.held.next_due().filter(|_| !self.returning),
             self.denied.next_due().filter(|_| !self.returning),
             self.return_at,
+            Some(self.calm_until()).filter(|moment| *moment > Instant::now()),
             self.packer.next_due().filter(|_| !self.returning),
             self.session.post.deadline(),
             self.session.aside.errands.deadline(Instant::now()),

@@ -1,17 +1,21 @@
 //! Which message keeps ending the connection. Pure.
 //!
 //! A network that drops must not convict anybody: a message has to be in flight *alone*, several times in a row, when
-//! the connection is closed. And a cloud that closes on everything, as one does whose policy is missing, must not
-//! either: a message is convicted only while others are accepted. Until then it is set aside, and the next one tried;
-//! once anything is accepted, each that was set aside gets one more chance.
+//! the connection is closed, and each time the connection must have stood in peace before ([`CALM`]). One that does not
+//! even stand that long with nothing on it acquits everybody. And a cloud that closes on everything, as one does whose
+//! policy is missing, must not convict either: a message is convicted only while others are accepted. Until then it is
+//! set aside, and the next one tried; once anything is accepted, each that was set aside gets one more chance.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::window::IN_FLIGHT_MAX;
 use crate::spool::Seq;
 
 /// This many ends of a connection in a row, with one message alone in flight, prove it.
 pub const PROOFS: u32 = 3;
+/// While there are suspects, a connection stands for this long before the first of them is sent.
+pub const CALM: Duration = Duration::from_secs(2);
 /// This many ends in a row that brought no acknowledgement make those in flight suspects.
 const STRIKES: u32 = 2;
 /// So many messages are set aside at most. If nothing was accepted by then it starts over with the oldest.
@@ -54,6 +58,24 @@ impl Suspicion {
         } else {
             1
         }
+    }
+
+    /// How long a connection must have stood before anything is sent on it.
+    pub fn calm(&self) -> Duration {
+        if self.suspects.is_empty() {
+            Duration::ZERO
+        } else {
+            CALM
+        }
+    }
+
+    /// Notes that a connection ended, in whatever way, while nothing was on its way: no message ended it, so the
+    /// network may have ended the others too. Nobody is a suspect any more.
+    pub fn ended_idle(&mut self) {
+        self.suspects.clear();
+        self.proven.clear();
+        self.alone = None;
+        self.strikes = 0;
     }
 
     /// What is thought of the message `seq`.
@@ -150,6 +172,23 @@ mod tests {
         }
         assert_eq!(suspicion.connection_ended([], false, true), None);
         assert_eq!(suspicion.in_flight_max(), IN_FLIGHT_MAX);
+    }
+
+    #[test]
+    fn a_connection_that_ends_with_nothing_on_it_acquits_everybody() {
+        let mut suspicion = Suspicion::default();
+        for _ in 0..100 {
+            for _ in 0..STRIKES {
+                suspicion.connection_ended(1..=9, false, true);
+            }
+            for _ in 1..PROOFS {
+                assert_eq!((suspicion.in_flight_max(), suspicion.calm()), (1, CALM));
+                assert_eq!(suspicion.connection_ended([1], false, true), None);
+            }
+            suspicion.ended_idle();
+            assert_eq!(suspicion.in_flight_max(), IN_FLIGHT_MAX);
+            assert_eq!(suspicion.calm(), Duration::ZERO);
+        }
     }
 
     #[test]

@@ -196,6 +196,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// Notes who can have ended the connection.
     pub(super) fn suspect(&mut self, reason: &LostReason) {
+        if self.window.is_empty() {
+            self.session.suspicion.ended_idle();
+        }
         if !reason.accuses() {
             return;
         }

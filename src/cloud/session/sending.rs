@@ -56,8 +56,16 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             && self.ahead_of_held() < AHEAD_OF_HELD_MAX
     }
 
+    /// Before this moment nothing is sent: the connection has to show first that it stands.
+    pub(super) fn calm_until(&self) -> Instant {
+        self.connected + self.session.suspicion.calm()
+    }
+
     /// How many more messages may be sent now.
     fn room(&self) -> usize {
+        if Instant::now() < self.calm_until() {
+            return 0;
+        }
         let in_flight_max = self.session.suspicion.in_flight_max();
         let room = in_flight_max.saturating_sub(self.window.len());
         self.window.room().min(room)
