@@ -41,6 +41,10 @@ pub(super) fn subscriptions(raw: &Raw, device: &Device, reading: &mut Reading) -
                 format!("in the filter of rule {n} only {known}"),
             );
         }
+        if rule.form().is_some() {
+            let expected = format!("of rule {n} no {{pack:…}}, which is for PRODUCER_TOPIC");
+            reading.fault(SUBSCRIBE, value, expected);
+        }
         let fixed = rule.fixed_target();
         if fixed.is_some_and(|topic| topic::is_reserved(topic) || topic == STATE_TOPIC) {
             let expected = format!(
@@ -144,6 +148,7 @@ mod tests {
             ),
             ("a=>cloud-relay/state", "of rule 1 a local topic"),
             ("a=>b/#", "wildcards"),
+            ("a=>b{pack:json}", "of rule 1 no {pack:…}"),
         ] {
             let said = subscriptions(value).unwrap_err();
             assert!(
