@@ -1,7 +1,6 @@
 //! The function as an HTTP server of its own: for tests, for the sandbox, and for those who host it
 //! themselves. It speaks plain HTTP; TLS is a reverse proxy's part.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 use crate::balena::Balena;
 use crate::handler::{self, Function};
@@ -41,7 +41,7 @@ where
         };
         let function = Arc::clone(&function);
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, &function));
+            let service = service_fn(|request| answer(request, Arc::clone(&function)));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
@@ -54,21 +54,30 @@ where
     }
 }
 
-async fn answer<I: Iot, B: Balena>(
+/// Answers in a task of its own: a device that is restarted by the first of its two variables hangs up,
+/// and must get the second all the same, as from a Lambda function.
+async fn answer<I, B>(
     request: Request<Incoming>,
-    function: &Function<I, B>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+    function: Arc<Function<I, B>>,
+) -> Result<Response<Full<Bytes>>, JoinError>
+where
+    I: Iot + 'static,
+    B: Balena + 'static,
+{
     let (head, body) = request.into_parts();
     let body = Limited::new(body, BODY_BYTES_MAX).collect();
-    let answer = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => {
-            let request = Request::from_parts(head, body.to_bytes().to_vec());
-            function.answer(request).await
-        }
+    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes().to_vec(),
         // too long, or cut off: then nobody reads the answer
-        Ok(Err(_)) => handler::too_long(),
+        Ok(Err(_)) => return Ok(whole(handler::too_long())),
         // what came in time is not JSON
-        Err(_elapsed) => function.answer(Request::from_parts(head, Vec::new())).await,
+        Err(_elapsed) => Vec::new(),
     };
-    Ok(answer.map(|text| Full::new(Bytes::from(text))))
+    let request = Request::from_parts(head, body);
+    let work = tokio::spawn(async move { function.answer(request).await });
+    Ok(whole(work.await?))
+}
+
+fn whole(answer: Response<String>) -> Response<Full<Bytes>> {
+    answer.map(|text| Full::new(Bytes::from(text)))
 }

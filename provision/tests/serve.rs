@@ -4,7 +4,7 @@ mod common;
 
 use cloud_relay_provision::pair::{decode, is_key_of};
 use cloud_relay_provision::secret::Secret;
-use cloud_relay_sandbox::site::DEVICE_UUID;
+use cloud_relay_sandbox::site::{DEVICE_UUID, PATIENCE};
 
 use common::{Stage, is_empty, only_certificate, run};
 
@@ -159,6 +159,19 @@ async fn a_busy_balena_cloud_is_asked_again_and_its_wish_for_a_long_pause_is_han
     let login = stage.old_block("POST", DEVICE_UUID, SERVICE).await;
     assert_eq!(login.0, 400);
     assert!(login.1.contains("BALENA_API_KEY"), "{login:?}");
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_up_is_registered_all_the_same() {
+    let stage = Stage::start([]).await;
+    // keeps the function busy for longer than the client waits
+    stage.api.script(429, Some("3"));
+    let body = format!(r#"{{"uuid":"{DEVICE_UUID}","balena_service":"{SERVICE}"}}"#);
+    let impatient = format!("! curl --silent --max-time 1 -d '{body}' {}", stage.url);
+    run("bash", &["-c", &impatient]).await;
+    let done = stage.function.wait_for_log("device created", PATIENCE);
+    done.await.expect("it goes on");
+    assert_complete(&stage).await;
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ pub(crate) struct Stage {
     pub(crate) function: Process,
     /// `PROVISION_URL`.
     pub(crate) url: String,
+    /// The function's environment.
+    pub(crate) environment: Environment,
     aws: Process,
     aws_url: String,
     _directory: TempDir,
@@ -81,6 +83,7 @@ impl Stage {
             balena,
             api,
             function,
+            environment: all,
             aws,
             aws_url,
             _directory: directory,
@@ -144,7 +147,7 @@ async fn start_aws(
     (aws, url.expect("moto listens"))
 }
 
-fn foreign_environment() -> Environment {
+pub(crate) fn foreign_environment() -> Environment {
     let path = std::env::var("PATH").unwrap_or_default();
     environment([("PATH", &format!("{path}:/usr/bin:/bin"))])
 }
