@@ -36,7 +36,7 @@ pub struct Counters {
     pub messages_sent: Counter,
     /// `QoS` 0 messages for the cloud that came while the spool was full.
     pub dropped_spool_full: Counter,
-    /// `QoS` 0 messages for the cloud with a payload that it does not take.
+    /// Messages for the cloud with a payload that it does not take: dropped at `QoS` 0, refused in MQTT 5.
     pub dropped_unsendable: Counter,
     /// Will messages for the cloud that the spool would not take.
     pub dropped_will: Counter,
@@ -44,6 +44,10 @@ pub struct Counters {
     pub dropped_slow_subscriber: Counter,
     /// `QoS` 1 and 2 messages not delivered because the session held its limit already.
     pub dropped_session_full: Counter,
+    /// Messages not delivered to a subscriber because they expired (MQTT 5) before it could take them.
+    pub dropped_expired: Counter,
+    /// Messages not delivered to a subscriber of MQTT 5 that takes no packets of their size.
+    pub dropped_packet_too_large: Counter,
     /// Messages not retained because the limits of retained messages were reached.
     pub dropped_retained: Counter,
     /// Sessions of absent clients discarded because `Limits::sessions_max` was reached.
