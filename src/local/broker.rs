@@ -187,7 +187,7 @@ impl Broker {
         }
     }
 
-    /// Ends the sessions whose time is over (MQTT5-3.1.2-23), and finds the wills that are due.
+    /// Ends the sessions whose time is over (MQTT5-4.1.0-2), and finds the wills that are due.
     pub(super) fn expire(&mut self, now: Instant) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         for key in self.absent.clone() {

@@ -4,7 +4,7 @@
 use bytes::{BufMut, BytesMut};
 use rumqttd::protocol::{self as codec, Protocol, v4};
 
-use super::bytes::{packet_id, split_first, string};
+use super::bytes::{binary, packet_id, split_first, string, two_bytes};
 use super::{Connect, Filter, Incoming, PacketError, SESSION_FOR_EVER, Version, Will};
 use crate::local::publication::QoS;
 
@@ -17,10 +17,21 @@ pub(super) fn connect(
 ) -> Result<Connect, PacketError> {
     /// Clean session, will, password and user name in the connect flags (MQTT 3.1.2.3).
     const RESERVED: u8 = 0x01;
+    const WILL: u8 = 0x04;
     const PASSWORD: u8 = 0x40;
     const USER_NAME: u8 = 0x80;
 
-    let (flags, _) = split_first(after_level)?;
+    let (flags, rest) = split_first(after_level)?;
+    let (_keep_alive, mut rest) = two_bytes(rest)?;
+    let client_id_and_will = if flags & WILL == 0 { 1 } else { 3 };
+    let login = (flags & (USER_NAME | PASSWORD)).count_ones();
+    for _ in 0..client_id_and_will + login {
+        rest = binary(rest)?.1;
+    }
+    if !rest.is_empty() {
+        // MQTT-3.1.2-11, -18, -20
+        return Err(PacketError::Malformed("more than the connect flags say"));
+    }
     let packet = if is_3_1 {
         // MQTT 3.1 differs in the name of the protocol only; the codec knows the later name.
         let mut renamed = BytesMut::with_capacity(bytes.len());

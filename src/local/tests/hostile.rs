@@ -20,6 +20,18 @@ async fn what_the_standard_forbids_closes_the_connection() {
             "SUBSCRIBE with wrong flags",
             vec![0x80, 6, 0, 1, 0, 1, b'a', 0],
         ),
+        (
+            "UNSUBSCRIBE with wrong flags",
+            vec![0xA0, 5, 0, 1, 0, 1, b'a'],
+        ),
+        (
+            "UNSUBSCRIBE of no UTF-8",
+            packet(0xA2, b"\x00\x01\x00\x01\xFF"),
+        ),
+        (
+            "SUBSCRIBE of no UTF-8",
+            packet(0x82, b"\x00\x01\x00\x01\xFF\x00"),
+        ),
         ("PINGREQ with flags", vec![0xC1, 0]),
         ("PINGREQ with a body", vec![0xC0, 1, 0]),
         ("DISCONNECT with a body", vec![0xE0, 1, 0]),
@@ -90,7 +102,27 @@ async fn what_is_not_a_proper_connect_is_closed_without_an_answer() {
         will: Some(("a/#", "x", 0, false)),
         ..Connect::clean("c")
     };
+    let with_will = Connect {
+        will: Some(("will", "x", 0, false)),
+        ..Connect::clean("c")
+    };
+    let mut no_utf8_in_will = with_will.bytes();
+    no_utf8_in_will[17] = 0xFF;
+    let mut no_utf8_in_id = Connect::clean("c").bytes();
+    no_utf8_in_id[14] = 0xFF;
+    let mut user_name_missing = Connect::clean("c").bytes();
+    user_name_missing[9] |= 0x80;
+    let mut will_without_flag = with_will.bytes();
+    will_without_flag[9] &= !0x04;
+    let mut user_name_without_flag = Connect::clean("c").bytes();
+    user_name_without_flag.extend(b"\x00\x01u");
+    user_name_without_flag[1] += 3;
     for bytes in [
+        no_utf8_in_will,
+        no_utf8_in_id,
+        user_name_missing,
+        will_without_flag,
+        user_name_without_flag,
         wire::PINGREQ.to_vec(),
         publish(ROUTED, "x", 1, 1),
         Connect::clean("c").bytes_as("HTTP", 4),

@@ -8,6 +8,7 @@ mod listening;
 mod promise;
 mod reconnect;
 mod spool;
+mod standard;
 mod v5_connections;
 mod v5_messages;
 mod wire;

@@ -76,7 +76,24 @@ async fn a_connect_that_cannot_be_served_is_refused_with_the_reason() {
         properties: &[],
     };
     let plain = |properties: &[u8]| connect("c", true, properties, None);
+    let with_byte = |mut connect: Vec<u8>, at: usize, byte| {
+        connect[at] = byte;
+        connect
+    };
+    let mut no_utf8_in_user_name = connect("c", true, &[], None);
+    no_utf8_in_user_name[9] |= 0x80;
+    no_utf8_in_user_name[1] += 3;
+    no_utf8_in_user_name.extend(b"\0\x01\xFF");
+    let will_without_flag = with_byte(connect("c", true, &[], Some(will("x", &[]))), 9, 0x02);
     for (reason, refused) in [
+        (0x81, no_utf8_in_user_name),
+        (0x81, will_without_flag),
+        (0x81, with_byte(connect("c", true, &[], None), 15, 0xFF)),
+        (
+            0x81,
+            with_byte(connect("c", true, &[], Some(will("x", &[]))), 19, 0xFF),
+        ),
+        (0x81, with_byte(connect("c", true, &[], None), 9, 0x82)),
         (0x81, reserved_flag),
         (0x81, will_qos_3),
         (0x81, will_qos_without_will),
@@ -105,7 +122,7 @@ async fn a_connect_that_cannot_be_served_is_refused_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_name_and_a_password_of_any_bytes_are_read_over() {
+async fn a_user_name_and_a_password_are_read_over() {
     let bench = Bench::new();
     for (flags, login) in [(0xC0, &b"\0\x01u\0\x02\xFF\0"[..]), (0x40, b"\0\x01\xFF")] {
         let mut body = connect("c", true, &[], None).split_off(2);
@@ -124,6 +141,48 @@ async fn whoever_breaks_the_protocol_is_told_how() {
         ("AUTH", 0x82, vec![0xF0, 2, 0x18, 0]),
         ("a CONNACK", 0x81, vec![0x20, 3, 0, 0, 0]),
         ("flags", 0x81, vec![0x60, 2, 0, 1]),
+        (
+            "flags of SUBSCRIBE",
+            0x81,
+            vec![0x80, 7, 0, 1, 0, 0, 1, b'a', 0],
+        ),
+        (
+            "flags of UNSUBSCRIBE",
+            0x81,
+            vec![0xA0, 6, 0, 1, 0, 0, 1, b'a'],
+        ),
+        ("flags of DISCONNECT", 0x81, vec![0xE1, 0]),
+        ("no UTF-8 in a topic", 0x81, vec![0x30, 4, 0, 1, 0xFF, 0]),
+        (
+            "no UTF-8 in a filter",
+            0x81,
+            vec![0x82, 7, 0, 1, 0, 0, 1, 0xFF, 0],
+        ),
+        (
+            "no UTF-8 in a filter to leave",
+            0x81,
+            vec![0xA2, 6, 0, 1, 0, 0, 1, 0xFF],
+        ),
+        (
+            "no UTF-8 in a content type",
+            0x81,
+            publish((0, 0), "a", &[3, 0, 1, 0xFF], "x"),
+        ),
+        (
+            "no UTF-8 in a response topic",
+            0x81,
+            publish((0, 0), "a", &[8, 0, 1, 0xFF], "x"),
+        ),
+        (
+            "no UTF-8 in a pair",
+            0x81,
+            publish((0, 0), "a", &[0x26, 0, 0, 0, 1, 0xFF], "x"),
+        ),
+        (
+            "NUL in a pair",
+            0x81,
+            publish((0, 0), "a", &[0x26, 0, 1, 0, 0, 0], "x"),
+        ),
         ("QoS 3", 0x81, vec![0x36, 4, 0, 1, b'a', 0]),
         ("DUP at QoS 0", 0x81, vec![0x38, 4, 0, 1, b'a', 0]),
         ("no topic", 0x90, publish((0, 0), "", &[], "x")),
