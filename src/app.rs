@@ -13,12 +13,14 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::cloud::{self, Endpoint, tls};
+use crate::clock;
+use crate::clock_gate::ClockGate;
+use crate::cloud::{self, Endpoint, Source, tls};
 use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
 use crate::credentials::{CredentialNames, Credentials};
+use crate::dead_letters::{self, DeadLetters};
 use crate::local::{self, LocalError};
 use crate::provisioning::{self, ProvisionError};
-use crate::routes::Routes;
 use crate::spool::Recovery;
 use crate::spool::ledger::Ledger;
 use crate::state::{State, StateBoard};
@@ -59,6 +61,7 @@ pub struct App {
     store: Store,
     /// The ledger as this run found it.
     found: Ledger,
+    dead_letters: DeadLetters,
     listener: TcpListener,
 }
 
@@ -87,6 +90,7 @@ impl App {
         let directory = config.data_dir.join(SPOOL_DIRECTORY);
         let (store, recovery) = Store::open(&directory, config.spool)?;
         log_recovery(&recovery);
+        let dead_letters = open_dead_letters(&config);
         let listener = local::bind(config.local_listen).await?;
         tracing::info!(
             "accepting MQTT on {}",
@@ -96,6 +100,7 @@ impl App {
             config,
             store,
             found: recovery.ledger,
+            dead_letters,
             listener,
         })
     }
@@ -106,6 +111,7 @@ impl App {
             config,
             store,
             found,
+            dead_letters,
             listener,
         } = self;
         let state = StateBoard::new(State::Connecting);
@@ -118,13 +124,12 @@ impl App {
             let stop = stop_local.clone();
             async move { Ok(local::serve(listener, store, routes, stop).await?) }
         });
-        let mut uplink = Task::spawn(uplink(
-            config,
-            store.clone(),
+        let source = Source {
+            store: store.clone(),
             routes,
-            state,
-            stop_uplink.clone(),
-        ));
+            dead_letters,
+        };
+        let mut uplink = Task::spawn(uplink(config, source, state, stop_uplink.clone()));
 
         let ended = tokio::select! {
             // In order: the spool's own words say more than the broker's, which ends because of it.
@@ -165,20 +170,23 @@ impl App {
 /// What leads to the cloud: depending on the configuration, nothing, provisioning or the egress.
 async fn uplink(
     config: Config,
-    store: Store,
-    routes: Arc<Routes>,
+    source: Source,
     state: StateBoard,
     shutdown: CancellationToken,
 ) -> Result<(), AppError> {
     let stuck = match config.readiness() {
         Readiness::NeedsCredentials => {
+            let opened = ClockGate::new(None).wait(&state, clock::now);
+            if shutdown.run_until_cancelled(opened).await.is_none() {
+                return Ok(());
+            }
             let settings = provisioning::Settings::from(&config);
             return Ok(provisioning::run(settings, state, shutdown).await?);
         }
         Readiness::Unconfigured { missing } => State::Unconfigured { missing },
         Readiness::Ready => match endpoint(&config) {
             Ok(endpoint) => {
-                cloud::run(endpoint, store, routes, state, shutdown).await;
+                cloud::run(endpoint, source, state, shutdown).await;
                 return Ok(());
             }
             Err(reason) => State::Misconfigured { reason },
@@ -214,8 +222,10 @@ fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<E
         port: aws.port,
         client_id,
         tls,
+        validity: credentials.validity(),
         mqtt_version: config.mqtt_version,
         quota: config.quota,
+        denied_hold: config.denied_hold,
     })
 }
 
@@ -259,6 +269,22 @@ fn log_ledger(found: &Ledger, ledger: &Ledger) {
         dropped = ledger.dropped(),
         "stopped; all runs together"
     );
+}
+
+/// The dead letters, and a word if there are any. A disk that refuses here will be asked again when one is written.
+fn open_dead_letters(config: &Config) -> DeadLetters {
+    let directory = config.data_dir.join(dead_letters::DIRECTORY);
+    let dead_letters = DeadLetters::new(directory, config.dead_letters_bytes_max);
+    match dead_letters.open() {
+        Ok(waiting) if waiting.letters > 0 => tracing::info!(
+            letters = waiting.letters,
+            disk_bytes = waiting.bytes,
+            "dead letters wait for you: `cloud-relay dead-letters list` shows why"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!("{error}"),
+    }
+    dead_letters
 }
 
 /// Resolves when the process is told to end, by SIGTERM or SIGINT.

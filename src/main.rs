@@ -11,7 +11,9 @@ fn main() -> ExitCode {
     match Command::parse(std::env::args_os().skip(1)) {
         Ok(Command::Relay) => relay(),
         Ok(Command::Health) => cli::health::run(),
+        Ok(Command::Routes(command)) => command.run(),
         Ok(Command::Spool(command)) => command.run(),
+        Ok(Command::DeadLetters(command)) => command.run(),
         Ok(Command::Print(text)) => cli::print(&text),
         Err(error) => faulty(&error),
     }

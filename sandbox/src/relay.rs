@@ -109,6 +109,9 @@ impl RelayProcess {
             ("LOCAL_MQTT_LISTEN".to_owned(), self.listen.to_string()),
         ]);
         all.extend(environment.clone());
+        if self.process.is_running() {
+            self.kill_9().await?;
+        }
         Ok(self.process.start(&all).await?)
     }
 
@@ -161,9 +164,21 @@ impl RelayProcess {
         Ok(self.process.terminate(STOP_GRACE).await?)
     }
 
-    /// SIGKILL.
+    /// SIGKILL. Returns when nothing listens any more: a container ends a moment after the process that
+    /// stands for it.
     pub async fn kill_9(&self) -> Result<(), RelayError> {
         self.process.kill_9().await?;
+        let began = Instant::now();
+        while TcpStream::connect(self.listen).await.is_ok() {
+            if began.elapsed() > STOP_GRACE {
+                return Err(RelayError::Process(ProcessError::Timeout {
+                    what: format!("the end of listening on {}", self.listen),
+                    waited: STOP_GRACE,
+                    log: self.log().tail(),
+                }));
+            }
+            tokio::time::sleep(CONNECT_RETRY_DELAY).await;
+        }
         Ok(())
     }
 }

@@ -4,8 +4,9 @@
 //! read or written while arguments are parsed. Results go to stdout, faults to stderr; the exit codes are
 //! those of sysexits.h where one fits.
 
+mod dead_letters;
 pub mod health;
-mod rfc3339;
+mod routes;
 mod spool;
 
 use std::ffi::OsString;
@@ -15,6 +16,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use self::dead_letters::{Action, DeadLettersCommand, Which};
+pub use self::routes::RoutesCommand;
 pub use self::spool::{SpoolCommand, SpoolTool};
 
 /// `EX_USAGE`: arguments or environment are faulty; trying again will not help.
@@ -23,10 +26,14 @@ pub const EXIT_USAGE: u8 = 64;
 const USAGE: &str = "\
 Usage: cloud-relay                   run the relay; its settings come from the environment
        cloud-relay health            ask whether the relay beside it lets clients in: code 0 or 1
+       cloud-relay routes            print the rules that lead to the cloud, as the environment sets them
+       cloud-relay routes explain TOPIC …
+                                     print what becomes of messages on these topics
        cloud-relay spool TOOL …      look into the spool of a stopped relay
+       cloud-relay dead-letters …    what the cloud never takes: list, show, replay, drop
        cloud-relay --help | --version
 
-`cloud-relay spool --help` lists the tools.
+`cloud-relay spool --help` lists the tools, `cloud-relay dead-letters --help` the rest.
 ";
 
 const SPOOL_USAGE: &str = "\
@@ -50,8 +57,12 @@ pub enum Command {
     Relay,
     /// Ask whether the relay is healthy.
     Health,
+    /// Explain the routes.
+    Routes(RoutesCommand),
     /// Look into a spool.
     Spool(SpoolCommand),
+    /// Do something with dead letters.
+    DeadLetters(DeadLettersCommand),
     /// Print this text.
     Print(String),
 }
@@ -80,7 +91,9 @@ impl Command {
         };
         match first.to_str() {
             Some("health") => parse_health(words),
+            Some("routes") => parse_routes(words),
             Some("spool") => parse_spool(words),
+            Some("dead-letters") => dead_letters::parse(words),
             Some("-h" | "--help") => Ok(Command::Print(USAGE.to_owned())),
             Some("-V" | "--version") => Ok(Command::Print(format!(
                 "cloud-relay {}\n",
@@ -97,6 +110,24 @@ fn parse_health(mut words: impl Iterator<Item = OsString>) -> Result<Command, Us
         Some(word) if word == "-h" || word == "--help" => Ok(Command::Print(USAGE.to_owned())),
         Some(word) => Err(unknown(&word, USAGE)),
     }
+}
+
+fn parse_routes(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+    match words.next() {
+        None => return Ok(Command::Routes(RoutesCommand::Table)),
+        Some(word) if word == "explain" => {}
+        Some(word) if word == "-h" || word == "--help" => {
+            return Ok(Command::Print(USAGE.to_owned()));
+        }
+        Some(word) => return Err(unknown(&word, USAGE)),
+    }
+    let topics: Result<Vec<_>, _> = words.map(OsString::into_string).collect();
+    let error = |what: String| UsageError { what, usage: USAGE };
+    let topics = topics.map_err(|word| error(format!("{} is not UTF-8", word.display())))?;
+    if topics.is_empty() {
+        return Err(error("`routes explain` needs a topic".to_owned()));
+    }
+    Ok(Command::Routes(RoutesCommand::Explain(topics)))
 }
 
 fn parse_spool(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
@@ -198,6 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn routes_are_shown_or_explained_for_topics() {
+        let explain = |topics: &[&str]| {
+            let topics = topics.iter().map(ToString::to_string).collect();
+            Ok(Command::Routes(RoutesCommand::Explain(topics)))
+        };
+        assert_eq!(parse("routes"), Ok(Command::Routes(RoutesCommand::Table)));
+        assert_eq!(parse("routes explain a"), explain(&["a"]));
+        assert_eq!(parse("routes explain a/b --c"), explain(&["a/b", "--c"]));
+    }
+
+    #[test]
     fn help_and_version_are_printed_wherever_they_are_asked_for() {
         for (words, part) in [
             ("--help", "run the relay"),
@@ -221,6 +263,8 @@ mod tests {
             ("spol", "spol"),
             ("--verbose", "--verbose"),
             ("spool", "name of a tool"),
+            ("routes explain", "needs a topic"),
+            ("routes sensors", "sensors"),
             ("spool mend", "mend"),
             ("spool verify --all", "--all"),
             ("spool verify --data-dirs=/d", "--data-dirs=/d"),

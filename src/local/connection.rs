@@ -24,11 +24,10 @@ use super::counters::Counters;
 use super::deadlines::{Deadlines, Expired};
 use super::handshake::{self, Admitted};
 use super::inbound::{Client, Handled};
-use super::packet::{self, Frame, PacketError, Publish, Reason, Will};
+use super::packet::{self, Frame, PacketError, Reason, Will};
 use super::server::{LocalError, Shared};
 use super::wills;
 use crate::clock;
-use crate::routes::PAYLOAD_BYTES_MAX;
 use crate::store::Ingress;
 
 /// How much is read at once: the least, for a quiet client, and the most, for one that keeps filling
@@ -69,15 +68,6 @@ pub(super) enum End {
     #[error("{1}")]
     Protocol(Reason, &'static str),
     #[error(
-        "its message to {topic:?} has a payload of {size_bytes} bytes; the cloud takes at most \
-         {max_bytes}, so it is neither acknowledged nor relayed: publish smaller ones"
-    )]
-    Unsendable {
-        topic: String,
-        size_bytes: usize,
-        max_bytes: usize,
-    },
-    #[error(
         "its message to {topic:?} has {size_bytes} bytes (topic and payload); the spool takes at \
          most {max_bytes}"
     )]
@@ -112,7 +102,7 @@ impl End {
             End::KeepAlive => Some(Reason::KeepAliveTimeout),
             End::Packet(error) => Some(error.reason()),
             End::Protocol(reason, _) => Some(*reason),
-            End::Unsendable { .. } | End::TooLarge { .. } => Some(Reason::QuotaExceeded),
+            End::TooLarge { .. } => Some(Reason::QuotaExceeded),
         }
     }
 
@@ -136,11 +126,7 @@ impl End {
             | End::Io(_) => {
                 tracing::info!(client_id, %peer, "connection closed: {self}");
             }
-            End::Packet(_)
-            | End::Protocol(..)
-            | End::Unsendable { .. }
-            | End::TooLarge { .. }
-            | End::SpoolFailed => {
+            End::Packet(_) | End::Protocol(..) | End::TooLarge { .. } | End::SpoolFailed => {
                 tracing::warn!(client_id, %peer, "connection closed: {self}");
             }
         }
@@ -148,14 +134,6 @@ impl End {
 }
 
 impl End {
-    pub(super) fn unsendable(publish: &Publish<'_>) -> End {
-        End::Unsendable {
-            topic: publish.topic.to_owned(),
-            size_bytes: publish.payload.len(),
-            max_bytes: PAYLOAD_BYTES_MAX,
-        }
-    }
-
     /// A connection that says nothing and goes is a probe of the port (a health check, a port scan), and
     /// those come for ever.
     fn log_before_connect(&self, peer: SocketAddr) {
@@ -283,7 +261,6 @@ impl<I: Ingress> Connection<I> {
             receiving: 0,
             aliases: Aliases::default(),
             out,
-            told_of_unsendable: false,
             fed_others: false,
         };
         let connection = Connection {

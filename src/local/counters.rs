@@ -36,8 +36,6 @@ pub struct Counters {
     pub messages_sent: Counter,
     /// `QoS` 0 messages for the cloud that came while the spool was full.
     pub dropped_spool_full: Counter,
-    /// Messages for the cloud with a payload that it does not take: dropped at `QoS` 0, refused in MQTT 5.
-    pub dropped_unsendable: Counter,
     /// Will messages for the cloud that the spool would not take.
     pub dropped_will: Counter,
     /// `QoS` 0 messages not delivered to a subscriber that was too slow.

@@ -22,7 +22,6 @@ use super::session::{Link, Outgoing, Session, Taken};
 use super::subscriptions::SessionKey;
 use super::topic;
 use crate::clock::Timestamp;
-use crate::routes::PAYLOAD_BYTES_MAX;
 use crate::spool::{AppendError, Message, Seq};
 use crate::store::Ingress;
 
@@ -42,8 +41,6 @@ pub(super) enum Spooled {
     /// It has no cloud route, or it is of `QoS` 0 and there was no room.
     Not,
     Full,
-    /// The cloud would never take it, so it must never be acknowledged.
-    Unsendable,
 }
 
 /// One admitted client.
@@ -65,8 +62,6 @@ pub(super) struct Client<I> {
     pub(super) aliases: Aliases,
     /// Bytes to send.
     pub(super) out: BytesMut,
-    /// Whether a message that the cloud would not take was told of.
-    pub(super) told_of_unsendable: bool,
     /// Whether other sessions were given something since this was last cleared.
     pub(super) fed_others: bool,
 }
@@ -258,7 +253,6 @@ impl<I: Ingress> Client<I> {
             Spooled::As(seq) => Some(seq),
             Spooled::Not => None,
             Spooled::Full => return Ok(Handled::SpoolFull),
-            Spooled::Unsendable => return self.unsendable(publish),
         };
         if publish.qos == QoS::ExactlyOnce {
             self.with_session(|session| session.take(publish.id, Taken { awaits }))?;
@@ -315,31 +309,6 @@ impl<I: Ingress> Client<I> {
         Ok(())
     }
 
-    /// What the cloud does not take is never acknowledged: MQTT 5 has words to refuse it, in 3.1.1 the connection
-    /// ends. A `QoS` 0 message is dropped.
-    fn unsendable(&mut self, publish: &Publish<'_>) -> Result<Handled, End> {
-        if publish.qos > QoS::AtMostOnce && self.version == Version::V4 {
-            return Err(End::unsendable(publish));
-        }
-        self.tell_of_unsendable(publish);
-        self.owe(publish, Reason::QuotaExceeded, None, 0);
-        if publish.qos == QoS::AtMostOnce {
-            self.shared.counters.messages_received.add(1);
-            self.fed_others |= self.shared.fan_out(publish, Some(self.session));
-        }
-        Ok(Handled::Done)
-    }
-
-    /// It is counted, and told of once a connection.
-    fn tell_of_unsendable(&mut self, publish: &Publish<'_>) {
-        self.shared.counters.dropped_unsendable.add(1);
-        if !std::mem::replace(&mut self.told_of_unsendable, true) {
-            let (client_id, peer) = (&self.id, self.peer);
-            let why = End::unsendable(publish);
-            tracing::warn!(client_id, %peer, "a message was refused, or dropped if of QoS 0, and others like it will be in silence: {why}");
-        }
-    }
-
     /// PUBCOMP says again that the message is taken, so a client that did not wait for its PUBREC
     /// waits for its PUBCOMP.
     fn pubrel(&mut self, id: u16) -> Result<(), End> {
@@ -371,13 +340,11 @@ fn found(known: bool) -> Reason {
 }
 
 impl<I: Ingress> Shared<I> {
-    /// Hands a message to the spool if its topic has a cloud route.
+    /// Hands a message to the spool if its topic has a cloud route. One that the cloud will not take, too: it
+    /// becomes a dead letter there.
     pub(super) fn spool(&self, publish: &Publish<'_>, received: Timestamp) -> Result<Spooled, End> {
-        if self.routes.cloud_topic(publish.topic).is_none() {
+        if !self.routes.has_route(publish.topic) {
             return Ok(Spooled::Not);
-        }
-        if publish.payload.len() > PAYLOAD_BYTES_MAX {
-            return Ok(Spooled::Unsendable);
         }
         let message = Message {
             topic: publish.topic,

@@ -73,7 +73,6 @@ pub(super) async fn publish<I: Ingress>(
                 () = &mut patience => AppendError::Full.to_string(),
                 () = shared.ingress.space() => continue,
             },
-            Ok(Spooled::Unsendable) => End::unsendable(&publish).to_string(),
             Err(End::SpoolFailed) => return Err(LocalError::SpoolFailed),
             Err(end) => end.to_string(),
         };

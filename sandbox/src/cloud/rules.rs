@@ -79,6 +79,9 @@ pub struct Rules {
     /// A topic that starts with one of these is refused, as by a policy; see
     /// [`Rules::refuse_by_puback`] (0x87).
     pub denied_topic_prefixes: Vec<String>,
+    /// A payload that starts with one of these is refused as a denied topic is. AWS has no such rule; it lets some
+    /// messages of one topic be refused.
+    pub denied_payload_prefixes: Vec<Vec<u8>>,
     /// In MQTT 5 a `QoS` 1 publish with a bad or denied topic gets a PUBACK with the reason and
     /// the connection goes on. Otherwise, and always in MQTT 3.1.1 and at `QoS` 0, it is closed.
     pub refuse_by_puback: bool,
@@ -121,6 +124,7 @@ impl Default for Rules {
             refuse_qos2: true,
             refuse_reserved_topics: true,
             denied_topic_prefixes: Vec::new(),
+            denied_payload_prefixes: Vec::new(),
             refuse_by_puback: true,
             puback_reasons: Vec::new(),
             in_flight_max: Some(IN_FLIGHT_MAX),
@@ -204,7 +208,10 @@ impl Rules {
             return Some(Breach::ReservedTopic);
         }
         let denied = |prefix: &String| publication.topic.starts_with(prefix.as_str());
-        if self.denied_topic_prefixes.iter().any(denied) {
+        let denied_payload = |prefix: &Vec<u8>| publication.payload.starts_with(prefix);
+        if self.denied_topic_prefixes.iter().any(denied)
+            || self.denied_payload_prefixes.iter().any(denied_payload)
+        {
             return Some(Breach::DeniedTopic);
         }
         None
@@ -317,6 +324,15 @@ mod tests {
             Some(Breach::DeniedTopic)
         );
         assert_eq!(rules.breach(&publication("secrets", 1, 1)), None);
+        let payloads = Rules {
+            denied_payload_prefixes: vec![b"xx".to_vec()],
+            ..Rules::default()
+        };
+        assert_eq!(payloads.breach(&publication("t", 1, 1)), None);
+        assert_eq!(
+            payloads.breach(&publication("t", 2, 1)),
+            Some(Breach::DeniedTopic)
+        );
         assert_eq!(
             Rules::none().breach(&publication("$a/1/2/3/4/5/6/7/8/9", 200_000, 2)),
             None

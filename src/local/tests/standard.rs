@@ -4,7 +4,6 @@ use super::wire::{
     Connect, DUP, RETAIN, puback, pubcomp, publish, publish_with, pubrec, pubrel, unsuback,
 };
 use super::*;
-use crate::routes::PAYLOAD_BYTES_MAX;
 
 #[tokio::test(start_paused = true)]
 async fn topics_are_compared_byte_by_byte_a_byte_order_mark_included() {
@@ -128,24 +127,6 @@ async fn a_will_is_of_qos_0_to_2_and_retained_only_if_it_says_so() {
     let mut client = bench.open();
     client.send(&impossible.bytes()).await;
     client.expect_closed().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_a_refusal_the_identifier_is_free_at_once() {
-    let bench = Bench::new();
-    let mut client = bench.client5("c").await;
-    let large = "x".repeat(PAYLOAD_BYTES_MAX + 1);
-    client
-        .send(&wire5::publish((2, 7), ROUTED, &[], &large))
-        .await;
-    client.expect(&wire5::because(0x50, 7, 0x97)).await;
-    client
-        .send(&wire5::publish((2, 7), ROUTED, &[], "small"))
-        .await;
-    client.expect_nothing().await;
-    bench.spool.set_safe(1);
-    client.expect(&pubrec(7)).await;
-    assert_eq!(bench.spool.payloads(), ["small"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,6 @@ use super::wire5::{
     unsubscribe,
 };
 use super::*;
-use crate::routes::PAYLOAD_BYTES_MAX;
 
 /// Subscription options (MQTT 5, 3.8.3.1).
 const NO_LOCAL: u8 = 0x04;
@@ -253,20 +252,6 @@ async fn acknowledgements_say_that_nobody_listens_or_that_an_identifier_is_unkno
     client.send(&pubrec(9)).await;
     client.expect(&because(0x62, 9, 0x92)).await;
     client.send(&because(0x50, 9, 0x80)).await;
-    client.ping().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_the_cloud_does_not_take_is_refused_and_the_connection_goes_on() {
-    let bench = Bench::new();
-    let mut client = bench.client5("c").await;
-    let large = "x".repeat(PAYLOAD_BYTES_MAX + 1);
-    client.send(&publish((1, 1), ROUTED, &[], &large)).await;
-    client.expect(&because(0x40, 1, 0x97)).await;
-    client.send(&publish((2, 2), ROUTED, &[], &large)).await;
-    client.expect(&because(0x50, 2, 0x97)).await;
-    assert!(bench.spool.stored().is_empty());
-    assert_eq!(bench.counters.dropped_unsendable.get(), 2);
     client.ping().await;
 }
 
