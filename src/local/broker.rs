@@ -5,6 +5,8 @@
 //! subscription tree belongs to a session that exists. Each operation for a client names its link, so
 //! that a connection whose session was taken over can change nothing any more.
 
+mod fan_out;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -15,12 +17,12 @@ use tokio::time::Instant;
 
 use super::counters::Counters;
 use super::limits::Limits;
-use super::packet::{Filter, Publish, Reason, RetainHandling, SESSION_FOR_EVER, Will};
-use super::publication::{Delivery, Publication, QoS, Subscription};
+use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
+use super::publication::{Delivery, QoS, Subscription};
 use super::retained::Retained;
 use super::session::{Link, Offer, Session};
 use super::shared::{Groups, Path};
-use super::subscriptions::{self, Match, SessionKey, Subscriptions, Wanted};
+use super::subscriptions::{Match, SessionKey, Subscriptions};
 use super::topic;
 
 /// See the module.
@@ -231,84 +233,6 @@ impl Broker {
         session.is_linked_to(link).then_some(session)
     }
 
-    /// Offers a message to every session that wants it, and retains it if asked to. The topic name
-    /// must be valid. Nothing is copied if nobody wants it. Topics that begin with `$` belong to the
-    /// server: a client's message to one goes nowhere. `publisher` is the session it comes from, if any.
-    /// Returns whether any session wanted it.
-    pub(super) fn publish(
-        &mut self,
-        publish: &Publish<'_>,
-        publisher: Option<SessionKey>,
-        now: Instant,
-    ) -> bool {
-        if topic::is_reserved(publish.topic) {
-            return false;
-        }
-        let mut message = Message {
-            publish,
-            now,
-            shared: None,
-        };
-        if publish.retain {
-            self.retain(&mut message);
-        }
-        let mut matched = std::mem::take(&mut self.matched);
-        self.subscriptions.matching(publish.topic, &mut matched);
-        let mut anyone = false;
-        for wanted in subscriptions::wanted(&matched, publisher) {
-            anyone = true;
-            self.deliver(&mut message, wanted);
-        }
-        matched.clear();
-        self.matched = matched;
-        anyone
-    }
-
-    fn deliver(&mut self, message: &mut Message<'_>, wanted: Wanted) {
-        let Some(session) = self.sessions.get_mut(&wanted.session) else {
-            self.deliver_to_group(message, &wanted);
-            return;
-        };
-        let delivery = message.delivery(wanted.qos, wanted.retain_as_published, wanted.ids);
-        let offer = session.offer(delivery, &self.limits);
-        count_drop(offer, session, &self.counters);
-    }
-
-    /// Offers a message to one session of the group after the other until one takes it: to those that are connected
-    /// first.
-    fn deliver_to_group(&mut self, message: &mut Message<'_>, wanted: &Wanted) {
-        let Some(group) = self.groups.get_mut(wanted.session) else {
-            return;
-        };
-        let mut refused = None;
-        for connected in [true, false] {
-            for (key, subscription) in group.in_turn() {
-                let Some(session) = self.sessions.get_mut(&key) else {
-                    continue;
-                };
-                if session.is_connected() != connected {
-                    continue;
-                }
-                let delivery = message.delivery(
-                    subscription.qos,
-                    subscription.retain_as_published,
-                    ids_of(subscription),
-                );
-                let offer = session.offer(delivery, &self.limits);
-                if offer == Offer::Queued {
-                    group.served(key);
-                    return;
-                }
-                refused = refused.or(Some((key, offer)));
-            }
-        }
-        if let Some((key, offer)) = refused
-            && let Some(session) = self.sessions.get(&key)
-        {
-            count_drop(offer, session, &self.counters);
-        }
-    }
-
     /// Subscribes, and queues the matching retained messages. Returns a SUBACK code for each filter: the `QoS`, or a
     /// reason.
     pub(super) fn subscribe(
@@ -410,37 +334,6 @@ impl Broker {
         }
     }
 
-    fn retain(&mut self, message: &mut Message<'_>) {
-        let Publish {
-            topic,
-            payload,
-            qos,
-            ..
-        } = *message.publish;
-        if payload.is_empty() {
-            self.retained.clear(topic);
-            return;
-        }
-        let publication = message.publication();
-        let kept = self
-            .retained
-            .set(topic, publication, qos, &self.limits, message.now);
-        match kept {
-            Ok(()) => self.retained_full = false,
-            Err(_full) => {
-                self.counters.dropped_retained.add(1);
-                if !std::mem::replace(&mut self.retained_full, true) {
-                    tracing::warn!(
-                        topic,
-                        messages_max = self.limits.retained_messages_max,
-                        bytes_max = self.limits.retained_bytes_max,
-                        "too many retained messages; this topic keeps none"
-                    );
-                }
-            }
-        }
-    }
-
     /// Removes a session with all that belongs to it; its will, if it waits, is due. Returns its client id.
     fn discard(&mut self, key: SessionKey) -> Option<String> {
         let mut session = self.sessions.remove(&key)?;
@@ -474,29 +367,6 @@ impl Broker {
     fn new_key(&mut self) -> SessionKey {
         self.last_key += 1;
         self.last_key
-    }
-}
-
-/// A message that is being handed out: copied when the first one wants it.
-struct Message<'a> {
-    publish: &'a Publish<'a>,
-    now: Instant,
-    shared: Option<Publication>,
-}
-
-impl Message<'_> {
-    fn publication(&mut self) -> Publication {
-        let copy = || Publication::new(self.publish, self.now);
-        self.shared.get_or_insert_with(copy).clone()
-    }
-
-    fn delivery(&mut self, qos: QoS, retain_as_published: bool, ids: Box<[u32]>) -> Delivery {
-        Delivery {
-            publication: self.publication(),
-            qos: qos.min(self.publish.qos),
-            retain: retain_as_published && self.publish.retain,
-            subscription_ids: ids,
-        }
     }
 }
 

@@ -1,3 +1,4 @@
+use super::super::packet::Publish;
 use super::*;
 
 fn broker() -> Broker {
