@@ -15,15 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::clock_gate::ClockGate;
-use crate::cloud::{self, Endpoint, Source, tls};
+use crate::cloud::{self, Endpoint, Extras, Source, tls};
 use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
 use crate::credentials::{CredentialNames, Credentials};
 use crate::dead_letters::{self, DeadLetters};
-use crate::local::{self, LocalError};
+use crate::local::{self, LocalBroker, LocalError, Publisher};
 use crate::provisioning::{self, ProvisionError};
 use crate::spool::Recovery;
 use crate::spool::ledger::Ledger;
 use crate::state::{State, StateBoard};
+use crate::state_topic;
 use crate::store::{Store, StoreError};
 
 /// The directory of the spool under `DATA_DIR`.
@@ -119,17 +120,29 @@ impl App {
         let stop_local = CancellationToken::new();
         let stop_uplink = CancellationToken::new();
 
+        let broker = LocalBroker::new(local::Options::default());
+        let publisher = broker.publisher(stop_local.clone());
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
             let stop = stop_local.clone();
-            async move { Ok(local::serve(listener, store, routes, stop).await?) }
+            async move { Ok(local::serve(listener, store, routes, stop, broker).await?) }
         });
-        let source = Source {
-            store: store.clone(),
-            routes,
-            dead_letters,
-        };
-        let mut uplink = Task::spawn(uplink(config, source, state, stop_uplink.clone()));
+        let mut uplink = Task::spawn({
+            let telling = state_topic::keep_telling(state.subscribe(), publisher.clone());
+            let source = Source {
+                store: store.clone(),
+                routes,
+                dead_letters,
+            };
+            let stop = stop_uplink.clone();
+            async move {
+                let uplink = uplink(&config, publisher, source, state, stop);
+                tokio::select! {
+                    ended = uplink => ended,
+                    never = telling => match never {},
+                }
+            }
+        });
 
         let ended = tokio::select! {
             // In order: the spool's own words say more than the broker's, which ends because of it.
@@ -169,7 +182,8 @@ impl App {
 
 /// What leads to the cloud: depending on the configuration, nothing, provisioning or the egress.
 async fn uplink(
-    config: Config,
+    config: &Config,
+    publisher: Publisher,
     source: Source,
     state: StateBoard,
     shutdown: CancellationToken,
@@ -180,11 +194,11 @@ async fn uplink(
             if shutdown.run_until_cancelled(opened).await.is_none() {
                 return Ok(());
             }
-            let settings = provisioning::Settings::from(&config);
+            let settings = provisioning::Settings::from(config);
             return Ok(provisioning::run(settings, state, shutdown).await?);
         }
         Readiness::Unconfigured { missing } => State::Unconfigured { missing },
-        Readiness::Ready => match endpoint(&config) {
+        Readiness::Ready => match endpoint(config, publisher) {
             Ok(endpoint) => {
                 cloud::run(endpoint, source, state, shutdown).await;
                 return Ok(());
@@ -198,10 +212,9 @@ async fn uplink(
 }
 
 /// The cloud's endpoint, or in words why there cannot be one.
-fn endpoint(config: &Config) -> Result<Endpoint, String> {
-    let uuid = config.device.uuid.clone().unwrap_or_default();
+fn endpoint(config: &Config, publisher: Publisher) -> Result<Endpoint, String> {
     match &config.cloud {
-        Some(CloudConfig::Aws(aws)) => aws_endpoint(aws, uuid, config),
+        Some(CloudConfig::Aws(aws)) => aws_endpoint(aws, config, publisher),
         _ => Err(format!(
             "CLOUD_PROVIDER: this version relays to AWS only, not to {}; messages are kept",
             config.provider.name()
@@ -209,7 +222,11 @@ fn endpoint(config: &Config) -> Result<Endpoint, String> {
     }
 }
 
-fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<Endpoint, String> {
+fn aws_endpoint(
+    aws: &AwsConfig,
+    config: &Config,
+    publisher: Publisher,
+) -> Result<Endpoint, String> {
     let (Some(cert), Some(key)) = (&aws.cert, &aws.private_key) else {
         return Err("AWS_CERT and AWS_PRIVATE_KEY must both be set".to_owned());
     };
@@ -220,12 +237,17 @@ fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<E
     Ok(Endpoint {
         host: aws.endpoint.clone(),
         port: aws.port,
-        client_id,
+        client_id: config.device.uuid.clone().unwrap_or_default(),
         tls,
         validity: credentials.validity(),
         mqtt_version: config.mqtt_version,
         quota: config.quota,
         denied_hold: config.denied_hold,
+        extras: Extras {
+            subscriptions: config.subscriptions.clone(),
+            status_topic: config.status_topic.clone(),
+            publisher,
+        },
     })
 }
 

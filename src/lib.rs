@@ -22,6 +22,7 @@
 //! * [`provisioning`]: the request to `PROVISION_URL` and the Supervisor client.
 //! * [`credentials`]: certificate and key as they come from the environment.
 //! * [`state`]: what the relay is doing, told once per change.
+//! * [`state_topic`]: the same for local clients, as a retained message.
 //! * [`logging`]: plain single lines on stdout.
 //! * [`clock_gate`]: waits for a clock that can be believed.
 //! * [`backoff`], [`secret`], [`clock`]: small pure pieces.
@@ -43,5 +44,6 @@ pub mod routes;
 pub mod secret;
 pub mod spool;
 pub mod state;
+pub mod state_topic;
 pub mod store;
 pub mod topic;

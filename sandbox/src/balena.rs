@@ -4,8 +4,11 @@
 //! relay what a Supervisor does to a container when a variable changes: SIGTERM, a grace, SIGKILL,
 //! and a new process with the new environment. A running process never sees a change.
 //!
+//! [`api`] is balenaCloud's own API over the same variables, for those who write them from outside.
+//!
 //! It knows no fleets, releases or volumes, and of update locks only that they can be scripted.
 
+pub mod api;
 mod supervisor;
 #[cfg(test)]
 mod tests;

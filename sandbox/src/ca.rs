@@ -17,6 +17,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// Characters in a line of PEM (RFC 7468, section 2).
@@ -39,8 +40,8 @@ pub enum CaError {
         /// Whose key.
         common_name: String,
     },
-    /// The root could not be written.
-    #[error("cannot write the root certificate to {}: {source}", path.display())]
+    /// The root or its key could not be written.
+    #[error("cannot write the root certificate or its key to {}: {source}", path.display())]
     WriteRoot {
         /// The file.
         path: PathBuf,
@@ -147,6 +148,25 @@ impl CertificateAuthority {
             path: path.to_owned(),
             source,
         })
+    }
+
+    /// Writes certificate and key as `root.pem` and `root.key` into a directory, for another program to
+    /// issue certificates in this authority's name.
+    pub fn write_issuer(&self, directory: &Path) -> Result<(), CaError> {
+        self.write_root(&directory.join("root.pem"))?;
+        let path = directory.join("root.key");
+        let key = self.issuer.key().serialize_pem();
+        std::fs::write(&path, key).map_err(|source| CaError::WriteRoot { path, source })
+    }
+
+    /// Learns that a certificate, as base64 of its PEM, is the device's of this name. It is trusted only
+    /// if it was issued in this authority's name; text that is no certificate is passed over.
+    pub fn recognise(&self, certificate_base64: &str, common_name: &str) {
+        let pem = STANDARD.decode(certificate_base64).unwrap_or_default();
+        let certificates = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
+        let known = certificates.map(|certificate| (certificate, common_name.to_owned()));
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        issued.extend(known);
     }
 
     /// A server certificate for `localhost` and 127.0.0.1.

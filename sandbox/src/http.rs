@@ -129,13 +129,22 @@ where
     };
     let mut response = Response::builder()
         .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
-        .header(CONTENT_TYPE, "text/plain");
+        .header(CONTENT_TYPE, content_type(&body));
     if let Some(retry_after) = retry_after {
         response = response.header(RETRY_AFTER, retry_after);
     }
     response
         .body(Full::new(Bytes::from(body)))
         .map_err(|_| ToldToClose)
+}
+
+/// Clients of JSON APIs look at it; the contract's answers are texts.
+fn content_type(body: &str) -> &'static str {
+    if body.starts_with('{') {
+        "application/json"
+    } else {
+        "text/plain"
+    }
 }
 
 /// Sends a request and returns status and body; for tests of the stand-ins.

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Endpoint;
-use super::packet::{self, Answer, Malformed, MqttVersion, Refusal, Terms};
+use super::packet::{self, Answer, Greeting, Malformed, MqttVersion, Refusal, Terms};
 
 /// The name must be resolved within this time.
 const DNS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +39,8 @@ pub(super) struct Connection<S = TlsStream<TcpStream>> {
     pub(super) terms: Terms,
     /// What came after CONNACK.
     pub(super) received: BytesMut,
+    /// The cloud has our will.
+    pub(super) with_will: bool,
 }
 
 /// Why there is no connection, in words for the device's owner.
@@ -81,10 +83,11 @@ const ADVICE_CLOSED: &str = "is the certificate active, does its policy allow io
 const ADVICE_NOT_AUTHORIZED: &str = "not authorized; is the certificate active, and does its \
      policy allow iot:Connect for this client id?";
 
-/// Connects once, speaking `version`.
+/// Connects once, speaking `version` and beginning with `greeting`.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     version: MqttVersion,
+    greeting: Greeting<'_>,
 ) -> Result<Connection, ConnectError> {
     let host = || endpoint.host.clone();
     let tcp = reach(endpoint).await?;
@@ -99,7 +102,8 @@ pub(super) async fn connect(
     .await?;
 
     let mut buffer = BytesMut::new();
-    packet::write_connect(version, &mut buffer, &endpoint.client_id, KEEP_ALIVE_S)?;
+    let with_will = greeting.will.is_some();
+    packet::write_connect(version, &mut buffer, greeting)?;
     within(CONNACK_TIMEOUT, host(), "to CONNECT", async {
         stream
             .write_all(&buffer)
@@ -117,6 +121,7 @@ pub(super) async fn connect(
         version,
         terms,
         received,
+        with_will,
     })
     .map_err(|error| match error {
         ConnectError::Closed { host, .. } => ConnectError::ClosedOnConnect { host },

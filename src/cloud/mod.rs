@@ -30,7 +30,9 @@
 mod connect;
 pub mod denials;
 mod digest;
+mod downlink;
 mod drain;
+pub mod errands;
 mod expiry;
 mod held;
 mod negotiation;
@@ -38,6 +40,7 @@ pub mod pacing;
 mod packet;
 pub mod poison;
 mod session;
+mod status;
 pub mod suspicion;
 pub mod tls;
 pub mod window;
@@ -54,6 +57,7 @@ use crate::clock;
 use crate::clock_gate::{self, ClockGate};
 use crate::credentials::Validity;
 use crate::dead_letters::DeadLetters;
+use crate::local::Publisher;
 use crate::routes::Routes;
 use crate::state::{State, StateBoard};
 use crate::store::Store;
@@ -63,7 +67,7 @@ pub use self::packet::{MqttVersion, Rejection};
 use self::connect::{ConnectError, Connection};
 use self::negotiation::Negotiation;
 use self::pacing::Quota;
-use self::session::{Ended, Session};
+use self::session::{Aside, Ended, Session};
 
 /// The first retry after the cloud refused or dropped us comes within this, but see [`CONNECT_INTERVAL`].
 const RETRY_BASE: Duration = Duration::from_secs(1);
@@ -99,6 +103,8 @@ pub struct Endpoint {
     pub quota: Quota,
     /// How long a topic may be denied before its messages become dead letters.
     pub denied_hold: Duration,
+    /// What it is for besides.
+    pub extras: Extras,
 }
 
 /// Where messages come from, and where those go that the cloud never takes.
@@ -110,6 +116,17 @@ pub struct Source {
     pub routes: Arc<Routes>,
     /// What the cloud never takes.
     pub dead_letters: DeadLetters,
+}
+
+/// What a connection is for besides relaying.
+#[derive(Clone, Debug)]
+pub struct Extras {
+    /// `CLOUD_SUBSCRIBE`: from the cloud's topics to local ones.
+    pub subscriptions: Option<Routes>,
+    /// `CLOUD_STATUS_TOPIC`.
+    pub status_topic: Option<String>,
+    /// How what comes from the cloud gets to the local clients.
+    pub publisher: Publisher,
 }
 
 /// Keeps a connection to the cloud and drains the spool through it, until `shutdown`. Waits for the clock first.
@@ -140,16 +157,23 @@ async fn keep_connected(
     let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
     let mut negotiation = Negotiation::new(endpoint.mqtt_version);
-    let mut session = Session::new(source, endpoint.quota, endpoint.denied_hold);
+    let aside = Aside::new(&endpoint.extras);
+    let mut session = Session::new(source, endpoint.quota, endpoint.denied_hold, aside);
     state.set(State::Connecting);
     let (host, port) = (&endpoint.host, endpoint.port);
     tracing::info!("connecting to {host} on port {port}");
     loop {
-        let connected = tokio::select! {
-            () = shutdown.cancelled() => return,
-            connected = connect::connect(&endpoint, negotiation.version()) => connected,
+        let greeting = session.aside.greeting(&endpoint.client_id, Instant::now());
+        let with_will = greeting.will.is_some();
+        let connecting = connect::connect(&endpoint, negotiation.version(), greeting);
+        let Some(connected) = shutdown.run_until_cancelled(connecting).await else {
+            return;
         };
         note_version(&mut negotiation, &connected);
+        if let Err(ConnectError::ClosedOnConnect { .. } | ConnectError::Refused { .. }) = connected
+        {
+            session.aside.errands.refused_on_connect(with_will);
+        }
         // The CONNECT, if there was one, was sent before now.
         let next_connect = Instant::now() + CONNECT_INTERVAL;
         let (state_now, delay) = match connected {

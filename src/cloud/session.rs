@@ -4,6 +4,7 @@
 //! send, the alarm or the end. A connection ends when the cloud closes it, says nonsense, or stops
 //! acknowledging; then everything unsettled is taken from the spool again by the next one.
 
+mod aside;
 mod lost;
 mod post;
 mod refused;
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::aside::Aside;
 pub(super) use self::lost::LostReason;
 use self::post::Post;
 use self::sending::Outgoing;
@@ -32,7 +34,7 @@ use super::held::Held;
 use super::pacing::{Pacing, Quota};
 use super::packet::{self, Answer, MqttVersion, Rejection};
 use super::suspicion::Suspicion;
-use super::window::{Acknowledged, IN_FLIGHT_MAX, Window};
+use super::window::{Acknowledged, ERRAND_PACKET_ID, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
 use crate::spool::ledger::Outcome;
 use crate::spool::{Delivery, Seq};
@@ -51,6 +53,10 @@ const ANSWERS_BYTES: usize = 4 * 1024;
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 /// No more is encoded while this much waits for the socket, in bytes.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Nothing is read while this much waits for the socket, in bytes: a cloud that does not read our acknowledgements gets no
+/// more of them.
+const UNREAD_BYTES_MAX: usize = 4 * UNSENT_BYTES_MAX;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -83,11 +89,12 @@ pub(super) struct Session {
     post: Post,
     /// The highest number ever sent: it and everything before it is repeated with DUP set.
     sent_through: Seq,
+    pub(super) aside: Aside,
 }
 
 impl Session {
     /// `denied_hold` is how long a topic may be denied.
-    pub(super) fn new(source: Source, quota: Quota, denied_hold: Duration) -> Self {
+    pub(super) fn new(source: Source, quota: Quota, denied_hold: Duration, aside: Aside) -> Self {
         Session {
             store: source.store,
             routes: source.routes,
@@ -99,6 +106,7 @@ impl Session {
             suspicion: Suspicion::default(),
             post: Post::new(source.dead_letters),
             sent_through: 0,
+            aside,
         }
     }
 
@@ -109,6 +117,7 @@ impl Session {
         shutdown: &CancellationToken,
     ) -> Ended {
         self.store.rewind();
+        (self.aside.errands).begin(connection.with_will, Instant::now());
         let terms = connection.terms;
         let (reader, writer) = tokio::io::split(connection.stream);
         let mut link = Link {
@@ -221,11 +230,15 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let mut alarm = Box::pin(sleep_until(self.deadline()));
         self.take_answers()?;
         loop {
-            if self.go_back(Instant::now()) {
+            let now = Instant::now();
+            if self.go_back(now) {
                 next = None;
             }
-            self.send_pending();
-            self.session.post.start(Instant::now());
+            self.run_errand(now)?;
+            if !self.session.aside.errands.have_right_of_way(now) {
+                self.send_pending();
+            }
+            self.session.post.start(now);
             if next.is_none() && self.wants_more() {
                 let store = self.session.store.clone();
                 next = Some(Box::pin(async move {
@@ -239,7 +252,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             tokio::select! {
                 biased;
                 () = &mut cancelled => return self.farewell().await,
-                read = self.reader.read_buf(&mut self.received) => {
+                read = self.reader.read_buf(&mut self.received),
+                    if self.unsent.len() < UNREAD_BYTES_MAX => {
                     self.answered(read)?;
                 }
                 sent = send(&mut self.writer, &mut self.unsent, &mut self.flushed),
@@ -296,6 +310,15 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let (packet_id, rejection) = match answer {
             Answer::Acknowledged(packet_id) => (packet_id, None),
             Answer::Rejected(packet_id, rejection) => (packet_id, Some(rejection)),
+            Answer::Subscribed(ERRAND_PACKET_ID, refusals) => {
+                self.session.aside.errands.answered(&refusals, now);
+                return Ok(());
+            }
+            Answer::Subscribed(..) => return Err(LostReason::Unexpected("SUBACK")),
+            Answer::Message(incoming) => {
+                let taken = self.take_message(&incoming);
+                return taken.ok_or(LostReason::Unexpected("PUBLISH"));
+            }
             Answer::Pong => {
                 self.ping_sent = None;
                 return Ok(());
@@ -304,6 +327,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             Answer::Connected(_) => return Err(LostReason::Unexpected("a second CONNACK")),
             Answer::Unexpected(name) => return Err(LostReason::Unexpected(name)),
         };
+        if packet_id == ERRAND_PACKET_ID {
+            let refusal = rejection.map(|rejection| rejection.to_string());
+            self.session.aside.errands.answered(&[refusal], now);
+            return Ok(());
+        }
         if let Acknowledged::Message { message, bytes } = self.window.acknowledge(packet_id, now) {
             self.session.pacing.acknowledged(bytes, now);
             match rejection {
@@ -315,7 +343,12 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// AWS IoT Core answers a PUBLISH that the policy forbids by closing, over MQTT 3.1.1 without a reason.
-    fn explain(&self, reason: LostReason) -> LostReason {
+    fn explain(&mut self, reason: LostReason) -> LostReason {
+        if reason.is_the_clouds_doing()
+            && let Some(errand) = self.session.aside.errands.ended(Instant::now())
+        {
+            return LostReason::ClosedOnErrand(errand);
+        }
         match reason {
             LostReason::Closed if !self.progress && !self.window.is_empty() => {
                 LostReason::ClosedOnPublish(self.session.routes.destinations())
@@ -332,7 +365,14 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let in_flight = self.window.messages().map(|message| message.delivery.seq);
         let others_accepted = self.session.denials.others_accepted(Instant::now());
         let suspicion = &mut self.session.suspicion;
+        let before = suspicion.in_flight_max();
         suspicion.connection_ended(in_flight, self.progress, others_accepted);
+        if suspicion.in_flight_max() < before {
+            tracing::info!(
+                "connections end and nothing is acknowledged: messages are sent one at a time, to find the one \
+                 that the cloud does not take"
+            );
+        }
     }
 
     /// Waits for the write to the dead letters that is under way, and forgets what else is on its way there: the
@@ -354,6 +394,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.denied.next_due().filter(|_| !self.returning),
             self.return_at,
             self.session.post.deadline(),
+            self.session.aside.errands.deadline(Instant::now()),
         ];
         (deadlines.into_iter().flatten()).fold(self.ping_deadline(), Instant::min)
     }
@@ -371,6 +412,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     fn on_alarm(&mut self, now: Instant) -> Result<(), LostReason> {
         self.paced_until = self.paced_until.filter(|moment| *moment > now);
         self.session.post.tell_due(now);
+        self.session.aside.errands.tick(now);
         if self
             .window
             .deadline()
@@ -410,6 +452,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 }
             }
         }
+        self.say_stopped();
         packet::write_disconnect(&mut self.unsent)?;
         let goodbye = async {
             send(&mut self.writer, &mut self.unsent, &mut self.flushed).await?;

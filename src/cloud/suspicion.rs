@@ -12,6 +12,8 @@ use crate::spool::Seq;
 
 /// This many ends of a connection in a row, with one message alone in flight, prove it.
 pub const PROOFS: u32 = 3;
+/// This many ends in a row that brought no acknowledgement make those in flight suspects.
+const STRIKES: u32 = 2;
 /// So many messages are set aside at most. If nothing was accepted by then it starts over with the oldest.
 pub const ASIDE_MAX: usize = 100;
 
@@ -28,10 +30,12 @@ pub enum Standing {
 
 /// Finds the message that ends connections. It outlives them.
 ///
-/// A connection that ends without an explanation and without an acknowledgement makes all in flight suspects. From
-/// then on one message is in flight at a time, until each suspect is accepted, set aside or convicted.
+/// Two connections in a row that end without an explanation and without an acknowledgement make all suspects that were
+/// in flight on the second. From then on one message is in flight at a time, until each suspect is accepted, set aside or convicted.
 #[derive(Debug, Default)]
 pub struct Suspicion {
+    /// Ends in a row that brought no acknowledgement.
+    strikes: u32,
     suspects: BTreeSet<Seq>,
     /// The message that was alone in flight when the last connection ended, and how often in a row.
     alone: Option<(Seq, u32)>,
@@ -100,7 +104,9 @@ impl Suspicion {
         let in_flight: BTreeSet<Seq> = in_flight.into_iter().collect();
         let seq = *in_flight.first()?;
         if self.suspects.is_empty() {
-            if !progress {
+            self.strikes = if progress { 0 } else { self.strikes + 1 };
+            if self.strikes >= STRIKES {
+                self.strikes = 0;
                 self.suspects = in_flight;
             }
             return None;
@@ -149,7 +155,10 @@ mod tests {
     #[test]
     fn ends_with_different_messages_alone_in_flight_convict_none() {
         let mut suspicion = Suspicion::default();
-        suspicion.connection_ended(1..=9, false, true);
+        for expected in [IN_FLIGHT_MAX, 1] {
+            suspicion.connection_ended(1..=9, false, true);
+            assert_eq!(suspicion.in_flight_max(), expected);
+        }
         for seq in [1, 1, 2, 2, 3, 3] {
             let convicted = suspicion.connection_ended([seq], false, true);
             assert_eq!(convicted, None, "{seq}");
@@ -233,7 +242,7 @@ mod tests {
             let innocent: BTreeSet<Seq> = (0..count).filter(|seq| !guilty.contains(seq)).collect();
             prop_assert_eq!(drained.accepted, innocent);
             // Its last chance costs one more.
-            let each = PROOFS + 3;
+            let each = STRIKES + PROOFS + 2;
             prop_assert!(drained.connections <= 2 + each * u32::try_from(guilty.len()).unwrap());
             prop_assert_eq!(drained.convicted, guilty);
         }

@@ -21,6 +21,11 @@ const SLOWEST_LINK_BYTES_PER_S: u32 = 4 * 1024;
 /// One acknowledgement that never comes, while others do, was lost after this time.
 const LOST_PUBACK_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// The one packet identifier that the window never gives: SUBSCRIBE and what is not a message of the spool have it.
+pub const ERRAND_PACKET_ID: u16 = u16::MAX;
+/// How many identifiers there are for messages, from 1 on.
+const PACKET_IDS: u16 = ERRAND_PACKET_ID - 1;
+
 #[derive(Debug)]
 struct Slot<T> {
     /// Taken out by the acknowledgement.
@@ -53,7 +58,7 @@ pub struct Window<T> {
     slots: VecDeque<Slot<T>>,
     /// Unacknowledged publishes at most, from 1 to [`IN_FLIGHT_MAX`].
     limit: usize,
-    /// Packet identifier of the first slot; 1 to 65,535.
+    /// Packet identifier of the first slot; 1 to 65,534.
     first_packet_id: u16,
     bytes: usize,
     last_acknowledged: Option<Instant>,
@@ -111,7 +116,11 @@ impl<T> Window<T> {
     /// Notes the acknowledgement of `packet_id`.
     pub fn acknowledge(&mut self, packet_id: u16, now: Instant) -> Acknowledged<T> {
         let index = distance(self.first_packet_id, packet_id);
-        let Some(slot) = self.slots.get_mut(index).filter(|_| packet_id != 0) else {
+        let Some(slot) = self
+            .slots
+            .get_mut(index)
+            .filter(|_| (1..=PACKET_IDS).contains(&packet_id))
+        else {
             return Acknowledged::Unknown;
         };
         let Some(message) = slot.message.take() else {
@@ -149,15 +158,15 @@ fn slow_link_time(bytes: usize) -> Duration {
     Duration::from_secs(u64::from(bytes / SLOWEST_LINK_BYTES_PER_S))
 }
 
-/// The identifier `n` places behind `first`, wrapping from 65,535 to 1.
+/// The identifier `n` places behind `first`, wrapping from 65,534 to 1.
 fn nth_packet_id(first: u16, n: usize) -> u16 {
-    let zero_based = (usize::from(first) - 1 + n) % usize::from(u16::MAX);
+    let zero_based = (usize::from(first) - 1 + n) % usize::from(PACKET_IDS);
     u16::try_from(zero_based + 1).unwrap_or(1)
 }
 
 /// How many places `packet_id` is behind `first`.
 fn distance(first: u16, packet_id: u16) -> usize {
-    let ids = usize::from(u16::MAX);
+    let ids = usize::from(PACKET_IDS);
     (usize::from(packet_id) + ids - usize::from(first)) % ids
 }
 
@@ -184,6 +193,8 @@ mod tests {
         assert_eq!(window.acknowledge(1, now()), Acknowledged::Unknown);
         assert_eq!(window.acknowledge(5, now()), Acknowledged::Unknown);
         assert_eq!(window.acknowledge(0, now()), Acknowledged::Unknown);
+        let errand = window.acknowledge(ERRAND_PACKET_ID, now());
+        assert_eq!(errand, Acknowledged::Unknown);
         assert_eq!(window.acknowledge(2, now()), message(11));
         assert_eq!(window.acknowledge(4, now()), message(13));
         assert!(window.is_empty());
@@ -222,6 +233,7 @@ mod tests {
             let older = window.open(seq, 1, now());
             let newer = window.open(seq + 1_000_000, 1, now());
             assert!(older != 0 && newer != 0 && older != newer);
+            assert!(older != ERRAND_PACKET_ID && newer != ERRAND_PACKET_ID);
             assert_eq!(window.acknowledge(newer, now()), message(seq + 1_000_000));
             assert_eq!(window.acknowledge(older, now()), message(seq));
         }

@@ -11,6 +11,7 @@
 //! files, resolve names or decode credentials.
 
 mod cloud;
+mod downlink;
 mod fault;
 mod http_url;
 mod raw;
@@ -83,6 +84,10 @@ pub struct Config {
     pub device: Device,
     /// `PRODUCER_TOPIC` to `CLOUD_CONSUMER_TOPIC`.
     pub routes: Routes,
+    /// `CLOUD_SUBSCRIBE`: from the cloud's topics to local ones; `None` if nothing is subscribed to.
+    pub subscriptions: Option<Routes>,
+    /// `CLOUD_STATUS_TOPIC`, its placeholders filled in.
+    pub status_topic: Option<String>,
     /// `CLOUD_PROVIDER`, or what the other variables imply; AWS if they imply nothing.
     pub provider: Provider,
     /// Where to send to; `None` while its host name is unknown.
@@ -204,6 +209,8 @@ impl Config {
                 )
                 .unwrap_or(DEAD_LETTERS_BYTES_MAX),
             routes: routes::read(raw, provider, &device, reading),
+            subscriptions: downlink::subscriptions(raw, &device, reading),
+            status_topic: downlink::status_topic(raw, provider, &device, reading),
             device,
             provider,
             cloud: CloudConfig::read(raw, provider, reading),
@@ -298,6 +305,14 @@ impl Config {
                 or_unset(self.cloud.as_ref().map(|cloud| cloud as _))
             ),
             format!("route={}", self.routes),
+            format!(
+                "CLOUD_SUBSCRIBE={}",
+                or_unset(self.subscriptions.as_ref().map(|routes| routes as _))
+            ),
+            format!(
+                "CLOUD_STATUS_TOPIC={}",
+                or_unset(self.status_topic.as_ref().map(|topic| topic as _))
+            ),
             format!("CLOUD_MQTT_VERSION={}", self.mqtt_version),
             self.quota.to_string(),
             format!("CLOUD_DENIED_HOLD_S={}", self.denied_hold.as_secs()),

@@ -18,6 +18,8 @@ pub(super) struct Raw {
     pub(super) producer_topic: Option<String>,
     pub(super) cloud_consumer_topic: Option<String>,
     pub(super) cloud_provider: Option<String>,
+    pub(super) cloud_subscribe: Option<String>,
+    pub(super) cloud_status_topic: Option<String>,
     pub(super) cloud_mqtt_version: Option<String>,
     pub(super) cloud_publish_rate: Option<String>,
     pub(super) cloud_byte_rate: Option<String>,

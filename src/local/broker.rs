@@ -8,6 +8,7 @@
 mod fan_out;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -55,6 +56,12 @@ pub(super) struct SessionRequest<'a> {
     /// How long it outlives the connection.
     pub(super) expiry_s: u32,
     pub(super) receive_max: u16,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Broker({} sessions)", self.sessions.len())
+    }
 }
 
 /// What a connection gets for its CONNECT.

@@ -48,6 +48,10 @@ pub struct Counters {
     pub dropped_packet_too_large: Counter,
     /// Messages not retained because the limits of retained messages were reached.
     pub dropped_retained: Counter,
+    /// Messages from the cloud that were handed to the local clients.
+    pub messages_from_cloud: Counter,
+    /// Messages from the cloud that no rule of `CLOUD_SUBSCRIBE` leads to a valid local topic.
+    pub dropped_from_cloud: Counter,
     /// Sessions of absent clients discarded because `Limits::sessions_max` was reached.
     pub sessions_discarded: Counter,
 }

@@ -17,6 +17,7 @@ use super::aliases::Aliases;
 use super::connection::End;
 use super::packet::{self, Ack, Filter, Goodbye, Incoming, Publish, Reason, Reply, Version};
 use super::publication::QoS;
+use super::publisher::STATE_TOPIC;
 use super::server::Shared;
 use super::session::{Link, Outgoing, Session, Taken};
 use super::subscriptions::SessionKey;
@@ -376,8 +377,8 @@ impl<I: Ingress> Shared<I> {
     }
 
     /// Hands a message to the local subscribers. `publisher` is the session it comes from, if any. Returns whether
-    /// anyone wants it.
+    /// anyone wants it. [`STATE_TOPIC`] is the relay's: a client's message to it goes nowhere, as one to `$SYS` does.
     pub(super) fn fan_out(&self, publish: &Publish<'_>, publisher: Option<SessionKey>) -> bool {
-        (self.broker()).publish(publish, publisher, Instant::now())
+        publish.topic != STATE_TOPIC && (self.broker()).publish(publish, publisher, Instant::now())
     }
 }

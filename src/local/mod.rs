@@ -36,6 +36,7 @@ mod inbound;
 mod limits;
 mod packet;
 mod publication;
+mod publisher;
 mod retained;
 mod server;
 mod session;
@@ -49,4 +50,5 @@ mod tests;
 
 pub use counters::{Counter, Counters};
 pub use limits::Limits;
-pub use server::{LocalError, Options, bind, serve, serve_with};
+pub use publisher::{Delivered, Publisher, STATE_TOPIC};
+pub use server::{LocalBroker, LocalError, Options, bind, serve};

@@ -13,6 +13,7 @@ use super::broker::Broker;
 use super::connection;
 use super::counters::Counters;
 use super::limits::Limits;
+use super::publisher::Publisher;
 use super::wills;
 use crate::routes::Routes;
 use crate::store::Ingress;
@@ -41,7 +42,7 @@ pub enum LocalError {
     SpoolFailed,
 }
 
-/// What [`serve_with`] can be given besides the necessary.
+/// What a [`LocalBroker`] can be given.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The limits to keep.
@@ -50,9 +51,40 @@ pub struct Options {
     pub counters: Arc<Counters>,
 }
 
+/// The broker before it serves anybody, so that others can be given a [`Publisher`] to it.
+#[derive(Debug)]
+pub struct LocalBroker {
+    broker: Arc<Mutex<Broker>>,
+    limits: Limits,
+    counters: Arc<Counters>,
+}
+
+impl LocalBroker {
+    /// A broker without sessions and retained messages.
+    pub fn new(options: Options) -> Self {
+        let Options { limits, counters } = options;
+        let broker = Broker::new(limits.clone(), Arc::clone(&counters));
+        LocalBroker {
+            broker: Arc::new(Mutex::new(broker)),
+            limits,
+            counters,
+        }
+    }
+
+    /// A way to publish to its clients from within the relay, until `stopped`: then nobody gets it any more.
+    pub fn publisher(&self, stopped: CancellationToken) -> Publisher {
+        Publisher::new(
+            Arc::clone(&self.broker),
+            self.limits.clone(),
+            Arc::clone(&self.counters),
+            stopped,
+        )
+    }
+}
+
 /// What all connections share.
 pub(super) struct Shared<I> {
-    broker: Mutex<Broker>,
+    broker: Arc<Mutex<Broker>>,
     pub(super) ingress: I,
     pub(super) routes: Arc<Routes>,
     pub(super) limits: Limits,
@@ -65,11 +97,15 @@ impl<I: Ingress> Shared<I> {
         ingress: I,
         routes: Arc<Routes>,
         shutdown: CancellationToken,
-        options: Options,
+        broker: LocalBroker,
     ) -> Self {
-        let Options { limits, counters } = options;
+        let LocalBroker {
+            broker,
+            limits,
+            counters,
+        } = broker;
         Shared {
-            broker: Mutex::new(Broker::new(limits.clone(), Arc::clone(&counters))),
+            broker,
             ingress,
             routes,
             limits,
@@ -97,24 +133,14 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, LocalError> {
     })
 }
 
-/// Serves clients until `shutdown`, with the default [`Options`]. Returns when every connection has
-/// ended; an error as soon as the spool has failed.
+/// Serves clients until `shutdown`. Returns when every connection has ended; an error as soon as the spool has
+/// failed.
 pub async fn serve<I: Ingress>(
     listener: TcpListener,
     ingress: I,
     routes: Arc<Routes>,
     shutdown: CancellationToken,
-) -> Result<(), LocalError> {
-    serve_with(listener, ingress, routes, shutdown, Options::default()).await
-}
-
-/// [`serve`] with limits and counters of the caller.
-pub async fn serve_with<I: Ingress>(
-    listener: TcpListener,
-    ingress: I,
-    routes: Arc<Routes>,
-    shutdown: CancellationToken,
-    options: Options,
+    broker: LocalBroker,
 ) -> Result<(), LocalError> {
     let mut safe = ingress.safe();
     let spool_closed = async move {
@@ -122,7 +148,7 @@ pub async fn serve_with<I: Ingress>(
         while safe.changed().await.is_ok() {}
     };
     let mut spool_closed = std::pin::pin!(spool_closed);
-    let shared = Arc::new(Shared::new(ingress, routes, shutdown.clone(), options));
+    let shared = Arc::new(Shared::new(ingress, routes, shutdown.clone(), broker));
     let mut connections = JoinSet::new();
     let mut keeping_time = std::pin::pin!(wills::keep_time(Arc::clone(&shared)));
     let mut acceptor = Acceptor::default();

@@ -78,6 +78,11 @@ impl Route {
         &self.filter
     }
 
+    /// The topic that every message goes to, if there is only one.
+    pub fn fixed_target(&self) -> Option<&str> {
+        self.template.as_fixed()
+    }
+
     /// The topic that a message on `topic`, which matches the filter, goes to. It may be illegal.
     pub fn target(&self, topic: &str) -> Cow<'_, str> {
         match self.template.as_fixed() {

@@ -7,7 +7,7 @@ use cloud_relay_sandbox::process::{Environment, Process};
 use cloud_relay_sandbox::site::{DEVICE_UUID, PATIENCE, environment};
 use tempfile::TempDir;
 
-use super::{mosquitto_sub, run, start};
+use super::{mosquitto_pub, mosquitto_sub, run, start};
 
 /// How a device's private key is written.
 #[derive(Clone, Copy, Debug)]
@@ -166,13 +166,30 @@ impl MosquittoCloud {
 
     /// Debian's subscriber, subscribed over mutual TLS.
     pub(crate) async fn subscriber(&self, arguments: &[&str]) -> Process {
+        let files = self.watcher().await;
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        mosquitto_sub(self.port(), &[files.as_slice(), arguments].concat()).await
+    }
+
+    /// Publishes over mutual TLS with Debian's client.
+    pub(crate) async fn publish(&self, arguments: &[&str]) {
+        let files = self.watcher().await;
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        mosquitto_pub(self.port(), &[files.as_slice(), arguments].concat()).await;
+    }
+
+    /// How Debian's clients get in, under a certificate of their own.
+    async fn watcher(&self) -> Vec<String> {
         self.make_certificate("watcher", Key::RsaPkcs8).await;
-        let files = [
+        [
             ["--cafile", &self.file("ca.pem")],
             ["--cert", &self.file("watcher.pem")],
             ["--key", &self.file("watcher.key")],
             ["-h", "localhost"],
-        ];
-        mosquitto_sub(self.port(), &[&files.concat(), arguments].concat()).await
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
     }
 }

@@ -3,9 +3,12 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import test from 'node:test'
 
-import { ARCHITECTURES, plant, read, require, run } from './files.mjs'
+import { ARCHITECTURES, plant, read, require, root, run } from './files.mjs'
 
 const template = require('dockerfile-template')
 
@@ -90,6 +93,31 @@ test('the builder gets the manifest of every workspace member and the sources of
       assert.ok(sent.includes(line), `.dockerignore lacks ${line}`)
     }
   }
+})
+
+test('cargo reads the workspace of manifests that the dependencies are built from', () => {
+  const [, script] = read(RELAY).match(/^FROM \S+ AS manifests$[^]*?^RUN ([^]*?[^\\])\n\n/m)
+  const manifests = (shell) => {
+    const place = mkdtempSync(join(tmpdir(), 'cloud-relay-manifests-'))
+    try {
+      for (const [, name] of read('.dockerignore').matchAll(/^!(\S+)$/gm)) {
+        if (statSync(new URL(name, root)).isFile()) {
+          mkdirSync(dirname(join(place, name)), { recursive: true })
+          copyFileSync(new URL(name, root), join(place, name))
+        }
+      }
+      const made = spawnSync('sh', ['-ec', shell], { cwd: place, encoding: 'utf8' })
+      assert.equal(made.status, 0, made.stderr)
+      return spawnSync('cargo', ['tree', '--locked', '--package=cloud-relay', '--edges=normal'], { cwd: place, encoding: 'utf8' })
+    } finally {
+      rmSync(place, { recursive: true })
+    }
+  }
+  const workspace = manifests(script)
+  assert.equal(workspace.status, 0, workspace.stderr)
+  assert.match(workspace.stdout, /^cloud-relay v[^]*── tokio v/)
+  // without the stubs' sources there is nothing to read
+  assert.notEqual(manifests(plant(script, 'touch', 'true')).status, 0)
 })
 
 test('the relay is nobody, is asked for its health and stops as the engine asks', () => {

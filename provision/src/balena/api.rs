@@ -130,9 +130,13 @@ impl Api {
             self.options.url.path().trim_end_matches('/'),
             call.resource
         ));
-        if !call.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(call.query);
-        }
+        // not as an HTML form: the API takes a `+` for a plus. No value here holds one of `&#%+`
+        let pairs = call
+            .query
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        let query = pairs.collect::<Vec<_>>().join("&");
+        url.set_query(Some(query.as_str()).filter(|query| !query.is_empty()));
         let mut request = self.client.request(call.method.clone(), url);
         request = request.bearer_auth(self.options.key.expose());
         if let Some(body) = call.body {

@@ -7,7 +7,6 @@ pub(crate) mod reason {
     pub(crate) const SUCCESS: u8 = 0x00;
     /// From here on a reason means failure.
     pub(crate) const FAILURES: u8 = 0x80;
-    pub(crate) const UNSPECIFIED: u8 = 0x80;
     pub(crate) const MALFORMED: u8 = 0x81;
     pub(crate) const PROTOCOL: u8 = 0x82;
     pub(crate) const UNSUPPORTED_VERSION: u8 = 0x84;

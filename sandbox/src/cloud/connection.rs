@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -61,7 +62,7 @@ pub(super) async fn serve(hub: Arc<Hub>, tcp: TcpStream, acceptor: TlsAcceptor) 
         version: MqttVersion::V3_1_1,
     };
     match timeout(GREETING_TIMEOUT, greet(&hub, &mut line)).await {
-        Ok(Ok(hello)) => session::run(&hub, line, faults, hello).await,
+        Ok(Ok((hello, bell))) => session::run(&hub, line, faults, hello, bell).await,
         Ok(Err(why)) => hub.books.refuse(why),
         Err(_) => hub.books.refuse("no CONNECT came in time".to_owned()),
     }
@@ -99,7 +100,7 @@ impl Line {
 }
 
 /// Waits for CONNECT and answers it; the error says why it was refused.
-async fn greet(hub: &Hub, line: &mut Line) -> Result<Hello, String> {
+async fn greet(hub: &Hub, line: &mut Line) -> Result<(Hello, Arc<Notify>), String> {
     let hello = loop {
         match read_connect(&mut line.inbox, CONNECT_BYTES_MAX) {
             Ok(Some((version, hello))) => {
@@ -127,15 +128,16 @@ async fn greet(hub: &Hub, line: &mut Line) -> Result<Hello, String> {
         hub.sessions.forget();
     }
     let expiry = session_expiry(&hello);
+    let sessions = &hub.sessions;
+    let session_present = sessions.resume(&hello.client_id, hello.clean_start, expiry);
+    let bell = hub.mailboxes.open(&hello.client_id, session_present);
     let welcome = Welcome::Accepted {
-        session_present: hub
-            .sessions
-            .resume(&hello.client_id, hello.clean_start, expiry),
+        session_present,
         offer: rules.offer(&hello),
     };
     line.version.connack(welcome, &mut line.out);
     if line.write().await {
-        Ok(hello)
+        Ok((hello, bell))
     } else {
         Err("closed before CONNACK".to_owned())
     }

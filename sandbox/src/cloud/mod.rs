@@ -8,14 +8,16 @@
 //! is AWS's behaviour; a [`Faults::default`] server does nothing wrong. MQTT 3.1.1 and MQTT 5 are
 //! spoken on the same port, by the protocol level in CONNECT.
 //!
-//! It delivers to nobody over MQTT (no subscriptions, retained messages or wills; of a session it
-//! remembers only that it was there): whoever wants the messages follows them in process.
+//! Publishes from clients are delivered to nobody over MQTT: whoever wants them follows them in process. What clients
+//! subscribe to comes from [`Cloud::deliver`]. It retains nothing, but the books say what was to be; a will is in the
+//! books like a message.
 
 mod acks;
 mod books;
 mod breach;
 mod connection;
 mod faults;
+mod mailboxes;
 mod rate;
 mod rules;
 mod session;
@@ -50,6 +52,7 @@ pub use self::rules::{
 pub use self::wire::{MqttVersion, PublishProperties};
 
 use self::books::Books;
+use self::mailboxes::Mailboxes;
 use self::sessions::Sessions;
 use crate::ca::{CaError, CertificateAuthority};
 use crate::ledger::{Audit, MessageId};
@@ -119,6 +122,7 @@ struct Hub {
     authority: Arc<CertificateAuthority>,
     books: Books,
     sessions: Sessions,
+    mailboxes: Mailboxes,
     rules: watch::Sender<Arc<Rules>>,
     faults: watch::Sender<Faults>,
     /// Publishes that came in, for faults that hit every n-th.
@@ -159,6 +163,7 @@ impl Cloud {
             authority: options.authority,
             books: Books::new(options.bookkeeping),
             sessions: Sessions::default(),
+            mailboxes: Mailboxes::default(),
             rules: watch::Sender::new(Arc::new(options.rules)),
             faults: watch::Sender::new(Faults::default()),
             publishes: AtomicU64::new(0),
@@ -235,6 +240,22 @@ impl Cloud {
     /// The client ids that are connected now.
     pub fn client_ids(&self) -> Vec<String> {
         self.hub.sessions.client_ids()
+    }
+
+    /// Sends a message at `QoS` 1 to every client that is subscribed to `topic`, or keeps it for one whose session outlives
+    /// its connection. Says to how many.
+    pub fn deliver(&self, topic: &str, payload: &[u8]) -> usize {
+        self.hub.mailboxes.deliver(topic, payload)
+    }
+
+    /// How many messages the client has acknowledged since the start.
+    pub fn delivered(&self, client_id: &str) -> usize {
+        self.hub.mailboxes.acknowledged(client_id)
+    }
+
+    /// What the client is subscribed to.
+    pub fn subscriptions(&self, client_id: &str) -> Vec<String> {
+        self.hub.mailboxes.filters(client_id)
     }
 
     /// Every message so far, in order of arrival; none if [`Bookkeeping::Ids`] are all that is kept.

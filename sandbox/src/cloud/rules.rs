@@ -105,8 +105,7 @@ pub struct Rules {
     pub keep_alive_s_max: Option<u16>,
     /// A second connection with the same client id ends the first (0x8E).
     pub one_session_per_client_id: bool,
-    /// SUBSCRIBE closes the connection, or is answered with 0x87 in MQTT 5. If it is not refused,
-    /// every filter is answered with failure (0x80): this server delivers to nobody.
+    /// SUBSCRIBE closes the connection, or is answered with 0x87 in MQTT 5.
     pub refuse_subscribe: bool,
     /// The client id must be the common name of the certificate. Off by default.
     pub client_id_is_common_name: bool,

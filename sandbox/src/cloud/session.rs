@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,8 @@ use super::faults::{Connections, Faults};
 use super::rate::{ByteRate, PublishRate, Traffic};
 use super::rules::{OverInFlight, Rules};
 use super::wire::{
-    Hello, Inbound, MqttVersion, Publication, Subscription, WireError, put_pingresp, put_pubcomp,
+    Hello, Inbound, MqttVersion, Publication, Sent, Subscription, WireError, put_pingresp,
+    put_pubcomp,
 };
 
 /// How long a closing connection may take to say so.
@@ -32,17 +33,29 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 const ANY_PACKET_BYTES_MAX: usize = 268_435_460;
 /// Room for header, topic and packet identifier beside the largest payload, bytes.
 const PUBLISH_OVERHEAD_BYTES: usize = 5 + 2 + 65_535 + 2;
+/// Topic filters in one SUBSCRIBE at most: AWS's quota.
+const FILTERS_PER_SUBSCRIBE_MAX: usize = 8;
+/// SUBACK: the filter is subscribed to at `QoS` 1.
+const GRANTED_QOS_1: u8 = 1;
 /// The far future, for timers that are off.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
 /// Serves a client from its CONNACK to its end.
-pub(super) async fn run(hub: &Hub, line: Line, faults: watch::Receiver<Faults>, hello: Hello) {
+pub(super) async fn run(
+    hub: &Hub,
+    line: Line,
+    faults: watch::Receiver<Faults>,
+    hello: Hello,
+    bell: Arc<Notify>,
+) {
     let keep_alive = hub.rules.borrow().keep_alive(&hello);
-    let client_id: Arc<str> = hello.client_id.into();
+    let client_id: Arc<str> = hello.client_id.as_str().into();
     let one_session = hub.rules.borrow().one_session_per_client_id;
     let place = hub.sessions.enter(Arc::clone(&client_id), one_session);
     hub.books.connect(line.version);
     let mut session = Session {
+        bell,
+        will: hello.will,
         hub,
         line,
         faults,
@@ -59,11 +72,14 @@ pub(super) async fn run(hub: &Hub, line: Line, faults: watch::Receiver<Faults>, 
     // a taken-over session has already been told to the books by the one that came
     let taken_over = place.taken_over.is_cancelled();
     drop(place);
+    if !matches!(end, End::Disconnected) {
+        session.publish_will();
+    }
     match end {
         End::Breach(breach) => session.close(breach).await,
         End::Told if taken_over => session.close(Breach::TakenOver).await,
         End::Kicked(Some(code)) => session.goodbye(code, "told to disconnect").await,
-        End::Kicked(None) | End::Told | End::Client => {}
+        End::Kicked(None) | End::Told | End::Client | End::Disconnected => {}
     }
 }
 
@@ -77,6 +93,8 @@ enum End {
     Kicked(Option<u8>),
     /// By the client or the network.
     Client,
+    /// By the client's DISCONNECT.
+    Disconnected,
 }
 
 /// What becomes of a publish.
@@ -93,6 +111,9 @@ enum Verdict {
 
 struct Session<'a> {
     hub: &'a Hub,
+    /// Rings when there are messages for the client.
+    bell: Arc<Notify>,
+    will: Option<Publication>,
     line: Line,
     faults: watch::Receiver<Faults>,
     client_id: Arc<str>,
@@ -140,6 +161,7 @@ impl Session<'_> {
                     // what waited in the socket was sent in time
                     heard = Instant::now();
                 }
+                () = self.bell.notified(), if !frozen => self.send_letters(),
                 changed = self.faults.changed() => if changed.is_err() { return End::Told },
                 read = self.line.read(), if !frozen && paused_until.is_none() => {
                     heard = Instant::now();
@@ -149,6 +171,26 @@ impl Session<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Hands the client's messages to the line, unwritten.
+    fn send_letters(&mut self) {
+        while let Some((packet_id, letter)) = self.hub.mailboxes.next(&self.client_id) {
+            let sent = Sent {
+                topic: &letter.topic,
+                payload: &letter.payload,
+                packet_id,
+                dup: letter.dup,
+            };
+            self.line.version.publish(&sent, &mut self.line.out);
+        }
+    }
+
+    fn publish_will(&mut self) {
+        if let Some(will) = self.will.take() {
+            self.write_down(will, Instant::now());
+            self.hub.books.record(&mut self.batch);
         }
     }
 
@@ -234,10 +276,15 @@ impl Session<'_> {
             Inbound::Ping if faults.no_pingresp => {}
             Inbound::Ping => put_pingresp(out),
             Inbound::Subscribe(subscription) => {
-                return self.subscribe(&subscription, rules).map(End::Breach);
+                return self.subscribe(subscription, rules).map(End::Breach);
             }
             Inbound::Unsubscribe(packet_id, filters) => version.unsuback(packet_id, filters, out),
-            Inbound::Disconnect => return Some(End::Client),
+            Inbound::Puback(packet_id) => {
+                if !self.hub.mailboxes.acknowledge(&self.client_id, packet_id) {
+                    return Some(End::Breach(Breach::Protocol));
+                }
+            }
+            Inbound::Disconnect => return Some(End::Disconnected),
             Inbound::Connect(_) | Inbound::ServersOwn => {
                 return Some(End::Breach(Breach::Protocol));
             }
@@ -245,17 +292,24 @@ impl Session<'_> {
         None
     }
 
-    fn subscribe(&mut self, subscription: &Subscription, rules: &Rules) -> Option<Breach> {
+    fn subscribe(&mut self, subscription: Subscription, rules: &Rules) -> Option<Breach> {
         let Line { out, version, .. } = &mut self.line;
         if subscription.identified {
             return Some(Breach::SubscriptionIdentifier);
         }
+        let filters = subscription.filters;
+        if filters.len() > FILTERS_PER_SUBSCRIBE_MAX {
+            return Some(Breach::Protocol);
+        }
         let code = match (rules.refuse_subscribe, *version) {
             (true, MqttVersion::V3_1_1) => return Some(Breach::Subscribe),
             (true, MqttVersion::V5) => Breach::Subscribe.reason(),
-            (false, _) => reason::UNSPECIFIED,
+            (false, _) => GRANTED_QOS_1,
         };
-        version.suback_refusing(subscription.packet_id, subscription.filters, code, out);
+        version.suback(subscription.packet_id, filters.len(), code, out);
+        if !rules.refuse_subscribe {
+            self.hub.mailboxes.subscribe(&self.client_id, filters);
+        }
         None
     }
 

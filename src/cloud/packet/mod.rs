@@ -6,15 +6,18 @@ mod v5;
 
 use std::fmt;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use rumqttc::mqttbytes::Error;
 use rumqttc::mqttbytes::v4::{Disconnect, PingReq};
 
-/// The largest packet the cloud may send us, in bytes. It sends acknowledgements only.
-const PACKET_BYTES_MAX: usize = 1024;
+/// The largest packet the cloud may send us, in bytes: AWS IoT Core's own limit is 149,504.
+const PACKET_BYTES_MAX: usize = 160 * 1024;
 /// First byte of a PUBLISH at QoS 1, and the bit that marks a repetition (MQTT 3.1.1, 3.3.1).
 const PUBLISH_QOS1: u8 = 0b0011_0010;
 const PUBLISH_DUP: u8 = 0b0000_1000;
+const PUBLISH_RETAIN: u8 = 0b0000_0001;
+/// First byte of a PUBACK (MQTT 3.1.1, 3.4.1).
+const PUBACK: u8 = 0x40;
 /// What a PUBLISH has besides topic and payload, in bytes at most: fixed header, two lengths, identifier, properties.
 pub(super) const PUBLISH_OVERHEAD_BYTES: usize = 5 + 2 + 2 + 1;
 
@@ -34,6 +37,33 @@ impl fmt::Display for MqttVersion {
             MqttVersion::V5 => "5",
         })
     }
+}
+
+/// What the cloud publishes if our connection ends without a DISCONNECT: retained, at QoS 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Will {
+    pub(super) topic: String,
+    pub(super) payload: Vec<u8>,
+}
+
+/// What a CONNECT says.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting<'a> {
+    pub(super) client_id: &'a str,
+    pub(super) keep_alive_s: u16,
+    /// How long, in seconds, the cloud keeps subscriptions and messages for us while we are away; 0 for a session
+    /// that begins empty and ends with the connection. Over MQTT 3.1.1 it is the cloud that says how long.
+    pub(super) session_expiry_s: u32,
+    pub(super) will: Option<Will>,
+}
+
+/// A message from the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Incoming {
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    /// To be acknowledged at QoS 1; `None` at QoS 0.
+    pub(super) packet_id: Option<u16>,
 }
 
 /// On which terms the cloud takes us (MQTT 5, 3.2.2.3).
@@ -123,6 +153,10 @@ pub(super) enum Answer {
     Acknowledged(u16),
     /// PUBACK of a packet identifier whose message was not accepted.
     Rejected(u16, Rejection),
+    /// SUBACK of a packet identifier: for each filter why it was refused, `None` if it was not.
+    Subscribed(u16, Vec<Option<String>>),
+    /// PUBLISH.
+    Message(Incoming),
     /// PINGRESP.
     Pong,
     /// DISCONNECT.
@@ -147,17 +181,35 @@ pub(super) fn read(
     }
 }
 
-/// Writes a CONNECT for a session that begins empty and ends with the connection.
+/// Writes a CONNECT.
 pub(super) fn write_connect(
     version: MqttVersion,
     buffer: &mut BytesMut,
-    client_id: &str,
-    keep_alive_s: u16,
+    greeting: Greeting<'_>,
 ) -> Result<(), Malformed> {
     match version {
-        MqttVersion::V311 => v4::write_connect(buffer, client_id, keep_alive_s),
-        MqttVersion::V5 => v5::write_connect(buffer, client_id, keep_alive_s),
+        MqttVersion::V311 => v4::write_connect(buffer, greeting),
+        MqttVersion::V5 => v5::write_connect(buffer, greeting),
     }
+}
+
+/// Writes a SUBSCRIBE to `filters` at QoS 1.
+pub(super) fn write_subscribe(
+    version: MqttVersion,
+    buffer: &mut BytesMut,
+    packet_id: u16,
+    filters: &[String],
+) -> Result<(), Malformed> {
+    match version {
+        MqttVersion::V311 => v4::write_subscribe(buffer, packet_id, filters),
+        MqttVersion::V5 => v5::write_subscribe(buffer, packet_id, filters),
+    }
+}
+
+/// Writes a PUBACK that accepts, which is the same in both versions.
+pub(super) fn write_puback(buffer: &mut BytesMut, packet_id: u16) {
+    buffer.put_slice(&[PUBACK, 2]);
+    buffer.put_u16(packet_id);
 }
 
 /// Writes a PINGREQ, which is the same in both versions.
@@ -176,7 +228,7 @@ fn written(result: Result<usize, Error>) -> Result<(), Malformed> {
         .map_err(|error| Malformed(error.to_string()))
 }
 
-/// A PUBLISH at QoS 1. The retain flag is never set: AWS IoT Core's usual policy does not allow it.
+/// A PUBLISH at QoS 1. Messages never have the retain flag: AWS IoT Core's usual policy does not allow it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Publish<'a> {
     pub(super) topic: &'a str,
@@ -194,9 +246,19 @@ impl Publish<'_> {
 
     /// Appends the packet.
     pub(super) fn write(&self, version: MqttVersion, buffer: &mut BytesMut) {
+        let dup = if self.dup { PUBLISH_DUP } else { 0 };
+        self.write_with(dup, version, buffer);
+    }
+
+    /// Appends the packet with the retain flag.
+    pub(super) fn write_retained(&self, version: MqttVersion, buffer: &mut BytesMut) {
+        self.write_with(PUBLISH_RETAIN, version, buffer);
+    }
+
+    fn write_with(&self, flags: u8, version: MqttVersion, buffer: &mut BytesMut) {
         let mut remaining = self.remaining_len(version);
         buffer.reserve(remaining + 5);
-        buffer.put_u8(PUBLISH_QOS1 | if self.dup { PUBLISH_DUP } else { 0 });
+        buffer.put_u8(PUBLISH_QOS1 | flags);
         loop {
             let byte = u8::try_from(remaining % 128).unwrap_or(0);
             remaining /= 128;

@@ -165,3 +165,37 @@ fn a_disconnect_has_its_reason_in_the_short_form_and_the_long() {
     let told = [0xE0, 7, 0x97, 5, 0x1F, 0, 2, b'n', b'o'];
     assert_eq!(read5(&told), because("quota exceeded: no"));
 }
+
+#[test]
+fn a_message_from_the_cloud_is_read_in_both_versions() {
+    let expected = |packet_id| Incoming {
+        topic: "a/b".to_owned(),
+        payload: Bytes::from_static(b"on"),
+        packet_id,
+    };
+    let at_least_once = [0x32, 9, 0, 3, b'a', b'/', b'b', 0, 7, b'o', b'n'];
+    let read = read4(&at_least_once).unwrap();
+    assert_eq!(read, Some(Answer::Message(expected(Some(7)))));
+    let with_properties = [0x3B, 10, 0, 3, b'a', b'/', b'b', 0, 7, 0, b'o', b'n'];
+    assert_eq!(read5(&with_properties), Answer::Message(expected(Some(7))));
+    let at_most_once = [0x30, 8, 0, 3, b'a', b'/', b'b', 0, b'o', b'n'];
+    assert_eq!(read5(&at_most_once), Answer::Message(expected(None)));
+    let mut puback = BytesMut::new();
+    write_puback(&mut puback, 7);
+    assert_eq!(puback[..], [0x40, 2, 0, 7]);
+}
+
+#[test]
+fn a_suback_says_of_each_filter_why_it_was_refused() {
+    let read = read4(&[0x90, 4, 0xFF, 0xFF, 1, 0x80]).unwrap();
+    let refused = Some("failure (0x80)".to_owned());
+    assert_eq!(
+        read,
+        Some(Answer::Subscribed(u16::MAX, vec![None, refused]))
+    );
+    let refused = Some("not authorized (0x87)".to_owned());
+    assert_eq!(
+        read5(&[0x90, 5, 0xFF, 0xFF, 0, 0x87, 0]),
+        Answer::Subscribed(u16::MAX, vec![refused, None])
+    );
+}

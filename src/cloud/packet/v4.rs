@@ -1,10 +1,13 @@
 //! What MQTT 3.1.1 says in its own way.
 
 use bytes::BytesMut;
-use rumqttc::mqttbytes::Error;
-use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet};
+use rumqttc::mqttbytes::v4::{
+    Connect, ConnectReturnCode, LastWill, Packet, Publish, SubAck, Subscribe, SubscribeFilter,
+    SubscribeReasonCode,
+};
+use rumqttc::mqttbytes::{Error, QoS};
 
-use super::{Answer, Malformed, PACKET_BYTES_MAX, Refusal, Terms, written};
+use super::{Answer, Greeting, Incoming, Malformed, PACKET_BYTES_MAX, Refusal, Terms, written};
 
 /// Takes the next whole packet out of `buffer`.
 pub(super) fn read(buffer: &mut BytesMut) -> Result<Option<Answer>, Malformed> {
@@ -17,8 +20,8 @@ pub(super) fn read(buffer: &mut BytesMut) -> Result<Option<Answer>, Malformed> {
         Packet::ConnAck(connack) => Answer::Connected(welcome(connack.code)),
         Packet::PubAck(puback) => Answer::Acknowledged(puback.pkid),
         Packet::PingResp => Answer::Pong,
-        Packet::Publish(_) => Answer::Unexpected("PUBLISH"),
-        Packet::SubAck(_) => Answer::Unexpected("SUBACK"),
+        Packet::Publish(publish) => incoming(publish),
+        Packet::SubAck(suback) => subscribed(suback),
         Packet::Disconnect => Answer::Unexpected("DISCONNECT"),
         _ => Answer::Unexpected("a packet only clients send"),
     }))
@@ -36,14 +39,51 @@ fn welcome(code: ConnectReturnCode) -> Result<Terms, Refusal> {
     Err(Refusal::Other(reason.to_owned()))
 }
 
-/// Writes a CONNECT with a clean session.
+fn incoming(publish: Publish) -> Answer {
+    let packet_id = match publish.qos {
+        QoS::AtMostOnce => None,
+        QoS::AtLeastOnce => Some(publish.pkid),
+        QoS::ExactlyOnce => return Answer::Unexpected("a PUBLISH at QoS 2"),
+    };
+    Answer::Message(Incoming {
+        topic: publish.topic,
+        payload: publish.payload,
+        packet_id,
+    })
+}
+
+fn subscribed(suback: SubAck) -> Answer {
+    let refused = suback.return_codes.into_iter().map(|code| match code {
+        SubscribeReasonCode::Success(_) => None,
+        SubscribeReasonCode::Failure => Some("failure (0x80)".to_owned()),
+    });
+    Answer::Subscribed(suback.pkid, refused.collect())
+}
+
+/// Writes a CONNECT.
 pub(super) fn write_connect(
     buffer: &mut BytesMut,
-    client_id: &str,
-    keep_alive_s: u16,
+    greeting: Greeting<'_>,
 ) -> Result<(), Malformed> {
-    let mut connect = Connect::new(client_id);
-    connect.keep_alive = keep_alive_s;
-    connect.clean_session = true;
+    let mut connect = Connect::new(greeting.client_id);
+    connect.keep_alive = greeting.keep_alive_s;
+    connect.clean_session = greeting.session_expiry_s == 0;
+    connect.last_will = greeting
+        .will
+        .map(|will| LastWill::new(will.topic, will.payload, QoS::AtLeastOnce, true));
     written(connect.write(buffer))
+}
+
+/// Writes a SUBSCRIBE.
+pub(super) fn write_subscribe(
+    buffer: &mut BytesMut,
+    packet_id: u16,
+    filters: &[String],
+) -> Result<(), Malformed> {
+    let filters = filters
+        .iter()
+        .map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
+    let mut subscribe = Subscribe::new_many(filters);
+    subscribe.pkid = packet_id;
+    written(subscribe.write(buffer))
 }

@@ -4,13 +4,15 @@
 //! packets, and would swallow them without a word.
 
 use bytes::{BufMut, BytesMut};
-use rumqttc::v5::mqttbytes::Error;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, PubAckReason,
-    check,
+    ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode,
+    Filter, LastWill, Packet, PubAckReason, Publish, SubAck, Subscribe, SubscribeReasonCode, check,
 };
+use rumqttc::v5::mqttbytes::{Error, QoS};
 
-use super::{Answer, Closing, Malformed, PACKET_BYTES_MAX, Refusal, Rejection, Terms, v4};
+use super::{
+    Answer, Closing, Greeting, Incoming, Malformed, PACKET_BYTES_MAX, Refusal, Rejection, Terms, v4,
+};
 
 /// First byte of a CONNACK and of a DISCONNECT (MQTT 5, 2.1.2).
 const CONNACK: u8 = 0x20;
@@ -42,8 +44,8 @@ pub(super) fn read(buffer: &mut BytesMut) -> Result<Option<Answer>, Malformed> {
         },
         Packet::PingResp(_) => Answer::Pong,
         Packet::Disconnect(disconnect) => Answer::Closing(closing(disconnect)),
-        Packet::Publish(_) => Answer::Unexpected("PUBLISH"),
-        Packet::SubAck(_) => Answer::Unexpected("SUBACK"),
+        Packet::Publish(publish) => incoming(publish)?,
+        Packet::SubAck(suback) => subscribed(suback),
         _ => Answer::Unexpected("a packet only clients send"),
     }))
 }
@@ -122,19 +124,66 @@ fn words(reason: &impl std::fmt::Debug, said: Option<String>) -> String {
     words
 }
 
-/// Writes a CONNECT with a clean start; the session ends with the connection.
+fn incoming(publish: Publish) -> Result<Answer, Malformed> {
+    let packet_id = match publish.qos {
+        QoS::AtMostOnce => None,
+        QoS::AtLeastOnce => Some(publish.pkid),
+        QoS::ExactlyOnce => return Ok(Answer::Unexpected("a PUBLISH at QoS 2")),
+    };
+    let topic = String::from_utf8(publish.topic.into());
+    let topic = topic.map_err(|_| Malformed("a topic that is not UTF-8".to_owned()))?;
+    Ok(Answer::Message(Incoming {
+        topic,
+        payload: publish.payload,
+        packet_id,
+    }))
+}
+
+fn subscribed(suback: SubAck) -> Answer {
+    let refused = suback.return_codes.into_iter().map(|code| match code {
+        SubscribeReasonCode::Success(_) => None,
+        SubscribeReasonCode::NotAuthorized => Some("not authorized (0x87)".to_owned()),
+        other => Some(words(&other, None)),
+    });
+    Answer::Subscribed(suback.pkid, refused.collect())
+}
+
+/// Writes a CONNECT.
 pub(super) fn write_connect(
     buffer: &mut BytesMut,
-    client_id: &str,
-    keep_alive_s: u16,
+    greeting: Greeting<'_>,
 ) -> Result<(), Malformed> {
+    let keeps_session = greeting.session_expiry_s > 0;
+    let properties = keeps_session.then(|| ConnectProperties {
+        session_expiry_interval: Some(greeting.session_expiry_s),
+        max_packet_size: u32::try_from(PACKET_BYTES_MAX).ok(),
+        ..ConnectProperties::new()
+    });
     let connect = Connect {
-        keep_alive: keep_alive_s,
-        client_id: client_id.to_owned(),
-        clean_start: true,
-        properties: None,
+        keep_alive: greeting.keep_alive_s,
+        client_id: greeting.client_id.to_owned(),
+        clean_start: !keeps_session,
+        properties,
     };
-    let written = connect.write(&None, &None, buffer);
+    let will = greeting
+        .will
+        .map(|will| LastWill::new(will.topic, will.payload, QoS::AtLeastOnce, true, None));
+    let written = connect.write(&will, &None, buffer);
+    written.map(drop).map_err(|error| malformed(&error))
+}
+
+/// Writes a SUBSCRIBE.
+pub(super) fn write_subscribe(
+    buffer: &mut BytesMut,
+    packet_id: u16,
+    filters: &[String],
+) -> Result<(), Malformed> {
+    let filters = filters
+        .iter()
+        .map(|filter| Filter::new(filter.clone(), QoS::AtLeastOnce));
+    let mut subscribe = Subscribe::new_many(filters, None);
+    subscribe.pkid = packet_id;
+    let written = subscribe.write(buffer);
     written.map(drop).map_err(|error| malformed(&error))
 }
 

@@ -14,6 +14,8 @@ pub(in crate::cloud) enum LostReason {
          iot:Publish to {0}, and has no other client this device's client id?"
     )]
     ClosedOnPublish(String),
+    #[error("the cloud closed the connection instead of taking {0}")]
+    ClosedOnErrand(String),
     #[error("the connection broke: {0}")]
     Broken(io::Error),
     #[error(
@@ -57,6 +59,14 @@ impl LostReason {
                 | LostReason::ClosedOnPublish(_)
                 | LostReason::NotAuthorized
                 | LostReason::Faulted(_)
+        )
+    }
+
+    /// Whether the cloud has ended the connection for a reason that it keeps to itself, or that what was sent gave it.
+    pub(super) fn is_the_clouds_doing(&self) -> bool {
+        matches!(
+            self,
+            LostReason::Closed | LostReason::NotAuthorized | LostReason::Told(_)
         )
     }
 }

@@ -10,8 +10,11 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::clock;
+use crate::cloud::Extras;
 use crate::cloud::packet::Terms;
 use crate::dead_letters::DeadLetters;
+use crate::local::{self, LocalBroker};
+use crate::routes::{Names, Rulebook};
 use crate::spool::{Message, Options};
 use crate::store::Ingress;
 
@@ -38,6 +41,20 @@ impl Running {
 
     /// The same with another version and other terms.
     fn start_with(version: MqttVersion, terms: Terms, count: usize, payload_bytes: usize) -> Self {
+        Self::start_aside(version, terms, (count, payload_bytes), Aside::default())
+    }
+
+    /// With messages of one byte, and with extras.
+    fn start_for(version: MqttVersion, count: usize, extras: &Extras) -> Self {
+        Self::start_aside(version, Terms::default(), (count, 1), Aside::new(extras))
+    }
+
+    fn start_aside(
+        version: MqttVersion,
+        terms: Terms,
+        (count, payload_bytes): (usize, usize),
+        aside: Aside,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(directory.path(), Options::default()).unwrap();
         for _ in 0..count {
@@ -56,13 +73,14 @@ impl Running {
             version,
             terms,
             received: BytesMut::new(),
+            with_will: false,
         };
         let source = Source {
             store: store.clone(),
             routes: Arc::new(Routes::new("sensors", "site/data")),
             dead_letters: DeadLetters::new(directory.path().join("letters"), 1 << 30),
         };
-        let mut session = Session::new(source, Quota::default(), Duration::from_mins(10));
+        let mut session = Session::new(source, Quota::default(), Duration::from_mins(10), aside);
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         Running {
@@ -299,5 +317,88 @@ async fn a_quota_ends_a_burst_and_goes_on_a_second_after_the_acknowledgements() 
     assert!(
         waited > Duration::from_secs(1) && waited < Duration::from_millis(1_050),
         "{waited:?}"
+    );
+}
+
+/// Extras of a device that subscribes to `cmd/#`, and says whether it is online on `status`.
+fn extras() -> (Extras, CancellationToken) {
+    let stopped = CancellationToken::new();
+    let broker = LocalBroker::new(local::Options::default());
+    let names = Names::default();
+    let extras = Extras {
+        subscriptions: Routes::parse("cmd/#=>local/{topic:2..}", None, names, Rulebook::Mqtt).ok(),
+        status_topic: Some("status".to_owned()),
+        publisher: broker.publisher(stopped.clone()),
+    };
+    (extras, stopped)
+}
+
+const SUBSCRIBE: [u8; 12] = [0x82, 10, 0xFF, 0xFF, 0, 5, b'c', b'm', b'd', b'/', b'#', 1];
+const SUBACK: [u8; 5] = [0x90, 3, 0xFF, 0xFF, 1];
+
+/// A PUBLISH of `x` to `cmd/1`.
+fn command(packet_id: u8) -> [u8; 12] {
+    let [c, m, d] = *b"cmd";
+    [0x32, 10, 0, 5, c, m, d, b'/', b'1', 0, packet_id, b'x']
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_wait_for_the_subscription_only_and_go_on_when_it_is_not_answered() {
+    let mut running = Running::start_for(MqttVersion::V311, 1, &extras().0);
+    let start = Instant::now();
+    assert_eq!(running.read(SUBSCRIBE.len()).await, SUBSCRIBE);
+    let publish = running.read(publish_len(1)).await;
+    assert_eq!(publish.first(), Some(&0x32));
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_is_acknowledged_and_never_goes_into_the_spool() {
+    let mut running = Running::start_for(MqttVersion::V311, 1, &extras().0);
+    running.read(SUBSCRIBE.len()).await;
+    running.cloud.write_all(&SUBACK).await.unwrap();
+    running.read(publish_len(1)).await;
+    running.cloud.write_all(&command(9)).await.unwrap();
+    assert_eq!(running.read(4).await, [0x40, 2, 0, 9]);
+    assert_eq!(
+        running.store.ledger().accepted(),
+        1,
+        "the one that was there"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_local_broker_stops_a_command_is_left_with_the_cloud() {
+    let (extras, stopped) = extras();
+    let mut running = Running::start_for(MqttVersion::V311, 0, &extras);
+    running.read(SUBSCRIBE.len()).await;
+    running.cloud.write_all(&SUBACK).await.unwrap();
+    stopped.cancel();
+    running.cloud.write_all(&command(9)).await.unwrap();
+    assert_eq!(running.read(2).await, PINGREQ, "and no PUBACK before it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_not_subscribed_to_ends_the_connection() {
+    let mut running = Running::start(0, 0);
+    running.cloud.write_all(&command(9)).await.unwrap();
+    let (reason, _) = running.lost().await;
+    assert!(
+        matches!(reason, LostReason::Unexpected("PUBLISH")),
+        "{reason}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_instead_of_suback_is_put_down_to_the_subscription_and_not_to_a_message() {
+    let mut running = Running::start_for(MqttVersion::V311, 1, &extras().0);
+    running.read(SUBSCRIBE.len()).await;
+    running.cloud.shutdown().await.unwrap();
+    let (reason, progress) = running.lost().await;
+    assert!(!progress);
+    let text = reason.to_string();
+    assert!(
+        text.contains("subscription to cmd/#") && text.contains("iot:Subscribe"),
+        "{text}"
     );
 }

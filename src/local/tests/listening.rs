@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::spool::Mood;
 use super::wire::{Connect, PINGREQ, puback, publish};
 use super::*;
-use crate::local::{bind, serve_with};
+use crate::local::{LocalBroker, bind, serve};
 
 /// How long anything may take that should happen at once.
 const SOON: Duration = Duration::from_secs(20);
@@ -36,7 +36,13 @@ async fn served(limits: Limits) -> Served {
         counters: Arc::clone(&counters),
     };
     let routes = Arc::new(Routes::new(ROUTED, "cloud"));
-    let serving = serve_with(listener, spool.clone(), routes, shutdown.clone(), options);
+    let serving = serve(
+        listener,
+        spool.clone(),
+        routes,
+        shutdown.clone(),
+        LocalBroker::new(options),
+    );
     Served {
         address,
         spool,

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection;
 use super::counters::Counters;
 use super::limits::Limits;
-use super::server::{LocalError, Options, Shared};
+use super::server::{LocalBroker, LocalError, Options, Shared};
 use super::wills;
 use crate::routes::Routes;
 use spool::FakeSpool;
@@ -61,7 +61,8 @@ impl Bench {
             counters: Arc::clone(&counters),
         };
         let routes = Arc::new(Routes::new(topic, "cloud"));
-        let shared = Shared::new(spool.clone(), routes, shutdown.clone(), options);
+        let broker = LocalBroker::new(options);
+        let shared = Shared::new(spool.clone(), routes, shutdown.clone(), broker);
         let shared = Arc::new(shared);
         tokio::spawn(wills::keep_time(Arc::clone(&shared)));
         Bench {

@@ -54,6 +54,8 @@ pub(crate) enum Inbound {
     Connect(Hello),
     /// PUBLISH.
     Publish(Publication),
+    /// PUBACK with its packet identifier.
+    Puback(u16),
     /// PUBREL with its packet identifier.
     Pubrel(u16),
     /// SUBSCRIBE.
@@ -78,10 +80,12 @@ pub(crate) struct Hello {
     pub(crate) clean_start: bool,
     /// How long the session is to outlive the connection, if the client says so (MQTT 5).
     pub(crate) session_expiry: Option<Duration>,
+    /// What is published when the connection ends without a DISCONNECT.
+    pub(crate) will: Option<Publication>,
 }
 
 /// What PUBLISH says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Publication {
     /// Empty if only an alias was sent.
     pub(crate) topic: String,
@@ -95,12 +99,20 @@ pub(crate) struct Publication {
     pub(crate) properties: Option<Arc<PublishProperties>>,
 }
 
+/// What a PUBLISH to a client says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) packet_id: u16,
+    pub(crate) dup: bool,
+}
+
 /// What SUBSCRIBE says.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) packet_id: u16,
-    /// How many filters.
-    pub(crate) filters: usize,
+    pub(crate) filters: Vec<String>,
     /// It carries a subscription identifier (MQTT 5).
     pub(crate) identified: bool,
 }
@@ -204,18 +216,34 @@ impl MqttVersion {
         }
     }
 
-    /// Writes a SUBACK that refuses each of `filters` with `reason`; MQTT 3.1.1 knows only 0x80.
-    pub(crate) fn suback_refusing(
-        self,
-        packet_id: u16,
-        filters: usize,
-        reason: u8,
-        out: &mut BytesMut,
-    ) {
+    /// Writes a SUBACK that says `code` of each of `filters`; MQTT 3.1.1 knows 0x80 only for a failure.
+    pub(crate) fn suback(self, packet_id: u16, filters: usize, code: u8, out: &mut BytesMut) {
         match self {
-            MqttVersion::V3_1_1 => put_listing(0x90, packet_id, &[], (0x80, filters), out),
-            MqttVersion::V5 => put_listing(0x90, packet_id, &[0], (reason, filters), out),
+            MqttVersion::V3_1_1 => {
+                put_listing(0x90, packet_id, &[], (code.min(0x80), filters), out);
+            }
+            MqttVersion::V5 => put_listing(0x90, packet_id, &[0], (code, filters), out),
         }
+    }
+
+    /// Writes a PUBLISH at `QoS` 1.
+    pub(crate) fn publish(self, sent: &Sent<'_>, out: &mut BytesMut) {
+        let properties: &[u8] = match self {
+            MqttVersion::V3_1_1 => &[],
+            MqttVersion::V5 => &[0],
+        };
+        let topic_bytes = u16::try_from(sent.topic.len()).expect("invariant: topics are short");
+        out.put_u8(0x32 | if sent.dup { 0x08 } else { 0 });
+        let payload = sent.payload;
+        put_length(
+            2 + sent.topic.len() + 2 + properties.len() + payload.len(),
+            out,
+        );
+        out.put_u16(topic_bytes);
+        out.put_slice(sent.topic.as_bytes());
+        out.put_u16(sent.packet_id);
+        out.put_slice(properties);
+        out.put_slice(payload);
     }
 
     /// Writes an UNSUBACK: there was nothing to unsubscribe.

@@ -17,6 +17,15 @@ pub(super) fn decode(mut frame: BytesMut) -> Result<Inbound, WireError> {
             keep_alive: Duration::from_secs(connect.keep_alive.into()),
             clean_start: connect.clean_session,
             session_expiry: None,
+            will: connect.last_will.map(|will| Publication {
+                topic: will.topic,
+                payload: will.message,
+                packet_id: 0,
+                qos: will.qos as u8,
+                dup: false,
+                retain: will.retain,
+                properties: None,
+            }),
         }),
         Packet::Publish(publish) => Inbound::Publish(Publication {
             topic: publish.topic,
@@ -27,10 +36,15 @@ pub(super) fn decode(mut frame: BytesMut) -> Result<Inbound, WireError> {
             retain: publish.retain,
             properties: None,
         }),
+        Packet::PubAck(puback) => Inbound::Puback(puback.pkid),
         Packet::PubRel(pubrel) => Inbound::Pubrel(pubrel.pkid),
         Packet::Subscribe(subscribe) => Inbound::Subscribe(Subscription {
             packet_id: subscribe.pkid,
-            filters: subscribe.filters.len(),
+            filters: subscribe
+                .filters
+                .into_iter()
+                .map(|filter| filter.path)
+                .collect(),
             identified: false,
         }),
         Packet::Unsubscribe(unsubscribe) => {
@@ -39,7 +53,6 @@ pub(super) fn decode(mut frame: BytesMut) -> Result<Inbound, WireError> {
         Packet::PingReq => Inbound::Ping,
         Packet::Disconnect => Inbound::Disconnect,
         Packet::ConnAck(_)
-        | Packet::PubAck(_)
         | Packet::PubRec(_)
         | Packet::PubComp(_)
         | Packet::SubAck(_)

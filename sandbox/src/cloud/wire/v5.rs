@@ -30,15 +30,18 @@ pub(super) fn decode(mut frame: BytesMut) -> Result<Inbound, WireError> {
     }
     let packet = Packet::read(&mut frame, None).map_err(|_| WireError::Malformed)?;
     Ok(match packet {
-        Packet::Connect(connect, ..) => Inbound::Connect(hello(connect)),
+        Packet::Connect(connect, will, _) => Inbound::Connect(hello(connect, will)?),
         Packet::Publish(publish) => Inbound::Publish(publication(publish)?),
+        Packet::PubAck(puback) => Inbound::Puback(puback.pkid),
         Packet::PubRel(pubrel) => Inbound::Pubrel(pubrel.pkid),
         Packet::Subscribe(subscribe) => Inbound::Subscribe(Subscription {
             packet_id: subscribe.pkid,
-            filters: subscribe.filters.len(),
-            identified: subscribe
-                .properties
-                .is_some_and(|properties| properties.id.is_some()),
+            filters: subscribe
+                .filters
+                .into_iter()
+                .map(|filter| filter.path)
+                .collect(),
+            identified: (subscribe.properties).is_some_and(|properties| properties.id.is_some()),
         }),
         Packet::Unsubscribe(unsubscribe) => {
             Inbound::Unsubscribe(unsubscribe.pkid, unsubscribe.filters.len())
@@ -47,7 +50,6 @@ pub(super) fn decode(mut frame: BytesMut) -> Result<Inbound, WireError> {
         Packet::Disconnect(_) => Inbound::Disconnect,
         Packet::Auth(_)
         | Packet::ConnAck(_)
-        | Packet::PubAck(_)
         | Packet::PubRec(_)
         | Packet::PubComp(_)
         | Packet::SubAck(_)
@@ -56,17 +58,30 @@ pub(super) fn decode(mut frame: BytesMut) -> Result<Inbound, WireError> {
     })
 }
 
-fn hello(connect: codec::Connect) -> Hello {
+fn hello(connect: codec::Connect, will: Option<codec::LastWill>) -> Result<Hello, WireError> {
+    let will = will.map(|will| -> Result<Publication, WireError> {
+        let topic = std::str::from_utf8(&will.topic).map_err(|_| WireError::Malformed)?;
+        Ok(Publication {
+            topic: topic.to_owned(),
+            payload: will.message,
+            packet_id: 0,
+            qos: will.qos as u8,
+            dup: false,
+            retain: will.retain,
+            properties: None,
+        })
+    });
     let expiry_s = connect
         .properties
         .and_then(|properties| properties.session_expiry_interval);
-    Hello {
+    Ok(Hello {
         client_id: connect.client_id,
         keep_alive: Duration::from_secs(connect.keep_alive.into()),
         clean_start: connect.clean_start,
         // absent is the same as zero (section 3.1.2.11.2)
         session_expiry: Some(Duration::from_secs(expiry_s.unwrap_or(0).into())),
-    }
+        will: will.transpose()?,
+    })
 }
 
 fn publication(publish: codec::Publish) -> Result<Publication, WireError> {

@@ -44,7 +44,7 @@ impl Bed {
             dead_letters: DeadLetters::new(directory.path().join("letters"), 1 << 30),
         };
         Bed {
-            session: Session::new(source, UNLIMITED, HOLD),
+            session: Session::new(source, UNLIMITED, HOLD, Aside::default()),
             store,
             directory,
         }
@@ -68,6 +68,7 @@ impl Bed {
             version,
             terms: Terms::default(),
             received: BytesMut::new(),
+            with_will: false,
         };
         let stop = CancellationToken::new();
         let cloud = serve(cloud, version, Instant::now() + time, does);

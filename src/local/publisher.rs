@@ -1,0 +1,100 @@
+//! Publishing to the local clients from within the relay: what comes from the cloud, and the relay's own state.
+//!
+//! It has no spool, so nothing that goes this way can go back to the cloud.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::broker::Broker;
+use super::counters::Counters;
+use super::limits::Limits;
+use super::packet::Publish;
+use super::publication::QoS;
+use super::topic;
+
+/// The retained topic that tells local clients the relay's state. Only the relay publishes to it.
+pub const STATE_TOPIC: &str = "cloud-relay/state";
+
+/// What became of a message from the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// The local broker has it.
+    Taken,
+    /// Its topic is no name that a local client could publish to. It is counted.
+    BadTopic,
+    /// The local broker has stopped.
+    Stopped,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    stopped: CancellationToken,
+    broker: Arc<Mutex<Broker>>,
+    limits: Limits,
+    counters: Arc<Counters>,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        broker: Arc<Mutex<Broker>>,
+        limits: Limits,
+        counters: Arc<Counters>,
+        stopped: CancellationToken,
+    ) -> Self {
+        Publisher {
+            stopped,
+            broker,
+            limits,
+            counters,
+        }
+    }
+
+    /// Hands a message from the cloud to the local subscribers; those that are away with a session that is kept find it
+    /// there.
+    pub fn deliver(&self, topic: &str, payload: &[u8], at_least_once: bool) -> Delivered {
+        if self.stopped.is_cancelled() {
+            return Delivered::Stopped;
+        }
+        let bad = !topic::is_valid_name(topic, &self.limits)
+            || topic::is_reserved(topic)
+            || topic == STATE_TOPIC;
+        if bad {
+            self.drop_one();
+            return Delivered::BadTopic;
+        }
+        let qos = if at_least_once {
+            QoS::AtLeastOnce
+        } else {
+            QoS::AtMostOnce
+        };
+        self.publish(topic, payload, qos, false);
+        self.counters.messages_from_cloud.add(1);
+        Delivered::Taken
+    }
+
+    /// Counts a message from the cloud that goes nowhere.
+    pub fn drop_one(&self) {
+        self.counters.dropped_from_cloud.add(1);
+    }
+
+    /// Tells the relay's state, retained.
+    pub fn tell_state(&self, payload: &[u8]) {
+        self.publish(STATE_TOPIC, payload, QoS::AtLeastOnce, true);
+    }
+
+    fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
+        let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
+        let publish = Publish::plain(topic, payload, qos, retain);
+        broker.publish(&publish, None, Instant::now());
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").finish_non_exhaustive()
+    }
+}
