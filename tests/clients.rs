@@ -1,5 +1,5 @@
 //! Foreign MQTT clients as apps on the device: paho-mqtt (Python), MQTT.js (Node), and mosquitto's
-//! command line clients, with and without a client id.
+//! command line clients, with and without a client id, in MQTT 3.1.1 and 5.
 //!
 //! The scripts in `tests/peers/` play each scene by themselves and end with an error if the broker
 //! does anything that mosquitto would not.
@@ -13,6 +13,10 @@ use common::{PYTHON, RELAY, ended_well, mosquitto_pub, mosquitto_sub, require_to
 
 /// The scenes that need no partner.
 const SCENES: [&str; 6] = ["qos", "retained", "will", "session", "takeover", "filters"];
+
+/// Plays in MQTT 5, and has a scene of its own.
+const IN_5: [&str; 2] = ["--mqtt", "5"];
+const SCENE_OF_5: &str = "five";
 
 /// A scripted client.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +99,84 @@ async fn paho_plays_every_scene_and_its_messages_reach_the_cloud() {
 #[tokio::test]
 async fn mqttjs_plays_every_scene_and_its_messages_reach_the_cloud() {
     plays_everything(Client::MqttJs).await;
+}
+
+/// Every scene in MQTT 5, then publishing at each `QoS` to the topic that goes to the cloud.
+async fn plays_everything_in_5(client: Client) {
+    let site = site().await;
+    for scene in SCENES.into_iter().chain([SCENE_OF_5]) {
+        client.play(&site, &[&[scene], &IN_5[..]].concat()).await;
+    }
+    for (nth, qos) in ["0", "1", "2"].into_iter().enumerate() {
+        let publish = ["publish", "--qos", qos, "--count", "100"];
+        client.play(&site, &[&publish, &IN_5[..]].concat()).await;
+        let arrived = site.cloud().wait_for(100 * (nth + 1), PATIENCE).await;
+        arrived.expect("what was published at this QoS arrives");
+    }
+}
+
+#[tokio::test]
+async fn paho_plays_every_scene_in_mqtt_5_and_its_messages_reach_the_cloud() {
+    plays_everything_in_5(Client::Paho).await;
+}
+
+#[tokio::test]
+async fn mqttjs_plays_every_scene_in_mqtt_5_and_its_messages_reach_the_cloud() {
+    plays_everything_in_5(Client::MqttJs).await;
+}
+
+#[tokio::test]
+async fn clients_of_both_versions_hear_each_other() {
+    let site = site().await;
+    let (five, four) = (&IN_5[..], &[][..]);
+    for (speaks, hears) in [(five, four), (four, five)] {
+        let subscribe = ["--qos", "2", "--count", "5"];
+        let subscriber = Client::MqttJs
+            .subscriber(&site, &[&subscribe, hears].concat())
+            .await;
+        let publish = ["publish", "--qos", "2", "--count", "5"];
+        Client::Paho.play(&site, &[&publish, speaks].concat()).await;
+        let printed = ended_well(&subscriber).await.join("\n");
+        for number in 0..5 {
+            let payload = format!("message {number}");
+            assert!(printed.contains(&payload), "{speaks:?} {printed}");
+        }
+    }
+    site.cloud().wait_for(10, PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn mosquitto_clients_pass_properties_of_mqtt_5_on() {
+    let site = Site::started(RELAY).await.unwrap();
+    let port = site.relay().listen_addr().port();
+    let subscribe = [
+        "-V",
+        "5",
+        "-t",
+        "a",
+        "-q",
+        "2",
+        "-C",
+        "1",
+        "-F",
+        "%C %R %D %P %p",
+    ];
+    let subscriber = mosquitto_sub(port, &subscribe).await;
+    let properties = [
+        ["content-type", "text"],
+        ["response-topic", "answers"],
+        ["correlation-data", "42"],
+    ];
+    let mut publish = vec!["-V", "5", "-t", "a", "-q", "2", "-m", "x"];
+    for property in &properties {
+        publish.extend(["-D", "publish"]);
+        publish.extend(property);
+    }
+    publish.extend(["-D", "publish", "user-property", "name", "value"]);
+    mosquitto_pub(port, &publish).await;
+    let printed = ended_well(&subscriber).await;
+    let wanted = "text answers 42 name:value x";
+    assert_eq!(payloads(&printed, &[wanted]), [wanted]);
 }
 
 #[tokio::test]

@@ -70,6 +70,7 @@ impl Owed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::packet::Ack;
 
     fn released(owed: &mut Owed, safe: Seq) -> Vec<Reply> {
         std::iter::from_fn(|| owed.release(safe)).collect()
@@ -78,29 +79,32 @@ mod tests {
     #[test]
     fn an_acknowledgement_leaves_only_when_the_watermark_has_passed_its_message() {
         let mut owed = Owed::default();
-        owed.owe(Reply::PubAck(1), Some(7), 100);
+        owed.owe(Reply::new(Ack::PubAck, 1), Some(7), 100);
         assert_eq!(released(&mut owed, 6), []);
         assert_eq!(released(&mut owed, 7), []);
-        assert_eq!(released(&mut owed, 8), [Reply::PubAck(1)]);
+        assert_eq!(released(&mut owed, 8), [Reply::new(Ack::PubAck, 1)]);
         assert!(owed.is_empty());
     }
 
     #[test]
     fn none_overtakes_an_earlier_one() {
         let mut owed = Owed::default();
-        owed.owe(Reply::PubAck(1), None, 0);
-        owed.owe(Reply::PubRec(2), Some(0), 0);
-        owed.owe(Reply::PubAck(3), None, 0);
-        owed.owe(Reply::PubAck(4), Some(1), 0);
-        assert_eq!(released(&mut owed, 0), [Reply::PubAck(1)]);
-        assert_eq!(released(&mut owed, 1), [Reply::PubRec(2), Reply::PubAck(3)]);
-        assert_eq!(released(&mut owed, 2), [Reply::PubAck(4)]);
+        owed.owe(Reply::new(Ack::PubAck, 1), None, 0);
+        owed.owe(Reply::new(Ack::PubRec, 2), Some(0), 0);
+        owed.owe(Reply::new(Ack::PubAck, 3), None, 0);
+        owed.owe(Reply::new(Ack::PubAck, 4), Some(1), 0);
+        assert_eq!(released(&mut owed, 0), [Reply::new(Ack::PubAck, 1)]);
+        assert_eq!(
+            released(&mut owed, 1),
+            [Reply::new(Ack::PubRec, 2), Reply::new(Ack::PubAck, 3)]
+        );
+        assert_eq!(released(&mut owed, 2), [Reply::new(Ack::PubAck, 4)]);
     }
 
     #[test]
     fn bytes_count_from_owing_to_release() {
         let mut owed = Owed::default();
-        owed.owe(Reply::PubAck(1), Some(0), 1_000);
+        owed.owe(Reply::new(Ack::PubAck, 1), Some(0), 1_000);
         assert!(owed.unacknowledged_bytes() >= 1_000);
         owed.release(1);
         assert_eq!(owed.unacknowledged_bytes(), 0);

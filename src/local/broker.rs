@@ -1,22 +1,29 @@
 //! The broker's state: sessions, subscriptions, retained messages, and what connecting, publishing,
-//! subscribing and leaving do to them. Pure: no sockets, no spool.
+//! subscribing, leaving and time do to them. Pure: no sockets, no spool, and time is an argument.
 //!
 //! Invariants: a client id has one session, a session at most one connection; everything in the
 //! subscription tree belongs to a session that exists. Each operation for a client names its link, so
 //! that a connection whose session was taken over can change nothing any more.
 
+mod fan_out;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::counters::Counters;
 use super::limits::Limits;
-use super::packet::SUBSCRIPTION_REFUSED;
-use super::publication::{Delivery, Publication, QoS};
+use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
+use super::publication::{Delivery, QoS, Subscription};
 use super::retained::Retained;
 use super::session::{Link, Offer, Session};
-use super::subscriptions::{SessionKey, Subscriptions};
+use super::shared::{Groups, Path};
+use super::subscriptions::{Match, SessionKey, Subscriptions};
 use super::topic;
 
 /// See the module.
@@ -28,12 +35,27 @@ pub(super) struct Broker {
     /// Sessions of absent clients, the one that is away longest first.
     absent: Vec<SessionKey>,
     subscriptions: Subscriptions,
+    groups: Groups,
     retained: Retained,
     retained_full: bool,
     last_key: SessionKey,
     session_bytes: Arc<AtomicUsize>,
+    /// Wills that have become due, with their client ids.
+    wills_due: Vec<(String, Will)>,
+    /// Rings when [`Broker::next_due`] may have changed.
+    bell: Arc<Notify>,
     /// Used again for each publish.
-    matched: Vec<(SessionKey, QoS)>,
+    matched: Vec<Match>,
+}
+
+/// What a client wants of its session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SessionRequest<'a> {
+    pub(super) client_id: &'a str,
+    pub(super) clean_start: bool,
+    /// How long it outlives the connection.
+    pub(super) expiry_s: u32,
+    pub(super) receive_max: u16,
 }
 
 impl fmt::Debug for Broker {
@@ -58,10 +80,13 @@ impl Broker {
             by_client_id: HashMap::new(),
             absent: Vec::new(),
             subscriptions: Subscriptions::default(),
+            groups: Groups::default(),
             retained: Retained::default(),
             retained_full: false,
             last_key: 0,
             session_bytes: Arc::default(),
+            wills_due: Vec::new(),
+            bell: Arc::default(),
             matched: Vec::new(),
         }
     }
@@ -73,9 +98,15 @@ impl Broker {
 
     /// Gives the connection at `link` its session: the kept one, or a new one. A previous connection
     /// of the same client id is told to close (MQTT-3.1.4-2).
-    pub(super) fn connect(&mut self, client_id: &str, clean: bool, link: &Arc<Link>) -> Connected {
-        if let Some(&key) = self.by_client_id.get(client_id) {
-            if self.resume(key, clean, link) {
+    pub(super) fn connect(
+        &mut self,
+        request: SessionRequest<'_>,
+        link: &Arc<Link>,
+        now: Instant,
+    ) -> Connected {
+        self.expire(now);
+        if let Some(&key) = self.by_client_id.get(request.client_id) {
+            if self.resume(key, request, link) {
                 return Connected {
                     session: key,
                     session_present: true,
@@ -83,12 +114,12 @@ impl Broker {
             }
             self.discard(key);
         }
-        self.last_key += 1;
-        let key = self.last_key;
-        let mut session = Session::new(client_id, clean, Arc::clone(&self.session_bytes));
-        session.attach(Arc::clone(link));
+        let key = self.new_key();
+        let mut session = Session::new(request.client_id, Arc::clone(&self.session_bytes));
+        session.expiry_s = request.expiry_s;
+        session.attach(Arc::clone(link), request.receive_max);
         self.sessions.insert(key, session);
-        self.by_client_id.insert(client_id.to_owned(), key);
+        self.by_client_id.insert(request.client_id.to_owned(), key);
         Connected {
             session: key,
             session_present: false,
@@ -96,40 +127,111 @@ impl Broker {
     }
 
     /// Gives a kept session to the connection at `link`, and has its present one close. Returns false
-    /// if the session ends here because one of the two is clean (MQTT-3.1.2-6).
-    fn resume(&mut self, key: SessionKey, clean: bool, link: &Arc<Link>) -> bool {
-        self.absent.retain(|absent| *absent != key);
+    /// if the session ends here: because the client starts anew, or because it was to end with its
+    /// connection (MQTT-3.1.2-6).
+    fn resume(&mut self, key: SessionKey, request: SessionRequest<'_>, link: &Arc<Link>) -> bool {
         let Some(session) = self.sessions.get_mut(&key) else {
             return false;
         };
-        if let Some(previous) = session.attach(Arc::clone(link)) {
-            previous.take_over();
+        let goes_on = !request.clean_start && session.expiry_s > 0;
+        if goes_on {
+            self.absent.retain(|absent| *absent != key);
+            session.expiry_s = request.expiry_s;
         }
-        !clean && !session.clean
+        let will = session.will.take();
+        if let Some(previous) = session.attach(Arc::clone(link), request.receive_max) {
+            previous.take_over(!goes_on);
+        }
+        if !goes_on {
+            session.will = will; // it goes with the session
+        }
+        goes_on
     }
 
-    /// The connection at `link` has ended. A clean session ends with it, another is kept.
-    pub(super) fn disconnect(&mut self, key: SessionKey, link: &Arc<Link>) {
+    /// The connection at `link` has ended. The session ends with it, or is kept. Returns the `will` if it is to be
+    /// published now; later, if its time comes, [`Broker::expire`] does.
+    pub(super) fn disconnect(
+        &mut self,
+        key: SessionKey,
+        link: &Arc<Link>,
+        will: Option<Will>,
+        now: Instant,
+    ) -> Option<Will> {
         let Some(session) = self.session(key, link) else {
-            return;
+            // The client is back: only the will of a session that has ended is still published.
+            return will.filter(|will| will.delay_s == 0 || link.has_session_ended());
         };
         session.detach();
-        if session.clean {
+        if session.expiry_s == 0 {
             self.discard(key);
+            return will;
+        }
+        let after = |seconds: u32| now + Duration::from_secs(seconds.into());
+        let expiry_s = session.expiry_s;
+        session.ends = (expiry_s < SESSION_FOR_EVER).then(|| after(expiry_s));
+        let (later, at_once) = match will {
+            Some(will) if will.delay_s > 0 => (Some(will), None),
+            will => (None, will),
+        };
+        session.will = later.map(|will| (after(will.delay_s.min(expiry_s)), will));
+        self.absent.push(key);
+        self.bell.notify_one();
+        self.limit_absent();
+        at_once
+    }
+
+    fn limit_absent(&mut self) {
+        if self.absent.len() <= self.limits.sessions_max {
             return;
         }
-        self.absent.push(key);
-        if self.absent.len() > self.limits.sessions_max {
-            let oldest = self.absent.remove(0);
-            if let Some(client_id) = self.discard(oldest) {
-                self.counters.sessions_discarded.add(1);
-                tracing::warn!(
-                    client_id,
-                    limit = self.limits.sessions_max,
-                    "too many sessions are kept for absent clients; discarded the one absent longest"
-                );
+        if let Some(&oldest) = self.absent.first()
+            && let Some(client_id) = self.discard(oldest)
+        {
+            self.counters.sessions_discarded.add(1);
+            tracing::warn!(
+                client_id,
+                limit = self.limits.sessions_max,
+                "too many sessions are kept for absent clients; discarded the one absent longest"
+            );
+        }
+    }
+
+    /// Ends the sessions whose time is over (MQTT5-4.1.0-2), and finds the wills that are due.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        for key in self.absent.clone() {
+            let Some(session) = self.sessions.get_mut(&key) else {
+                continue;
+            };
+            if due(session.ends) {
+                self.discard(key);
+            } else if due(session.will.as_ref().map(|(at, _)| *at))
+                && let Some((_, will)) = session.will.take()
+            {
+                self.wills_due.push((session.client_id.clone(), will));
+                self.bell.notify_one();
             }
         }
+    }
+
+    /// The wills that have become due, with their client ids.
+    pub(super) fn take_wills(&mut self) -> Vec<(String, Will)> {
+        std::mem::take(&mut self.wills_due)
+    }
+
+    /// When [`Broker::expire`] has something to do.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let sessions = self.absent.iter().filter_map(|key| self.sessions.get(key));
+        let dues = sessions.flat_map(|session| {
+            let will = session.will.as_ref().map(|(at, _)| *at);
+            [session.ends, will].into_iter().flatten()
+        });
+        dues.min()
+    }
+
+    /// Rings when [`Broker::next_due`] may be earlier than it was, and when there are wills to take.
+    pub(super) fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
     }
 
     /// The session, if the connection at `link` still has it.
@@ -138,130 +240,147 @@ impl Broker {
         session.is_linked_to(link).then_some(session)
     }
 
-    /// Offers a message to every session that wants it, and retains it if asked to. The topic name
-    /// must be valid. Nothing is copied if nobody wants it. Topics that begin with `$` belong to the
-    /// server: a client's message to one goes nowhere.
-    /// Returns whether any session wanted it.
-    pub(super) fn publish(&mut self, name: &str, payload: &[u8], qos: QoS, retain: bool) -> bool {
-        if topic::is_reserved(name) {
-            return false;
-        }
-        let mut shared: Option<Publication> = None;
-        if retain {
-            self.retain(name, payload, qos, &mut shared);
-        }
-        let mut matched = std::mem::take(&mut self.matched);
-        self.subscriptions.matching(name, &mut matched);
-        let wanted = !matched.is_empty();
-        for (key, subscribed) in matched.drain(..) {
-            let Some(session) = self.sessions.get_mut(&key) else {
-                continue;
-            };
-            let publication = shared.get_or_insert_with(|| Publication::new(name, payload));
-            let delivery = Delivery {
-                publication: publication.clone(),
-                qos: qos.min(subscribed),
-                retain: false,
-            };
-            let offer = session.offer(delivery, &self.limits);
-            count_drop(offer, session, &self.counters);
-        }
-        self.matched = matched;
-        wanted
-    }
-
-    /// Subscribes, and queues the matching retained messages. Returns a SUBACK code for each filter.
+    /// Subscribes, and queues the matching retained messages. Returns a SUBACK code for each filter: the `QoS`, or a
+    /// reason.
     pub(super) fn subscribe(
         &mut self,
         key: SessionKey,
         link: &Arc<Link>,
-        filters: &[(String, QoS)],
+        filters: &[Filter],
+        now: Instant,
     ) -> Vec<u8> {
-        let codes = filters.iter().map(|(filter, qos)| {
-            if self.subscribe_one(key, link, filter, *qos) {
-                *qos as u8
-            } else {
-                SUBSCRIPTION_REFUSED
-            }
-        });
+        let codes = filters
+            .iter()
+            .map(|filter| match self.subscribe_one(key, link, filter, now) {
+                Ok(()) => filter.subscription.qos as u8,
+                Err(reason) => reason.code(),
+            });
         codes.collect()
     }
 
-    /// Removes subscriptions; those that are not there do not matter.
-    pub(super) fn unsubscribe(&mut self, key: SessionKey, link: &Arc<Link>, filters: &[String]) {
-        let Some(session) = self.session(key, link) else {
-            return;
-        };
-        session.filters.retain(|own| !filters.contains(own));
+    /// Removes subscriptions. Returns an UNSUBACK code for each.
+    pub(super) fn unsubscribe(
+        &mut self,
+        key: SessionKey,
+        link: &Arc<Link>,
+        filters: &[String],
+    ) -> Vec<u8> {
+        let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
-            self.subscriptions.remove(filter, key);
+            let Some(session) = self.session(key, link) else {
+                break;
+            };
+            let before = session.filters.len();
+            session.filters.retain(|own| own != filter);
+            let reason = if session.filters.len() < before {
+                self.remove_filter(filter, key);
+                Reason::Success
+            } else {
+                Reason::NoSubscriptionExisted
+            };
+            codes.push(reason.code());
         }
+        codes
     }
 
-    fn subscribe_one(&mut self, key: SessionKey, link: &Arc<Link>, filter: &str, qos: QoS) -> bool {
-        if !topic::is_valid_filter(filter, &self.limits) {
-            return false;
+    fn subscribe_one(
+        &mut self,
+        key: SessionKey,
+        link: &Arc<Link>,
+        filter: &Filter,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let path = Path::new(&filter.path).ok_or(Reason::FilterInvalid)?;
+        if !topic::is_valid_filter(path.filter, &self.limits) {
+            return Err(Reason::FilterInvalid);
         }
         let levels_max = self.limits.filter_levels_of_all_max;
-        if self.subscriptions.would_exceed(levels_max, filter) {
-            return false;
+        if self.subscriptions.would_exceed(levels_max, path.filter) {
+            return Err(Reason::QuotaExceeded);
         }
-        let Some(session) = self.sessions.get_mut(&key) else {
-            return false;
-        };
-        if !session.is_linked_to(link) {
-            return false;
-        }
-        if !session.filters.iter().any(|own| own == filter) {
-            if session.filters.len() >= self.limits.filters_max {
-                return false;
+        let filters_max = self.limits.filters_max;
+        let session = self.session(key, link).ok_or(Reason::SessionTakenOver)?;
+        let is_new = !session.filters.contains(&filter.path);
+        if is_new {
+            if session.filters.len() >= filters_max {
+                return Err(Reason::QuotaExceeded);
             }
-            session.filters.push(filter.to_owned());
+            session.filters.push(filter.path.clone());
         }
-        self.subscriptions.insert(filter, key, qos);
-        for (publication, retained_qos) in self.retained.matching(filter) {
+        if path.is_shared {
+            let fresh = self.new_key();
+            let member = (key, filter.subscription);
+            let group = self.groups.join(&filter.path, member, fresh);
+            self.subscriptions
+                .insert(path.filter, group, filter.subscription);
+            return Ok(()); // without retained messages (MQTT 5, 4.8.2)
+        }
+        self.subscriptions
+            .insert(path.filter, key, filter.subscription);
+        match filter.retained {
+            RetainHandling::Send => self.send_retained(key, filter, now),
+            RetainHandling::SendIfNew if is_new => self.send_retained(key, filter, now),
+            RetainHandling::SendIfNew | RetainHandling::Withhold => {}
+        }
+        Ok(())
+    }
+
+    fn send_retained(&mut self, key: SessionKey, filter: &Filter, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        for (publication, retained_qos) in self.retained.matching(&filter.path, now) {
             let delivery = Delivery {
                 publication: publication.clone(),
-                qos: qos.min(*retained_qos),
+                qos: filter.subscription.qos.min(*retained_qos),
                 retain: true,
+                subscription_ids: ids_of(filter.subscription),
             };
             let offer = session.offer(delivery, &self.limits);
             count_drop(offer, session, &self.counters);
         }
-        true
     }
 
-    fn retain(&mut self, name: &str, payload: &[u8], qos: QoS, shared: &mut Option<Publication>) {
-        if payload.is_empty() {
-            self.retained.clear(name);
-            return;
-        }
-        let publication = shared.insert(Publication::new(name, payload)).clone();
-        match self.retained.set(name, publication, qos, &self.limits) {
-            Ok(()) => self.retained_full = false,
-            Err(_full) => {
-                self.counters.dropped_retained.add(1);
-                if !std::mem::replace(&mut self.retained_full, true) {
-                    tracing::warn!(
-                        topic = name,
-                        messages_max = self.limits.retained_messages_max,
-                        bytes_max = self.limits.retained_bytes_max,
-                        "too many retained messages; this topic keeps none"
-                    );
-                }
-            }
-        }
-    }
-
-    /// Removes a session with all that belongs to it. Returns its client id.
+    /// Removes a session with all that belongs to it; its will, if it waits, is due. Returns its client id.
     fn discard(&mut self, key: SessionKey) -> Option<String> {
         let mut session = self.sessions.remove(&key)?;
+        self.absent.retain(|absent| *absent != key);
         for filter in &session.filters {
-            self.subscriptions.remove(filter, key);
+            self.remove_filter(filter, key);
         }
         let client_id = std::mem::take(&mut session.client_id);
         self.by_client_id.remove(&client_id);
+        if let Some((_, will)) = session.will.take() {
+            self.wills_due.push((client_id.clone(), will));
+            self.bell.notify_one();
+        }
         Some(client_id)
+    }
+
+    fn remove_filter(&mut self, path: &str, key: SessionKey) {
+        match Path::new(path) {
+            Some(Path {
+                filter,
+                is_shared: true,
+            }) => {
+                if let Some(group) = self.groups.leave(path, key) {
+                    self.subscriptions.remove(filter, group);
+                }
+            }
+            _ => self.subscriptions.remove(path, key),
+        }
+    }
+
+    fn new_key(&mut self) -> SessionKey {
+        self.last_key += 1;
+        self.last_key
+    }
+}
+
+fn ids_of(subscription: Subscription) -> Box<[u32]> {
+    match subscription.id {
+        0 => Box::default(),
+        id => Box::new([id]),
     }
 }
 

@@ -16,17 +16,18 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::acks::Owed;
+use super::aliases::Aliases;
 use super::counters::Counters;
 use super::deadlines::{Deadlines, Expired};
 use super::handshake::{self, Admitted};
-use super::inbound::{Client, Handled, Spooled};
-use super::packet::{self, Frame, PacketError, Publish, Will};
+use super::inbound::{Client, Handled};
+use super::packet::{self, Frame, PacketError, Reason, Will};
 use super::server::{LocalError, Shared};
+use super::wills;
 use crate::clock;
-use crate::spool::AppendError;
 use crate::store::Ingress;
 
 /// How much is read at once: the least, for a quiet client, and the most, for one that keeps filling
@@ -46,6 +47,8 @@ const BUFFER_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
 pub(super) enum End {
     #[error("it said good-bye")]
     Disconnected,
+    #[error("it said good-bye and asked for its will")]
+    DisconnectedWithWill,
     #[error("it closed the connection without DISCONNECT")]
     Closed,
     #[error("the relay is stopping")]
@@ -62,8 +65,8 @@ pub(super) enum End {
     Io(#[from] io::Error),
     #[error("{0}")]
     Packet(#[from] PacketError),
-    #[error("{0}")]
-    Protocol(&'static str),
+    #[error("{1}")]
+    Protocol(Reason, &'static str),
     #[error(
         "its message to {topic:?} has {size_bytes} bytes (topic and payload); the spool takes at \
          most {max_bytes}"
@@ -84,6 +87,25 @@ impl End {
         !matches!(self, End::Disconnected | End::Stopped | End::SpoolFailed)
     }
 
+    /// What a client of MQTT 5 is told, if the broker ends the connection.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        match self {
+            End::Disconnected
+            | End::DisconnectedWithWill
+            | End::Closed
+            | End::ConnectTimeout
+            | End::WriteTimeout
+            | End::Io(_)
+            | End::SpoolFailed => None,
+            End::Stopped => Some(Reason::ShuttingDown),
+            End::TakenOver => Some(Reason::SessionTakenOver),
+            End::KeepAlive => Some(Reason::KeepAliveTimeout),
+            End::Packet(error) => Some(error.reason()),
+            End::Protocol(reason, _) => Some(*reason),
+            End::TooLarge { .. } => Some(Reason::QuotaExceeded),
+        }
+    }
+
     /// Whether it makes sense to send what is left.
     fn can_flush(&self) -> bool {
         !matches!(
@@ -94,7 +116,7 @@ impl End {
 
     fn log(&self, client_id: &str, peer: SocketAddr) {
         match self {
-            End::Disconnected | End::Closed | End::Stopped => {
+            End::Disconnected | End::DisconnectedWithWill | End::Closed | End::Stopped => {
                 tracing::debug!(client_id, %peer, "client left: {self}");
             }
             End::TakenOver
@@ -104,7 +126,7 @@ impl End {
             | End::Io(_) => {
                 tracing::info!(client_id, %peer, "connection closed: {self}");
             }
-            End::Packet(_) | End::Protocol(_) | End::TooLarge { .. } | End::SpoolFailed => {
+            End::Packet(_) | End::Protocol(..) | End::TooLarge { .. } | End::SpoolFailed => {
                 tracing::warn!(client_id, %peer, "connection closed: {self}");
             }
         }
@@ -164,18 +186,23 @@ where
     };
     end.log(&client_id, peer);
     let Client {
+        version,
         session,
         link,
         mut out,
         ..
     } = connection.client;
-    shared.broker().disconnect(session, &link);
+    let will = will.filter(|_| end.is_abnormal());
+    let will = (shared.broker()).disconnect(session, &link, will, Instant::now());
     if end.can_flush() {
+        if let Some(reason) = end.reason() {
+            packet::put_disconnect(&mut out, version, reason);
+        }
         close(&mut writer, &mut out, &shared).await;
     }
     match (end, will) {
         (End::SpoolFailed, _) => Err(LocalError::SpoolFailed),
-        (end, Some(will)) if end.is_abnormal() => publish_will(&shared, &client_id, &will).await,
+        (_, Some(will)) => wills::publish(&shared, &client_id, &will).await,
         _ => Ok(()),
     }
 }
@@ -222,12 +249,17 @@ impl<I: Ingress> Connection<I> {
         let deadlines = Deadlines::new(admitted.keep_alive_s, &shared.limits, Instant::now());
         let client = Client {
             shared: Arc::clone(shared),
+            version: admitted.version,
+            packet_bytes_max: admitted.packet_bytes_max,
+            ends_with_connection: admitted.ends_with_connection,
             id: admitted.client_id,
             peer,
             session: admitted.session,
             link: admitted.link,
             safe: shared.ingress.safe(),
             owed: Owed::default(),
+            receiving: 0,
+            aliases: Aliases::default(),
             out,
             fed_others: false,
         };
@@ -327,7 +359,10 @@ impl<I: Ingress> Connection<I> {
                 }
             };
             let bytes = self.input.get(..size).unwrap_or_default();
-            match self.client.handle(packet::parse(bytes)?, received)? {
+            match self
+                .client
+                .handle(packet::parse(self.client.version, bytes)?, received)?
+            {
                 Handled::Done => self.input.advance(size),
                 Handled::SpoolFull => {
                     let ingress = self.client.shared.ingress.clone();
@@ -429,42 +464,4 @@ async fn close<I>(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, sh
         Ok(Err(error)) => tracing::debug!(%error, "the client closed first"),
         Err(_elapsed) => tracing::debug!("the client did not take the last bytes"),
     }
-}
-
-/// A will goes the way of any message. When the spool is full it waits like one, but not for ever: nobody
-/// was promised anything, and as long as it waits it takes the place of a client.
-async fn publish_will<I: Ingress>(
-    shared: &Shared<I>,
-    client_id: &str,
-    will: &Will,
-) -> Result<(), LocalError> {
-    let publish = Publish {
-        topic: &will.topic,
-        payload: &will.payload,
-        qos: will.qos,
-        retain: will.retain,
-        id: 0,
-    };
-    let mut patience = std::pin::pin!(sleep(shared.limits.will_patience));
-    loop {
-        let reason = match shared.spool(&publish, clock::now()) {
-            Ok(Spooled::As(_) | Spooled::Not) => break,
-            Ok(Spooled::Full) => tokio::select! {
-                () = shared.shutdown.cancelled() => End::Stopped.to_string(),
-                () = &mut patience => AppendError::Full.to_string(),
-                () = shared.ingress.space() => continue,
-            },
-            Err(End::SpoolFailed) => return Err(LocalError::SpoolFailed),
-            Err(end) => end.to_string(),
-        };
-        shared.counters.dropped_will.add(1);
-        tracing::warn!(
-            client_id,
-            topic = will.topic,
-            "will message not relayed: {reason}"
-        );
-        break;
-    }
-    shared.fan_out(&publish);
-    Ok(())
 }

@@ -42,6 +42,10 @@ pub struct Counters {
     pub dropped_slow_subscriber: Counter,
     /// `QoS` 1 and 2 messages not delivered because the session held its limit already.
     pub dropped_session_full: Counter,
+    /// Messages not delivered to a subscriber because they expired (MQTT 5) before it could take them.
+    pub dropped_expired: Counter,
+    /// Messages not delivered to a subscriber of MQTT 5 that takes no packets of their size.
+    pub dropped_packet_too_large: Counter,
     /// Messages not retained because the limits of retained messages were reached.
     pub dropped_retained: Counter,
     /// Messages from the cloud that were handed to the local clients.

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
 
+use super::broker::SessionRequest;
 use super::connection::End;
-use super::packet::{self, ConnectReturn, Frame, Incoming, PacketError, Will};
+use super::limits::Limits;
+use super::packet::{self, Connect, Frame, Incoming, Reason, Terms, Version, Will};
 use super::server::Shared;
 use super::session::Link;
 use super::subscriptions::SessionKey;
@@ -15,10 +18,15 @@ use crate::store::Ingress;
 
 /// A client that was let in. Its CONNACK is written first of all.
 pub(super) struct Admitted {
+    pub(super) version: Version,
     pub(super) client_id: String,
     pub(super) session: SessionKey,
     pub(super) link: Arc<Link>,
     pub(super) keep_alive_s: u16,
+    /// The largest packet the client takes.
+    pub(super) packet_bytes_max: u32,
+    /// Whether the session was to end with the connection.
+    pub(super) ends_with_connection: bool,
     pub(super) will: Option<Will>,
 }
 
@@ -42,47 +50,112 @@ pub(super) async fn admit<I: Ingress>(
         }
     };
     let bytes = input.split_to(size);
-    let Incoming::Connect(connect) = packet::parse(&bytes).inspect_err(|error| {
-        if matches!(error, PacketError::UnsupportedLevel(_)) {
-            packet::put_connack(out, ConnectReturn::UnacceptableProtocolVersion);
-        }
-    })?
-    else {
-        return Err(End::Protocol("its first packet is not CONNECT")); // MQTT-3.1.0-1
-    };
-    let limits = &shared.limits;
-    if connect.client_id.len() > limits.client_id_bytes_max
-        || (connect.client_id.is_empty() && !connect.clean_session)
-    {
-        packet::put_connack(out, ConnectReturn::IdentifierRejected); // MQTT-3.1.3-8
+    if bytes.first() != Some(&packet::CONNECT) {
         return Err(End::Protocol(
-            "its client identifier is too long, or empty without clean session",
+            Reason::ProtocolError,
+            "its first packet is not CONNECT", // MQTT-3.1.0-1
         ));
     }
-    if connect
-        .will
-        .as_ref()
-        .is_some_and(|will| !topic::is_valid_name(&will.topic, limits))
-    {
-        return Err(End::Protocol("its will topic is not a valid topic name"));
-    }
+    let version = packet::version_of_connect(&bytes);
+    let admitted = match packet::parse(version, &bytes) {
+        Ok(Incoming::Connect(connect)) => let_in(shared, *connect, out),
+        Ok(_) => Err(End::Protocol(Reason::ProtocolError, "not a CONNECT")),
+        Err(error) => Err(error.into()),
+    };
+    admitted.inspect_err(|end| {
+        if let Some(reason) = end.reason() {
+            packet::put_refused(out, version, reason);
+        }
+    })
+}
+
+/// Opens the session that a well-formed CONNECT asks for, if it may be had.
+fn let_in<I: Ingress>(
+    shared: &Shared<I>,
+    connect: Connect,
+    out: &mut BytesMut,
+) -> Result<Admitted, End> {
+    check(&connect, &shared.limits)?;
+    let (version, limits) = (connect.version, &shared.limits);
     let link = Arc::new(Link::default());
     let mut broker = shared.broker();
+    let is_nameless = connect.client_id.is_empty();
     let mut client_id = connect.client_id;
     while client_id.is_empty() || (client_id.starts_with(GENERATED) && broker.knows(&client_id)) {
         client_id = format!("{GENERATED}{:016x}", fastrand::u64(..));
     }
-    let connected = broker.connect(&client_id, connect.clean_session, &link);
+    let asked_keep_alive_s = connect.keep_alive_s;
+    let keep_alive_s = match (version, asked_keep_alive_s) {
+        (Version::V5, 0) => limits.keep_alive_s_max,
+        (Version::V5, asked) => asked.min(limits.keep_alive_s_max),
+        (Version::V4, asked) => asked,
+    };
+    let terms = Terms {
+        receive_max: limits.unreleased_max,
+        packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
+        topic_alias_max: limits.topic_aliases_max,
+        keep_alive_s: (keep_alive_s != asked_keep_alive_s).then_some(keep_alive_s),
+        client_id: is_nameless.then_some(&client_id),
+    };
+    let request = SessionRequest {
+        client_id: &client_id,
+        clean_start: connect.clean_start,
+        expiry_s: connect.session_expiry_s,
+        receive_max: connect.receive_max,
+    };
+    let connected = broker.connect(request, &link, Instant::now());
     drop(broker);
-    let session_present = connected.session_present;
-    packet::put_connack(out, ConnectReturn::Accepted { session_present });
+    packet::put_accepted(out, version, connected.session_present, &terms);
     Ok(Admitted {
-        client_id,
+        version,
         session: connected.session,
         link,
-        keep_alive_s: connect.keep_alive_s,
+        keep_alive_s,
+        packet_bytes_max: connect.packet_bytes_max.unwrap_or(u32::MAX),
+        ends_with_connection: connect.session_expiry_s == 0,
         will: connect.will,
+        client_id,
     })
+}
+
+/// Whether a well-formed CONNECT asks for nothing that cannot be had.
+fn check(connect: &Connect, limits: &Limits) -> Result<(), End> {
+    /// The largest CONNACK, and so room for every packet that has no list in it.
+    const PACKET_BYTES_MIN: u32 = 64;
+    let refuse = |reason, why| Err(End::Protocol(reason, why));
+    let is_nameless = connect.client_id.is_empty();
+    if connect.client_id.len() > limits.client_id_bytes_max
+        || (is_nameless && connect.version == Version::V4 && !connect.clean_start)
+    {
+        return refuse(
+            Reason::ClientIdInvalid, // MQTT-3.1.3-8
+            "its client identifier is too long, or empty without clean session",
+        );
+    }
+    if connect.authenticates {
+        return refuse(
+            Reason::BadAuthenticationMethod, // MQTT5-4.12.0-1
+            "it asks for an authentication method, and there is none",
+        );
+    }
+    if connect
+        .packet_bytes_max
+        .is_some_and(|max| max < PACKET_BYTES_MIN)
+    {
+        return refuse(
+            Reason::PacketTooLarge,
+            "it takes only packets that are too small for an answer",
+        );
+    }
+    if let Some(will) = &connect.will
+        && !topic::is_valid_name(&will.topic, limits)
+    {
+        return refuse(
+            Reason::TopicNameInvalid,
+            "its will topic is not a valid topic name",
+        );
+    }
+    Ok(())
 }
 
 /// What the client identifiers begin with that the broker gives to clients without one.

@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::acks::Owed;
+use super::aliases::Aliases;
 use super::connection::End;
-use super::packet::{self, Incoming, Publish, Reply};
+use super::packet::{self, Ack, Filter, Goodbye, Incoming, Publish, Reason, Reply, Version};
 use super::publication::QoS;
 use super::publisher::STATE_TOPIC;
 use super::server::Shared;
@@ -45,12 +47,20 @@ pub(super) enum Spooled {
 /// One admitted client.
 pub(super) struct Client<I> {
     pub(super) shared: Arc<Shared<I>>,
+    pub(super) version: Version,
+    /// The largest packet that the client takes.
+    pub(super) packet_bytes_max: u32,
+    /// Whether its CONNECT wanted the session to end with the connection.
+    pub(super) ends_with_connection: bool,
     pub(super) id: String,
     pub(super) peer: SocketAddr,
     pub(super) session: SessionKey,
     pub(super) link: Arc<Link>,
     pub(super) safe: watch::Receiver<Seq>,
     pub(super) owed: Owed,
+    /// `QoS` 1 and 2 messages whose last acknowledgement has not left.
+    pub(super) receiving: usize,
+    pub(super) aliases: Aliases,
     /// Bytes to send.
     pub(super) out: BytesMut,
     /// Whether other sessions were given something since this was last cleared.
@@ -67,39 +77,89 @@ impl<I: Ingress> Client<I> {
         match packet {
             Incoming::Publish(publish) => return self.publish(&publish, received),
             Incoming::PubAck(id) => self.with_session(|session| session.puback(id))?,
-            Incoming::PubRec(id) => {
-                self.with_session(|session| session.pubrec(id))?;
-                packet::put_reply(&mut self.out, Reply::PubRel(id));
+            Incoming::PubRec { id, refused: true } => {
+                self.with_session(|session| session.refused(id))?;
+            }
+            Incoming::PubRec { id, refused: false } => {
+                let known = self.with_session(|session| session.pubrec(id))?;
+                self.reply(Reply::because(Ack::PubRel, id, found(known)));
             }
             Incoming::PubComp(id) => self.with_session(|session| session.pubcomp(id))?,
             Incoming::PubRel(id) => self.pubrel(id)?,
-            Incoming::Subscribe { id, filters } => {
-                self.check_count(filters.len())?;
-                let mut broker = self.shared.broker();
-                let codes = broker.subscribe(self.session, &self.link, &filters);
-                packet::put_suback(&mut self.out, id, &codes);
-            }
+            Incoming::Subscribe { id, filters } => self.subscribe(id, &filters)?,
             Incoming::Unsubscribe { id, filters } => {
                 self.check_count(filters.len())?;
                 let mut broker = self.shared.broker();
-                broker.unsubscribe(self.session, &self.link, &filters);
-                packet::put_reply(&mut self.out, Reply::UnsubAck(id));
+                let codes = broker.unsubscribe(self.session, &self.link, &filters);
+                packet::put_unsuback(&mut self.out, self.version, id, &codes);
             }
             Incoming::PingReq => packet::put_pingresp(&mut self.out),
-            Incoming::Disconnect => return Err(End::Disconnected),
-            Incoming::Connect(_) => return Err(End::Protocol("it sent a second CONNECT")), // MQTT-3.1.0-2
+            Incoming::Disconnect(goodbye) => return Err(self.goodbye(goodbye)),
+            Incoming::Connect(_) => {
+                // MQTT-3.1.0-2
+                return Err(End::Protocol(
+                    Reason::ProtocolError,
+                    "it sent a second CONNECT",
+                ));
+            }
         }
         Ok(Handled::Done)
     }
 
+    fn subscribe(&mut self, id: u16, filters: &[Filter]) -> Result<(), End> {
+        self.check_count(filters.len())?;
+        let mut broker = self.shared.broker();
+        let codes = broker.subscribe(self.session, &self.link, filters, Instant::now());
+        packet::put_suback(&mut self.out, self.version, id, &codes);
+        Ok(())
+    }
+
+    /// The end of a connection that the client ends in order.
+    fn goodbye(&self, goodbye: Goodbye) -> End {
+        if let Some(expiry_s) = goodbye.session_expiry_s {
+            if expiry_s > 0 && self.ends_with_connection {
+                return End::Protocol(
+                    Reason::ProtocolError, // MQTT5-3.14.2-2
+                    "it wanted its session kept at its end, and not at its beginning",
+                );
+            }
+            if let Err(end) = self.with_session(|session| session.expiry_s = expiry_s) {
+                return end;
+            }
+        }
+        if goodbye.with_will {
+            End::DisconnectedWithWill
+        } else {
+            End::Disconnected
+        }
+    }
+
     /// Whether one packet may name so many topic filters.
     fn check_count(&self, filters: usize) -> Result<(), End> {
+        /// What SUBACK and UNSUBACK have besides a code for each.
+        const OVERHEAD_BYTES: usize = 8;
         if filters > self.shared.limits.filters_per_packet_max {
             return Err(End::Protocol(
+                Reason::QuotaExceeded,
                 "it named too many topic filters in one packet",
             ));
         }
+        let answer = u32::try_from(filters + OVERHEAD_BYTES);
+        if answer.is_ok_and(|bytes| bytes > self.packet_bytes_max) {
+            return Err(End::Protocol(
+                Reason::PacketTooLarge,
+                "it named more topic filters in one packet than it takes codes in the answer",
+            ));
+        }
         Ok(())
+    }
+
+    /// Puts an acknowledgement into `out`.
+    fn reply(&mut self, reply: Reply) {
+        if reply.is_last() {
+            self.receiving = self.receiving.saturating_sub(1);
+        }
+        packet::put_reply(&mut self.out, self.version, reply);
     }
 
     /// Puts the acknowledgements into `out` that may leave.
@@ -109,7 +169,7 @@ impl<I: Ingress> Client<I> {
         }
         let safe = *self.safe.borrow_and_update();
         while let Some(ack) = self.owed.release(safe) {
-            packet::put_reply(&mut self.out, ack);
+            self.reply(ack);
         }
     }
 
@@ -123,22 +183,36 @@ impl<I: Ingress> Client<I> {
         let mut broker = self.shared.broker();
         let session = broker.session(self.session, &self.link);
         let session = session.ok_or(End::TakenOver)?;
-        let mut sent = 0;
+        let receiver = (self.version, self.packet_bytes_max);
+        let (mut sent, mut expired, mut too_large) = (0, 0, 0);
+        let now = Instant::now();
         while self.out.len() < room_bytes {
-            match session.next(limits) {
+            match session.next(limits, now) {
                 None => break,
-                Some(Outgoing::PubRel(id)) => packet::put_reply(&mut self.out, Reply::PubRel(id)),
+                Some(Outgoing::Expired) => expired += 1,
+                Some(Outgoing::PubRel(id)) => {
+                    let pubrel = Reply::new(Ack::PubRel, id);
+                    packet::put_reply(&mut self.out, self.version, pubrel);
+                }
                 Some(Outgoing::Publish {
                     delivery,
                     id,
                     duplicate,
                 }) => {
-                    packet::put_publish(&mut self.out, &delivery, id, duplicate);
-                    sent += 1;
+                    let number = (id, duplicate);
+                    if packet::put_publish(&mut self.out, receiver, &delivery, number, now) {
+                        sent += 1;
+                    } else {
+                        session.give_up(id);
+                        too_large += 1;
+                    }
                 }
             }
         }
-        self.shared.counters.messages_sent.add(sent);
+        let counters = &self.shared.counters;
+        counters.messages_sent.add(sent);
+        counters.dropped_expired.add(expired);
+        counters.dropped_packet_too_large.add(too_large);
         Ok(())
     }
 
@@ -150,53 +224,102 @@ impl<I: Ingress> Client<I> {
     }
 
     fn publish(&mut self, publish: &Publish<'_>, received: Timestamp) -> Result<Handled, End> {
+        let alias_max = self.shared.limits.topic_aliases_max;
+        let Ok(topic) = self.aliases.topic(publish, alias_max) else {
+            return Err(End::Protocol(
+                Reason::TopicAliasInvalid,
+                "it used a topic alias that it has not set or may not set",
+            ));
+        };
+        let publish = &Publish {
+            topic: topic.as_deref().unwrap_or(publish.topic),
+            ..*publish
+        };
         if !topic::is_valid_name(publish.topic, &self.shared.limits) {
-            return Err(End::Protocol("it published to an invalid topic name"));
+            return Err(End::Protocol(
+                Reason::TopicNameInvalid,
+                "it published to an invalid topic name",
+            ));
         }
+        self.aliases.learn(publish);
         if publish.qos == QoS::ExactlyOnce
             && let Some(taken) = self.with_session(|session| session.taken(publish.id))?
         {
-            self.owed.owe(Reply::PubRec(publish.id), taken.awaits, 0);
+            let pubrec = Reply::new(Ack::PubRec, publish.id);
+            self.owed.owe(pubrec, taken.awaits, 0);
             return Ok(Handled::Done);
         }
-        if publish.qos == QoS::ExactlyOnce
-            && self.with_session(|session| session.must_release(&self.shared.limits))?
-        {
-            return Err(End::Protocol("it has too many QoS 2 messages unreleased"));
-        }
+        self.check_flow(publish.qos)?;
         let awaits = match self.shared.spool(publish, received)? {
             Spooled::As(seq) => Some(seq),
             Spooled::Not => None,
             Spooled::Full => return Ok(Handled::SpoolFull),
         };
+        if publish.qos == QoS::ExactlyOnce {
+            self.with_session(|session| session.take(publish.id, Taken { awaits }))?;
+        }
+        self.shared.counters.messages_received.add(1);
+        let wanted = self.shared.fan_out(publish, Some(self.session));
+        self.fed_others |= wanted;
+        let reason = if wanted || awaits.is_some() {
+            Reason::Success
+        } else {
+            Reason::NoMatchingSubscribers
+        };
         let message_bytes = match awaits {
             Some(_) => publish.topic.len() + publish.payload.len(),
             None => 0,
         };
-        match publish.qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => self
-                .owed
-                .owe(Reply::PubAck(publish.id), awaits, message_bytes),
-            QoS::ExactlyOnce => {
-                self.with_session(|session| session.take(publish.id, Taken { awaits }))?;
-                self.owed
-                    .owe(Reply::PubRec(publish.id), awaits, message_bytes);
-            }
-        }
-        self.shared.counters.messages_received.add(1);
-        self.fed_others |= self.shared.fan_out(publish);
+        self.owe(publish, reason, awaits, message_bytes);
         Ok(Handled::Done)
+    }
+
+    /// Owes the first acknowledgement of a PUBLISH.
+    fn owe(
+        &mut self,
+        publish: &Publish<'_>,
+        reason: Reason,
+        awaits: Option<Seq>,
+        message_bytes: usize,
+    ) {
+        let ack = match publish.qos {
+            QoS::AtMostOnce => return,
+            QoS::AtLeastOnce => Ack::PubAck,
+            QoS::ExactlyOnce => Ack::PubRec,
+        };
+        self.receiving += 1;
+        let reply = Reply::because(ack, publish.id, reason);
+        self.owed.owe(reply, awaits, message_bytes);
+    }
+
+    /// Whether the client keeps to the receive maximum it was told (MQTT5-3.3.4-7), and in MQTT 3.1.1 to what it can
+    /// be allowed.
+    fn check_flow(&self, qos: QoS) -> Result<(), End> {
+        let limits = &self.shared.limits;
+        let exceeded = qos == QoS::ExactlyOnce
+            && self.with_session(|session| session.must_release(limits))?
+            || qos > QoS::AtMostOnce
+                && self.version == Version::V5
+                && self.receiving >= limits.unreleased_max.into();
+        if exceeded {
+            return Err(End::Protocol(
+                Reason::ReceiveMaximumExceeded,
+                "it has too many messages unreleased or unacknowledged",
+            ));
+        }
+        Ok(())
     }
 
     /// PUBCOMP says again that the message is taken, so a client that did not wait for its PUBREC
     /// waits for its PUBCOMP.
     fn pubrel(&mut self, id: u16) -> Result<(), End> {
-        let awaits = self.with_session(|session| session.pubrel(id))?;
+        let taken = self.with_session(|session| session.pubrel(id))?;
+        let pubcomp = Reply::because(Ack::PubComp, id, found(taken.is_some()));
+        let awaits = taken.and_then(|taken| taken.awaits);
         if awaits.is_some_and(|seq| seq >= *self.safe.borrow()) {
-            self.owed.owe(Reply::PubComp(id), awaits, 0);
+            self.owed.owe(pubcomp, awaits, 0);
         } else {
-            packet::put_reply(&mut self.out, Reply::PubComp(id));
+            self.reply(pubcomp);
         }
         Ok(())
     }
@@ -205,6 +328,15 @@ impl<I: Ingress> Client<I> {
         let mut broker = self.shared.broker();
         let session = broker.session(self.session, &self.link);
         session.map(change).ok_or(End::TakenOver)
+    }
+}
+
+/// What the answer to an acknowledgement says of its packet identifier.
+fn found(known: bool) -> Reason {
+    if known {
+        Reason::Success
+    } else {
+        Reason::PacketIdNotFound
     }
 }
 
@@ -244,13 +376,9 @@ impl<I: Ingress> Shared<I> {
         }
     }
 
-    /// Hands a message to the local subscribers. Returns whether there are any. [`STATE_TOPIC`] is the relay's: a
-    /// client's message to it goes nowhere, as one to `$SYS` does.
-    pub(super) fn fan_out(&self, publish: &Publish<'_>) -> bool {
-        if publish.topic == STATE_TOPIC {
-            return false;
-        }
-        let mut broker = self.broker();
-        broker.publish(publish.topic, publish.payload, publish.qos, publish.retain)
+    /// Hands a message to the local subscribers. `publisher` is the session it comes from, if any. Returns whether
+    /// anyone wants it. [`STATE_TOPIC`] is the relay's: a client's message to it goes nowhere, as one to `$SYS` does.
+    pub(super) fn fan_out(&self, publish: &Publish<'_>, publisher: Option<SessionKey>) -> bool {
+        publish.topic != STATE_TOPIC && (self.broker()).publish(publish, publisher, Instant::now())
     }
 }

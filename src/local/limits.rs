@@ -41,12 +41,21 @@ pub struct Limits {
     pub shutdown_grace: Duration,
     /// How long a will for the cloud waits for room in the spool. Then it is dropped and counted.
     pub will_patience: Duration,
+    /// Delayed wills that wait for room in the spool. One more is dropped and counted.
+    pub wills_waiting_max: usize,
     /// `QoS` 1 and 2 messages sent to one client and not acknowledged by it. The rest waits in its
     /// queue. As mosquitto.
     pub inflight_max: usize,
     /// `QoS` 2 messages from one client that it has not released with PUBREL; each is remembered, so that a
-    /// repetition is known. One more closes the connection. Clients send a few dozen ahead at most.
-    pub unreleased_max: usize,
+    /// repetition is known. One more closes the connection. Clients send a few dozen ahead at most. Clients of
+    /// MQTT 5 are told of it as the receive maximum, which counts `QoS` 1 as well.
+    pub unreleased_max: u16,
+    /// Topic aliases that one client of MQTT 5 may set, each of up to `topic_bytes_max`. It is told; a higher one
+    /// closes the connection. As mosquitto.
+    pub topic_aliases_max: u16,
+    /// The longest keep alive of a client of MQTT 5, in seconds. One that asks for more, or for none, is told to use
+    /// this, so that a device that died gives its place back.
+    pub keep_alive_s_max: u16,
     /// Bytes of messages kept for one session, sent or waiting. Beyond it, new ones are dropped for
     /// that session and counted; others are not slowed.
     pub session_bytes_max: usize,
@@ -86,8 +95,11 @@ impl Default for Limits {
             close_timeout: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(2),
             will_patience: Duration::from_secs(30),
+            wills_waiting_max: 256,
             inflight_max: 20,
             unreleased_max: 4_096,
+            topic_aliases_max: 10,
+            keep_alive_s_max: 3_600,
             session_bytes_max: MIB,
             offline_bytes_max: 8 * MIB,
             sessions_max: 256,

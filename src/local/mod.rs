@@ -1,4 +1,4 @@
-//! The local MQTT broker: MQTT 3.1.1 (and 3.1) for the apps on the device.
+//! The local MQTT broker: MQTT 5, 3.1.1 and 3.1 for the apps on the device.
 //!
 //! ```text
 //!            ┌──────────────── connection (one task a client) ────────────────┐
@@ -17,15 +17,16 @@
 //! * One client never slows another: queues are bounded by bytes, writing has a time-out.
 //! * Whatever bytes a client sends cost at most its own connection.
 //!
-//! What it does not do: no login and no TLS (it listens on the device only), no shared
-//! subscriptions, no persistence of local sessions and retained messages over a restart. A stop of the
-//! relay publishes no wills: the clients have not died, and will be back when the relay is.
+//! What it does not do: no login and no TLS (it listens on the device only), no enhanced
+//! authentication, no topic aliases towards clients, no persistence of local sessions and retained messages over a
+//! restart. A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
-//! `topic`, `publication`, `acks`, `session`, `subscriptions`, `retained` and `broker` are pure;
-//! `packet` is the only module that knows the codec; `handshake`, `inbound`, `connection` and this
-//! module do the I/O.
+//! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained` and `broker` are pure;
+//! `packet` is the only module that knows the codec; `handshake`, `inbound`, `connection`, `wills` and `server`
+//! do the I/O.
 
 mod acks;
+mod aliases;
 mod broker;
 mod connection;
 mod counters;
@@ -39,8 +40,10 @@ mod publisher;
 mod retained;
 mod server;
 mod session;
+mod shared;
 mod subscriptions;
 mod topic;
+mod wills;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,11 @@
 //! A message on its way to local subscribers: copied once, shared by all of them. Pure.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::packet::Publish;
 
 /// `QoS` of a message or of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,36 +28,98 @@ impl QoS {
     }
 }
 
-/// Topic name and payload in one shared allocation.
+/// How a session wants the messages of a filter (MQTT 5, 3.8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subscription {
+    /// The highest `QoS` to deliver with.
+    pub(super) qos: QoS,
+    /// Not what the session itself publishes.
+    pub(super) no_local: bool,
+    /// With the retain flag of the publisher.
+    pub(super) retain_as_published: bool,
+    /// The subscription identifier; 0 if there is none.
+    pub(super) id: u32,
+}
+
+impl From<QoS> for Subscription {
+    /// What MQTT 3.1.1 can ask for.
+    fn from(qos: QoS) -> Self {
+        Subscription {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            id: 0,
+        }
+    }
+}
+
+/// Topic name, properties and payload in one shared allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Publication {
-    /// The topic name, then the payload.
+    /// The topic name, then the properties for its readers, then the payload.
     bytes: Bytes,
     topic_len: usize,
+    properties_len: usize,
+    expires: Option<Instant>,
 }
 
 impl Publication {
-    /// Copies a message out of a read buffer.
-    pub(super) fn new(topic: &str, payload: &[u8]) -> Self {
-        let bytes = [topic.as_bytes(), payload].concat();
+    /// Copies a message, which came at `now`, out of a read buffer.
+    pub(super) fn new(publish: &Publish<'_>, now: Instant) -> Self {
+        let for_readers = publish.properties.for_readers();
+        let properties_len = for_readers.map(<[u8]>::len).sum();
+        let topic = publish.topic.as_bytes();
+        let mut bytes = Vec::with_capacity(topic.len() + properties_len + publish.payload.len());
+        bytes.extend_from_slice(topic);
+        for property in publish.properties.for_readers() {
+            bytes.extend_from_slice(property);
+        }
+        bytes.extend_from_slice(publish.payload);
+        let expiry = publish.expiry_s();
         Publication {
             bytes: bytes.into(),
             topic_len: topic.len(),
+            properties_len,
+            expires: expiry.map(|seconds| now + Duration::from_secs(seconds.into())),
         }
     }
 
     /// The topic name's bytes, valid UTF-8, and the payload.
     pub(super) fn parts(&self) -> (&[u8], &[u8]) {
-        self.bytes
-            .split_at_checked(self.topic_len)
-            .expect("invariant: the topic is a prefix of the bytes")
+        let (topic, _, payload) = self.split();
+        (topic, payload)
+    }
+
+    /// Its properties of MQTT 5, encoded, without the expiry.
+    pub(super) fn properties(&self) -> &[u8] {
+        self.split().1
+    }
+
+    /// When it is not to be delivered any more.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        self.expires
+    }
+
+    /// Whether it is not to be delivered any more (MQTT5-3.3.2-5).
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
     }
 
     /// What the message costs whoever keeps it, in bytes: its own and the bookkeeping around it.
     pub(super) fn cost_bytes(&self) -> usize {
         /// Queue entry, allocation headers and reference counts, generously.
-        const OVERHEAD_BYTES: usize = 64;
+        const OVERHEAD_BYTES: usize = 96;
         self.bytes.len() + OVERHEAD_BYTES
+    }
+
+    fn split(&self) -> (&[u8], &[u8], &[u8]) {
+        let invariant = "invariant: the bytes begin with topic and properties";
+        let (topic, rest) = self
+            .bytes
+            .split_at_checked(self.topic_len)
+            .expect(invariant);
+        let (properties, payload) = rest.split_at_checked(self.properties_len).expect(invariant);
+        (topic, properties, payload)
     }
 }
 
@@ -62,6 +129,16 @@ pub(super) struct Delivery {
     pub(super) publication: Publication,
     /// The lower of the message's and the subscription's.
     pub(super) qos: QoS,
-    /// Set only for a retained message sent because of a new subscription (MQTT-3.3.1-8, -9).
+    /// Set for a retained message sent because of a new subscription (MQTT-3.3.1-8, -9), and as the publisher
+    /// set it if the subscription asks for that (MQTT5-3.3.1-13).
     pub(super) retain: bool,
+    /// Of the subscriptions it is sent for, as far as they have some.
+    pub(super) subscription_ids: Box<[u32]>,
+}
+
+impl Delivery {
+    /// What it costs the session that keeps it, in bytes.
+    pub(super) fn cost_bytes(&self) -> usize {
+        self.publication.cost_bytes() + size_of_val(&*self.subscription_ids)
+    }
 }

@@ -5,11 +5,13 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::Broker;
 use super::counters::Counters;
 use super::limits::Limits;
+use super::packet::Publish;
 use super::publication::QoS;
 use super::topic;
 
@@ -86,7 +88,8 @@ impl Publisher {
 
     fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
         let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
-        broker.publish(topic, payload, qos, retain);
+        let publish = Publish::plain(topic, payload, qos, retain);
+        broker.publish(&publish, None, Instant::now());
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 use super::limits::Limits;
 use super::publication::{Publication, QoS};
 use super::topic;
@@ -33,44 +35,66 @@ impl Retained {
         publication: Publication,
         qos: QoS,
         limits: &Limits,
+        now: Instant,
     ) -> Result<(), Full> {
         self.clear(name);
-        let bytes = self.bytes + publication.cost_bytes();
-        if self.messages.len() >= limits.retained_messages_max || bytes > limits.retained_bytes_max
-        {
+        let cost = publication.cost_bytes();
+        let is_full = |retained: &Self| {
+            retained.messages.len() >= limits.retained_messages_max
+                || retained.bytes + cost > limits.retained_bytes_max
+        };
+        if is_full(self) {
+            self.forget_expired(now);
+        }
+        if is_full(self) {
             return Err(Full);
         }
-        self.bytes = bytes;
+        self.bytes += cost;
         self.messages.insert(name.into(), (publication, qos));
         Ok(())
     }
 
-    /// The retained messages that match `filter`, by topic name.
+    /// The retained messages that match `filter` and have not expired, by topic name.
     pub(super) fn matching<'a>(
         &'a self,
         filter: &'a str,
+        now: Instant,
     ) -> impl Iterator<Item = &'a (Publication, QoS)> {
         self.messages
             .iter()
             .filter(move |(name, _)| topic::matches(filter, name))
             .map(|(_, message)| message)
+            .filter(move |(publication, _)| !publication.has_expired(now))
+    }
+
+    fn forget_expired(&mut self, now: Instant) {
+        let bytes = &mut self.bytes;
+        self.messages.retain(|_, (publication, _)| {
+            let stays = !publication.has_expired(now);
+            if !stays {
+                *bytes -= publication.cost_bytes();
+            }
+            stays
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::packet::Publish;
 
     fn payloads(retained: &Retained, filter: &str) -> Vec<Vec<u8>> {
-        let matching = retained.matching(filter);
+        let matching = retained.matching(filter, Instant::now());
         matching
             .map(|(message, _)| message.parts().1.to_vec())
             .collect()
     }
 
     fn set(retained: &mut Retained, name: &str, payload: &[u8], limits: &Limits) -> bool {
-        let message = Publication::new(name, payload);
-        retained.set(name, message, QoS::AtMostOnce, limits).is_ok()
+        let (qos, now) = (QoS::AtMostOnce, Instant::now());
+        let message = Publication::new(&Publish::plain(name, payload, qos, true), now);
+        retained.set(name, message, qos, limits, now).is_ok()
     }
 
     #[test]

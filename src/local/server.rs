@@ -14,6 +14,7 @@ use super::connection;
 use super::counters::Counters;
 use super::limits::Limits;
 use super::publisher::Publisher;
+use super::wills;
 use crate::routes::Routes;
 use crate::store::Ingress;
 
@@ -149,6 +150,7 @@ pub async fn serve<I: Ingress>(
     let mut spool_closed = std::pin::pin!(spool_closed);
     let shared = Arc::new(Shared::new(ingress, routes, shutdown.clone(), broker));
     let mut connections = JoinSet::new();
+    let mut keeping_time = std::pin::pin!(wills::keep_time(Arc::clone(&shared)));
     let mut acceptor = Acceptor::default();
     loop {
         // Dropping the set on an error closes every connection.
@@ -157,6 +159,7 @@ pub async fn serve<I: Ingress>(
             () = shutdown.cancelled() => break,
             () = &mut spool_closed => return Err(LocalError::SpoolFailed),
             Some(ended) = connections.join_next() => check(ended)?,
+            kept = &mut keeping_time => { kept?; break }
             (stream, peer) = acceptor.accept(&listener, &shared.limits) => {
                 if connections.len() >= shared.limits.connections_max {
                     acceptor.refuse(peer, &shared.counters, &shared.limits);

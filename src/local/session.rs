@@ -1,8 +1,8 @@
 //! One client's session: what is on its way to the client, and which `QoS` 2 messages came from it.
 //! Pure: it hands out packets, it sends none.
 //!
-//! Invariants: messages leave in the order they were offered; at most `Limits::inflight_max` are
-//! unacknowledged by the client; a packet identifier is not used twice at a time; what is kept never
+//! Invariants: messages leave in the order they were offered; at most `Limits::inflight_max`, and no more than the
+//! client's receive maximum, are unacknowledged by the client; a packet identifier is not used twice at a time; what is kept never
 //! exceeds `Limits::session_bytes_max`. Sessions live in memory and end with the process.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::limits::Limits;
+use super::packet::Will;
 use super::publication::{Delivery, QoS};
 use crate::spool::Seq;
 
@@ -23,6 +25,7 @@ const CAPACITY_KEPT: usize = 256;
 pub(super) struct Link {
     bell: Notify,
     taken_over: AtomicBool,
+    session_ended: AtomicBool,
 }
 
 impl Link {
@@ -36,7 +39,13 @@ impl Link {
         self.taken_over.load(Ordering::Acquire)
     }
 
-    pub(super) fn take_over(&self) {
+    /// Whether the session did not go on with that connection.
+    pub(super) fn has_session_ended(&self) -> bool {
+        self.session_ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_over(&self, session_ended: bool) {
+        self.session_ended.store(session_ended, Ordering::Release);
         self.taken_over.store(true, Ordering::Release);
         self.bell.notify_one();
     }
@@ -79,6 +88,8 @@ pub(super) enum Outgoing {
         duplicate: bool,
     },
     PubRel(u16),
+    /// No packet: a message that waited too long was let go.
+    Expired,
 }
 
 /// What became of a message that was offered to a session.
@@ -98,8 +109,12 @@ pub(super) enum Offer {
 /// One session.
 pub(super) struct Session {
     pub(super) client_id: String,
-    /// Whether it ends with the connection.
-    pub(super) clean: bool,
+    /// How long it outlives the connection, as in CONNECT.
+    pub(super) expiry_s: u32,
+    /// While the client is away: when the session ends, if ever.
+    pub(super) ends: Option<Instant>,
+    /// While the client is away: its will, and when it is published.
+    pub(super) will: Option<(Instant, Will)>,
     /// There while the client is connected.
     link: Option<Arc<Link>>,
     /// The filters it is subscribed to, so that they can be removed.
@@ -111,6 +126,8 @@ pub(super) struct Session {
     inflight: VecDeque<Flight>,
     /// How many of `inflight`, from the front, went out on this connection.
     sent_here: usize,
+    /// How many messages the client takes without having acknowledged them.
+    receive_max: u16,
     last_id: u16,
     /// Bytes in `queue` and `inflight`, and the same summed over all sessions.
     bytes: usize,
@@ -119,16 +136,19 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(client_id: &str, clean: bool, bytes_of_all: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(client_id: &str, bytes_of_all: Arc<AtomicUsize>) -> Self {
         Session {
             client_id: client_id.to_owned(),
-            clean,
+            expiry_s: 0,
+            ends: None,
+            will: None,
             link: None,
             filters: Vec::new(),
             taken: HashMap::new(),
             queue: VecDeque::new(),
             inflight: VecDeque::new(),
             sent_here: 0,
+            receive_max: u16::MAX,
             last_id: 0,
             bytes: 0,
             bytes_of_all,
@@ -136,10 +156,14 @@ impl Session {
         }
     }
 
-    /// A new connection takes the session over; what was in flight will be sent again. Returns the
-    /// previous connection's link, if there is one.
-    pub(super) fn attach(&mut self, link: Arc<Link>) -> Option<Arc<Link>> {
+    /// A new connection takes the session over, with a receive maximum of its own; what was in flight will be sent
+    /// again. A will that was to be published later is not (MQTT5-3.1.3-9). Returns the previous connection's link,
+    /// if there is one.
+    pub(super) fn attach(&mut self, link: Arc<Link>, receive_max: u16) -> Option<Arc<Link>> {
         self.sent_here = 0;
+        self.receive_max = receive_max;
+        self.ends = None;
+        self.will = None;
         if !self.inflight.is_empty() || !self.queue.is_empty() {
             link.ring();
         }
@@ -172,7 +196,7 @@ impl Session {
         if self.link.is_none() && delivery.qos == QoS::AtMostOnce {
             return Offer::NotConnected;
         }
-        let cost = delivery.publication.cost_bytes();
+        let cost = delivery.cost_bytes();
         let of_all = self.bytes_of_all.load(Ordering::Relaxed);
         if self.bytes + cost > limits.session_bytes_max
             || (self.link.is_none() && of_all + cost > limits.offline_bytes_max)
@@ -191,8 +215,12 @@ impl Session {
     }
 
     /// The next packet for the client, or `None` if it has to acknowledge first or nothing waits.
-    pub(super) fn next(&mut self, limits: &Limits) -> Option<Outgoing> {
+    pub(super) fn next(&mut self, limits: &Limits, now: Instant) -> Option<Outgoing> {
+        let inflight_max = limits.inflight_max.min(self.receive_max.into());
         if let Some(flight) = self.inflight.get(self.sent_here) {
+            if matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max {
+                return None;
+            }
             self.sent_here += 1;
             return Some(match &flight.stage {
                 Stage::Sent(delivery) => Outgoing::Publish {
@@ -204,7 +232,7 @@ impl Session {
             });
         }
         let next = self.queue.front()?;
-        if next.qos > QoS::AtMostOnce && self.inflight.len() >= limits.inflight_max {
+        if next.qos > QoS::AtMostOnce && self.inflight.len() >= inflight_max {
             return None;
         }
         let delivery = self.queue.pop_front()?;
@@ -213,6 +241,10 @@ impl Session {
             if self.queue.capacity() > CAPACITY_KEPT {
                 self.queue = VecDeque::new();
             }
+        }
+        if delivery.publication.has_expired(now) {
+            self.give_back(&delivery);
+            return Some(Outgoing::Expired);
         }
         let id = if delivery.qos == QoS::AtMostOnce {
             self.give_back(&delivery);
@@ -240,16 +272,36 @@ impl Session {
     }
 
     /// PUBREC from the client. PUBREL is to be sent whether or not the identifier is known, so that
-    /// the client can finish.
-    pub(super) fn pubrec(&mut self, id: u16) {
+    /// the client can finish. Returns whether it is known.
+    pub(super) fn pubrec(&mut self, id: u16) -> bool {
         let Some(flight) = self.inflight.iter_mut().find(|flight| flight.id == id) else {
-            return;
+            return false;
         };
-        if matches!(&flight.stage, Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce)
-            && let Stage::Sent(delivery) = std::mem::replace(&mut flight.stage, Stage::Released)
-        {
-            self.give_back(&delivery);
+        match &flight.stage {
+            Stage::Released => true,
+            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => {
+                if let Stage::Sent(delivery) = std::mem::replace(&mut flight.stage, Stage::Released)
+                {
+                    self.give_back(&delivery);
+                }
+                true
+            }
+            Stage::Sent(_) => false,
         }
+    }
+
+    /// PUBREC with a refusal from the client: that was the message's end.
+    pub(super) fn refused(&mut self, id: u16) {
+        self.finish(
+            id,
+            |stage| matches!(stage, Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce),
+        );
+    }
+
+    /// The message just handed out under this identifier cannot be sent; it is treated as if it had been
+    /// (MQTT5-3.1.2-25).
+    pub(super) fn give_up(&mut self, id: u16) {
+        self.finish(id, |stage| matches!(stage, Stage::Sent(_)));
     }
 
     /// PUBCOMP from the client.
@@ -264,7 +316,7 @@ impl Session {
 
     /// Whether the client must release something before another `QoS` 2 PUBLISH is taken.
     pub(super) fn must_release(&self, limits: &Limits) -> bool {
-        self.taken.len() >= limits.unreleased_max
+        self.taken.len() >= limits.unreleased_max.into()
     }
 
     /// A `QoS` 2 PUBLISH was taken.
@@ -272,10 +324,10 @@ impl Session {
         self.taken.insert(id, taken);
     }
 
-    /// PUBREL from the client. Returns what the message waits for, which is over for a client that
-    /// waited for its PUBREC.
-    pub(super) fn pubrel(&mut self, id: u16) -> Option<Seq> {
-        self.taken.remove(&id)?.awaits
+    /// PUBREL from the client. Returns what was taken under the identifier; what that waits for is over for a client
+    /// that waited for its PUBREC.
+    pub(super) fn pubrel(&mut self, id: u16) -> Option<Taken> {
+        self.taken.remove(&id)
     }
 
     fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {
@@ -301,7 +353,7 @@ impl Session {
     }
 
     fn give_back(&mut self, delivery: &Delivery) {
-        let cost = delivery.publication.cost_bytes();
+        let cost = delivery.cost_bytes();
         self.bytes -= cost;
         self.bytes_of_all.fetch_sub(cost, Ordering::Relaxed);
     }

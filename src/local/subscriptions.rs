@@ -3,22 +3,57 @@
 //! Filters and names must be valid; the limit of levels bounds the depth of recursion. Branches
 //! without subscriptions are removed.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::publication::QoS;
+use super::publication::{QoS, Subscription};
 use super::topic;
 
-/// Names a session within the broker. Never used again.
+/// Names a session, or a group of sessions that share a subscription, within the broker. Never used again.
 pub(super) type SessionKey = u64;
+
+/// A session and one of its subscriptions.
+pub(super) type Match = (SessionKey, Subscription);
+
+/// How one session is to get a message that several of its filters may match: once, with the highest `QoS` of them
+/// (MQTT-3.3.5-1) and all their identifiers (MQTT5-3.3.4-4).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) session: SessionKey,
+    pub(super) qos: QoS,
+    pub(super) retain_as_published: bool,
+    pub(super) ids: Box<[u32]>,
+}
+
+/// Brings the subscriptions of each session together. `found` is sorted by session, as [`Subscriptions::matching`]
+/// leaves it; what `publisher` does not want from itself is left out.
+pub(super) fn wanted(
+    found: &[Match],
+    publisher: Option<SessionKey>,
+) -> impl Iterator<Item = Wanted> {
+    let sessions = found.chunk_by(|one, other| one.0 == other.0);
+    sessions.filter_map(move |matches| {
+        let own = |(session, subscription): &&Match| {
+            !(subscription.no_local && publisher == Some(*session))
+        };
+        let matches = || matches.iter().filter(own);
+        let &(session, _) = matches().next()?;
+        let ids = matches().map(|(_, subscription)| subscription.id);
+        Some(Wanted {
+            session,
+            qos: matches().map(|(_, subscription)| subscription.qos).max()?,
+            retain_as_published: matches().any(|(_, one)| one.retain_as_published),
+            ids: ids.filter(|id| *id > 0).collect(),
+        })
+    })
+}
 
 #[derive(Default)]
 struct Node {
     /// Children by level, the wildcard `+` among them.
     children: HashMap<Box<str>, Node>,
     /// Subscriptions to the filter that ends here, and to that filter followed by `#`.
-    exact: Vec<(SessionKey, QoS)>,
-    subtree: Vec<(SessionKey, QoS)>,
+    exact: Vec<Match>,
+    subtree: Vec<Match>,
 }
 
 /// All subscriptions.
@@ -41,8 +76,13 @@ impl Subscriptions {
         self.nodes + missing > nodes_max
     }
 
-    /// Adds a subscription, or changes its `QoS`. Returns whether it is new.
-    pub(super) fn insert(&mut self, filter: &str, session: SessionKey, qos: QoS) -> bool {
+    /// Adds a subscription, or changes it. Returns whether it is new.
+    pub(super) fn insert(
+        &mut self,
+        filter: &str,
+        session: SessionKey,
+        subscription: impl Into<Subscription>,
+    ) -> bool {
         let mut node = &mut self.root;
         for level in levels_before_hash(filter) {
             if !node.children.contains_key(level) {
@@ -56,10 +96,10 @@ impl Subscriptions {
         }
         let subscribers = node.subscribers(filter);
         if let Some(found) = subscribers.iter_mut().find(|(key, _)| *key == session) {
-            found.1 = qos;
+            found.1 = subscription.into();
             return false;
         }
-        subscribers.push((session, qos));
+        subscribers.push((session, subscription.into()));
         true
     }
 
@@ -70,19 +110,15 @@ impl Subscriptions {
             .remove(&mut levels_before_hash(filter), filter, session);
     }
 
-    /// Collects the sessions that want the topic `name` into `found`, each once with the highest
-    /// `QoS` of its matching filters.
-    pub(super) fn matching(&self, name: &str, found: &mut Vec<(SessionKey, QoS)>) {
+    /// Collects the subscriptions that match the topic `name` into `found`, by session.
+    pub(super) fn matching(&self, name: &str, found: &mut Vec<Match>) {
         found.clear();
         if self.root.is_empty() {
             return;
         }
         let wildcards = !topic::is_reserved(name);
         self.root.collect(topic::levels(name), wildcards, found);
-        if found.len() > 1 {
-            found.sort_unstable_by_key(|&(session, qos)| (session, Reverse(qos)));
-            found.dedup_by_key(|&mut (session, _)| session);
-        }
+        found.sort_by_key(|&(session, _)| session);
     }
 }
 
@@ -91,7 +127,7 @@ impl Node {
         self.children.is_empty() && self.exact.is_empty() && self.subtree.is_empty()
     }
 
-    fn subscribers(&mut self, filter: &str) -> &mut Vec<(SessionKey, QoS)> {
+    fn subscribers(&mut self, filter: &str) -> &mut Vec<Match> {
         if ends_with_hash(filter) {
             &mut self.subtree
         } else {
@@ -125,7 +161,7 @@ impl Node {
         &self,
         mut levels: std::str::Split<'_, char>,
         wildcards: bool,
-        found: &mut Vec<(SessionKey, QoS)>,
+        found: &mut Vec<Match>,
     ) {
         if wildcards {
             found.extend_from_slice(&self.subtree);
@@ -159,7 +195,8 @@ mod tests {
     fn matching(subscriptions: &Subscriptions, name: &str) -> Vec<(SessionKey, QoS)> {
         let mut found = Vec::new();
         subscriptions.matching(name, &mut found);
-        found
+        let wanted = wanted(&found, None);
+        wanted.map(|wanted| (wanted.session, wanted.qos)).collect()
     }
 
     #[test]

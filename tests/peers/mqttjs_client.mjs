@@ -1,6 +1,7 @@
-// A foreign MQTT 3.1.1 client, MQTT.js, that plays one scene against a broker on 127.0.0.1.
+// A foreign client of MQTT 3.1.1 or 5, MQTT.js, that plays one scene against a broker on 127.0.0.1.
 //
 //   node tests/peers/mqttjs_client.mjs PORT SCENE [--topic T] [--count N] [--qos Q] [--client-id ID]
+//       [--mqtt 5]
 //
 // Prints one line of JSON and exits 0, or says on stderr what was wrong and exits 1. Scenes: see SCENES at the end;
 // paho_client.py has the same ones. `subscribe` prints the line `ready` first, once it is subscribed.
@@ -22,9 +23,11 @@ const { positionals, values: options } = parseArgs({
     count: { type: 'string', default: '10' },
     qos: { type: 'string', default: '1' },
     'client-id': { type: 'string' },
+    mqtt: { type: 'string', default: '3.1.1' },
   },
 })
 const port = Number(positionals[0])
+const is5 = options.mqtt === '5'
 const count = Number(options.count)
 const scratch = `mqttjs/${process.pid}`
 const numbered = Array.from({ length: count }, (_, number) => `message ${number}`)
@@ -50,7 +53,10 @@ class Peer {
 
   static async connect(settings = {}) {
     const peer = new Peer()
-    const client = mqtt.connect({ host: '127.0.0.1', port, protocolVersion: 4, reconnectPeriod: 0, ...settings })
+    const { properties = {}, ...others } = settings
+    if (is5) others.properties = { sessionExpiryInterval: settings.clean === false ? 60 : 0, ...properties }
+    const version = is5 ? 5 : 4
+    const client = mqtt.connect({ host: '127.0.0.1', port, protocolVersion: version, reconnectPeriod: 0, ...others })
     peer.#client = client
     client.on('message', (_topic, _payload, packet) => {
       peer.#messages.push(packet)
@@ -63,8 +69,8 @@ class Peer {
     return peer
   }
 
-  async subscribe(filter, qos) {
-    const [granted] = await soon(this.#client.subscribeAsync(filter, { qos }), 'SUBACK')
+  async subscribe(filter, qos, more = {}) {
+    const [granted] = await soon(this.#client.subscribeAsync(filter, { qos, ...more }), 'SUBACK')
     assert.equal(granted.qos, qos, 'granted QoS')
   }
 
@@ -76,6 +82,11 @@ class Peer {
   async publish(topic, payloads, qos, retain = false) {
     const sent = payloads.map((payload) => this.#client.publishAsync(topic, payload, { qos, retain }))
     await soon(Promise.all(sent), `acknowledgements at QoS ${qos}`)
+  }
+
+  /** Publishes with properties of MQTT 5. Returns with the PUBACK. */
+  async publishWith(topic, payload, properties) {
+    return soon(this.#client.publishAsync(topic, payload, { qos: 1, properties }), 'PUBACK')
   }
 
   async receive() {
@@ -217,7 +228,45 @@ async function filters() {
   return { filters: true }
 }
 
-const SCENES = { publish, subscribe, qos, retained, will, session, takeover, filters }
+/** What only MQTT 5 has: properties, subscription options, expiry, aliases, delayed wills, shared subscriptions. */
+async function five() {
+  const topic = `${scratch}/five`
+  const [peer, reader] = [await Peer.connect(), await Peer.connect({ properties: { receiveMaximum: 1 } })]
+  await reader.subscribe(topic, 1, { properties: { subscriptionIdentifier: 7 } })
+  const named = {
+    contentType: 'text/plain',
+    responseTopic: 'answers',
+    correlationData: Buffer.from('42'),
+    userProperties: { b: ['1', '2'], a: '3' },
+    payloadFormatIndicator: true,
+  }
+  await peer.publishWith(topic, 'alias', { ...named, topicAlias: 1, messageExpiryInterval: 100 })
+  const { properties } = await reader.receive()
+  for (const [name, value] of Object.entries(named)) {
+    assert.equal(JSON.stringify(properties[name]), JSON.stringify(value), name)
+  }
+  assert.deepEqual([properties.subscriptionIdentifier].flat(), [7])
+  assert.ok(properties.messageExpiryInterval > 0 && properties.messageExpiryInterval <= 100, 'time that is left')
+  await peer.subscribe(topic, 0, { nl: true })
+  await peer.publishWith('', 'by alias', { topicAlias: 1 })
+  assert.equal((await reader.receive()).topic, topic, 'topic of a message that was sent by alias')
+  await reader.publishWith(topic, 'from another')
+  await peer.expectPayloads(['from another'], 'messages to a subscription with No Local')
+  const members = [await Peer.connect(), await Peer.connect()]
+  for (const member of members) await member.subscribe(`$share/group/${topic}/shared`, 1)
+  await peer.publish(`${topic}/shared`, ['1', '2', '3', '4'], 1)
+  const heard = []
+  for (const member of [...members, ...members]) heard.push((await member.receive()).payload.toString())
+  assert.deepEqual(heard.sort(), ['1', '2', '3', '4'], 'messages to a shared subscription, two for each member')
+  const will = { topic: `${topic}/will`, payload: 'died', qos: 1, retain: false, properties: { willDelayInterval: 1 } }
+  await reader.subscribe(will.topic, 1)
+  await (await Peer.connect({ will, clean: false, clientId: `five-${process.pid}` })).vanish()
+  await reader.receive() // what it said itself
+  await reader.expectPayloads(['died'], 'a delayed will')
+  return { five: true }
+}
+
+const SCENES = { publish, subscribe, qos, retained, will, session, takeover, filters, five }
 
 const scene = positionals[1]
 try {

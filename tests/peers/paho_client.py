@@ -1,6 +1,7 @@
-"""A foreign MQTT 3.1.1 client, Eclipse Paho for Python, that plays one scene against a broker on 127.0.0.1.
+"""A foreign client of MQTT 3.1.1 or 5, Eclipse Paho for Python, that plays one scene against a broker on 127.0.0.1.
 
     .tools/venv/bin/python tests/peers/paho_client.py PORT SCENE [--topic T] [--count N] [--qos Q] [--client-id ID]
+        [--mqtt 5]
 
 Prints one line of JSON and exits 0, or says on stderr what was wrong and exits 1. Scenes: see SCENES at the end;
 mqttjs_client.mjs has the same ones. `subscribe` prints the line `ready` first, once it is subscribed.
@@ -14,9 +15,16 @@ import socket
 import sys
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 # How long one step may take before the scene has failed, in seconds.
 PATIENCE_S = 20
+
+
+# What connections speak, 3.1.1 unless told otherwise.
+PROTOCOL = mqtt.MQTTv311
 
 
 class Wrong(Exception):
@@ -34,11 +42,12 @@ class Peer:
     def __init__(self, port, client_id="", clean=True, will=None):
         self.messages, self._acks = queue.Queue(), queue.Queue()
         self._connected, self._lost = queue.Queue(), queue.Queue()
+        is_5 = PROTOCOL == mqtt.MQTTv5
         self._client = client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=clean,
-            protocol=mqtt.MQTTv311,
+            clean_session=None if is_5 else clean,
+            protocol=PROTOCOL,
             reconnect_on_failure=False,
         )
         if will:
@@ -48,7 +57,11 @@ class Peer:
         client.on_message = lambda _c, _u, message: self.messages.put(message)
         client.on_subscribe = lambda _c, _u, _mid, reasons, _p: self._acks.put([r.value for r in reasons])
         client.on_unsubscribe = lambda *_args: self._acks.put("unsubscribed")
-        client.connect("127.0.0.1", port, keepalive=60)
+        kept = {}
+        if is_5:
+            expiry = 0 if clean else 60
+            kept = {"clean_start": clean, "properties": properties(PacketTypes.CONNECT, SessionExpiryInterval=expiry)}
+        client.connect("127.0.0.1", port, keepalive=60, **kept)
         client.loop_start()
         self.session_present, reason = self._connected.get(timeout=PATIENCE_S)
         expect(reason, "Success", "CONNACK")
@@ -56,6 +69,16 @@ class Peer:
     def subscribe(self, *filters):
         self._client.subscribe(list(filters))
         expect(self._acks.get(timeout=PATIENCE_S), [qos for _, qos in filters], "granted QoS")
+
+    def subscribe_with(self, topic_filter, options, **named):
+        """Subscribes in MQTT 5, with subscription options and properties."""
+        self._client.subscribe(topic_filter, options=options, properties=properties(PacketTypes.SUBSCRIBE, **named))
+        expect(self._acks.get(timeout=PATIENCE_S), [options.QoS], "granted QoS")
+
+    def publish_with(self, topic, payload, **named):
+        """Publishes in MQTT 5, with properties. Returns when the message has its PUBACK."""
+        info = self._client.publish(topic, payload, 1, properties=properties(PacketTypes.PUBLISH, **named))
+        info.wait_for_publish(PATIENCE_S)
 
     def unsubscribe(self, topic_filter):
         self._client.unsubscribe(topic_filter)
@@ -87,6 +110,13 @@ class Peer:
         """Goes without DISCONNECT, as a process that is killed does."""
         self._client.socket().shutdown(socket.SHUT_RDWR)
         self.wait_until_lost()
+
+
+def properties(packet, **named):
+    found = Properties(packet)
+    for name, value in named.items():
+        setattr(found, name, value)
+    return found
 
 
 def numbered(count):
@@ -198,7 +228,35 @@ def filters(a):
     return {"filters": True}
 
 
-SCENES = [publish, subscribe, qos, retained, will, session, takeover, filters]
+def five(a):
+    """What only MQTT 5 has: properties, subscription options, expiry, aliases, shared subscriptions."""
+    subject = f"{a.scratch}/five"
+    peer, reader = Peer(a.port), Peer(a.port)
+    named = {"ContentType": "text/plain", "ResponseTopic": "answers", "CorrelationData": b"42"}
+    named["UserProperty"] = [("b", "1"), ("a", "2"), ("b", "1")]
+    reader.subscribe_with(subject, SubscribeOptions(qos=1), SubscriptionIdentifier=7)
+    peer.publish_with(subject, "alias", TopicAlias=1, MessageExpiryInterval=100, PayloadFormatIndicator=1, **named)
+    got = reader.receive().properties
+    for name, value in named.items():
+        expect(getattr(got, name), value, name)
+    expect((got.SubscriptionIdentifier, got.PayloadFormatIndicator), ([7], 1), "subscription identifier and format")
+    expect(0 < got.MessageExpiryInterval <= 100, True, "time that is left")
+    expect(hasattr(got, "TopicAlias"), False, "the publisher's alias at the subscriber")
+    peer.subscribe_with(subject, SubscribeOptions(qos=0, noLocal=True))
+    peer.publish_with("", "by alias", TopicAlias=1)
+    expect(reader.receive().topic, subject, "topic of a message that was sent by alias")
+    reader.publish_with(subject, "from another")
+    peer.expect_payloads(["from another"], "messages to a subscription with No Local")
+    members = [Peer(a.port), Peer(a.port)]
+    for member in members:
+        member.subscribe(("$share/group/" + subject + "/shared", 1))
+    peer.publish(subject + "/shared", numbered(4), 1)
+    heard = sorted(member.receive().payload.decode() for member in members * 2)
+    expect(heard, numbered(4), "messages to a shared subscription, two for each member")
+    return {"five": True}
+
+
+SCENES = [publish, subscribe, qos, retained, will, session, takeover, filters, five]
 
 
 def main():
@@ -210,7 +268,10 @@ def main():
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--qos", type=int, default=1)
     parser.add_argument("--client-id", default="")
+    parser.add_argument("--mqtt", choices=["3.1.1", "5"], default="3.1.1")
     arguments = parser.parse_args()
+    global PROTOCOL
+    PROTOCOL = mqtt.MQTTv5 if arguments.mqtt == "5" else mqtt.MQTTv311
     arguments.scratch = f"paho/{os.getpid()}"
     try:
         result = scenes[arguments.scene](arguments)

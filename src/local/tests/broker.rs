@@ -1,32 +1,52 @@
+use super::super::packet::Publish;
 use super::*;
 
 fn broker() -> Broker {
     Broker::new(Limits::default(), Arc::default())
 }
 
-fn filters(filter: &str) -> Vec<(String, QoS)> {
-    vec![(filter.to_owned(), QoS::AtLeastOnce)]
+fn filters(filter: &str) -> Vec<Filter> {
+    vec![Filter::plain(filter, QoS::AtLeastOnce)]
+}
+
+/// A client of MQTT 3.1.1 connects as `c`.
+fn connect(broker: &mut Broker, clean: bool, link: &Arc<Link>) -> Connected {
+    let request = SessionRequest {
+        client_id: "c",
+        clean_start: clean,
+        expiry_s: if clean { 0 } else { SESSION_FOR_EVER },
+        receive_max: u16::MAX,
+    };
+    broker.connect(request, link, Instant::now())
+}
+
+fn publish(broker: &mut Broker, topic: &str) -> bool {
+    let publish = Publish::plain(topic, b"x", QoS::AtLeastOnce, false);
+    broker.publish(&publish, None, Instant::now())
 }
 
 #[test]
 fn a_link_that_was_taken_over_can_change_nothing() {
     let mut broker = broker();
     let (old, new) = (Arc::<Link>::default(), Arc::<Link>::default());
-    let session = broker.connect("c", false, &old).session;
-    let again = broker.connect("c", false, &new);
+    let session = connect(&mut broker, false, &old).session;
+    let again = connect(&mut broker, false, &new);
     assert_eq!((again.session, again.session_present), (session, true));
     assert!(old.is_taken_over() && !new.is_taken_over());
     assert!(broker.session(session, &old).is_none());
     assert_eq!(
-        broker.subscribe(session, &old, &filters("a")),
-        [SUBSCRIPTION_REFUSED]
+        broker.subscribe(session, &old, &filters("a"), Instant::now()),
+        [Reason::SessionTakenOver.code()]
     );
-    assert_eq!(broker.subscribe(session, &new, &filters("a")), [1]);
+    assert_eq!(
+        broker.subscribe(session, &new, &filters("a"), Instant::now()),
+        [1]
+    );
     broker.unsubscribe(session, &old, &["a".to_owned()]);
-    broker.disconnect(session, &old);
-    broker.publish("a", b"x", QoS::AtLeastOnce, false);
+    broker.disconnect(session, &old, None, Instant::now());
+    publish(&mut broker, "a");
     let session = broker.session(session, &new).unwrap();
-    assert!(session.next(&Limits::default()).is_some());
+    assert!(session.next(&Limits::default(), Instant::now()).is_some());
 }
 
 #[test]
@@ -34,14 +54,14 @@ fn a_clean_take_over_begins_anew_and_so_does_one_of_a_clean_session() {
     for (first, second) in [(false, true), (true, false), (true, true)] {
         let mut broker = broker();
         let (old, new) = (Arc::<Link>::default(), Arc::<Link>::default());
-        let session = broker.connect("c", first, &old).session;
-        broker.subscribe(session, &old, &filters("#"));
-        let again = broker.connect("c", second, &new);
+        let session = connect(&mut broker, first, &old).session;
+        broker.subscribe(session, &old, &filters("#"), Instant::now());
+        let again = connect(&mut broker, second, &new);
         assert!(!again.session_present && again.session != session);
         assert!(old.is_taken_over());
-        broker.publish("a", b"x", QoS::AtLeastOnce, false);
+        publish(&mut broker, "a");
         let session = broker.session(again.session, &new).unwrap();
-        assert_eq!(session.next(&Limits::default()), None);
+        assert_eq!(session.next(&Limits::default(), Instant::now()), None);
     }
 }
 
@@ -49,9 +69,9 @@ fn a_clean_take_over_begins_anew_and_so_does_one_of_a_clean_session() {
 fn nothing_of_a_clean_session_remains() {
     let mut broker = broker();
     let link = Arc::default();
-    let session = broker.connect("c", true, &link).session;
-    broker.subscribe(session, &link, &filters("a/+/#"));
-    broker.disconnect(session, &link);
+    let session = connect(&mut broker, true, &link).session;
+    broker.subscribe(session, &link, &filters("a/+/#"), Instant::now());
+    broker.disconnect(session, &link, None, Instant::now());
     assert!(!broker.knows("c") && broker.sessions.is_empty() && broker.absent.is_empty());
     let mut matched = Vec::new();
     broker.subscriptions.matching("a/b", &mut matched);

@@ -50,16 +50,10 @@ async fn overlapping_subscriptions_deliver_once_at_the_highest_qos() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_and_shared_filters_are_refused_one_by_one() {
+async fn invalid_filters_are_refused_one_by_one() {
     let bench = Bench::new();
     let mut client = bench.client("c").await;
-    let filters = [
-        ("a#", 1),
-        ("ok", 1),
-        ("$share/g/ok", 1),
-        ("", 0),
-        ("é/+", 2),
-    ];
+    let filters = [("a#", 1), ("ok", 1), ("$share/g", 1), ("", 0), ("é/+", 2)];
     client.send(&wire::subscribe(4, &filters)).await;
     client
         .expect(&[0x90, 7, 0, 4, 0x80, 1, 0x80, 0x80, 2])

@@ -2,7 +2,7 @@
 
 use super::wire::{self, Connect, packet, publish, publish_with};
 use super::*;
-use crate::local::packet::{Frame, frame, parse};
+use crate::local::packet::{Frame, Version, frame, parse};
 
 #[tokio::test(start_paused = true)]
 async fn what_the_standard_forbids_closes_the_connection() {
@@ -19,6 +19,18 @@ async fn what_the_standard_forbids_closes_the_connection() {
         (
             "SUBSCRIBE with wrong flags",
             vec![0x80, 6, 0, 1, 0, 1, b'a', 0],
+        ),
+        (
+            "UNSUBSCRIBE with wrong flags",
+            vec![0xA0, 5, 0, 1, 0, 1, b'a'],
+        ),
+        (
+            "UNSUBSCRIBE of no UTF-8",
+            packet(0xA2, b"\x00\x01\x00\x01\xFF"),
+        ),
+        (
+            "SUBSCRIBE of no UTF-8",
+            packet(0x82, b"\x00\x01\x00\x01\xFF\x00"),
         ),
         ("PINGREQ with flags", vec![0xC1, 0]),
         ("PINGREQ with a body", vec![0xC0, 1, 0]),
@@ -90,7 +102,27 @@ async fn what_is_not_a_proper_connect_is_closed_without_an_answer() {
         will: Some(("a/#", "x", 0, false)),
         ..Connect::clean("c")
     };
+    let with_will = Connect {
+        will: Some(("will", "x", 0, false)),
+        ..Connect::clean("c")
+    };
+    let mut no_utf8_in_will = with_will.bytes();
+    no_utf8_in_will[17] = 0xFF;
+    let mut no_utf8_in_id = Connect::clean("c").bytes();
+    no_utf8_in_id[14] = 0xFF;
+    let mut user_name_missing = Connect::clean("c").bytes();
+    user_name_missing[9] |= 0x80;
+    let mut will_without_flag = with_will.bytes();
+    will_without_flag[9] &= !0x04;
+    let mut user_name_without_flag = Connect::clean("c").bytes();
+    user_name_without_flag.extend(b"\x00\x01u");
+    user_name_without_flag[1] += 3;
     for bytes in [
+        no_utf8_in_will,
+        no_utf8_in_id,
+        user_name_missing,
+        will_without_flag,
+        user_name_without_flag,
         wire::PINGREQ.to_vec(),
         publish(ROUTED, "x", 1, 1),
         Connect::clean("c").bytes_as("HTTP", 4),
@@ -109,8 +141,8 @@ async fn what_is_not_a_proper_connect_is_closed_without_an_answer() {
     assert!(bench.spool.stored().is_empty());
 }
 
-/// One packet of each kind that a client may send.
-fn every_kind() -> Vec<Vec<u8>> {
+/// One packet of each kind that a client of MQTT 3.1.1 may send.
+fn every_kind_of_4() -> Vec<Vec<u8>> {
     let connect = Connect {
         will: Some(("will", "payload", 2, true)),
         ..Connect::persistent("client")
@@ -131,11 +163,61 @@ fn every_kind() -> Vec<Vec<u8>> {
     ]
 }
 
+/// One packet of each kind that a client of MQTT 5 may send.
+fn every_kind_of_5() -> Vec<Vec<u8>> {
+    let in_message = [
+        wire5::payload_format(1),
+        wire5::message_expiry(9),
+        wire5::content_type("text"),
+        wire5::response_topic("answers"),
+        wire5::correlation_data("7"),
+        wire5::user_property("name", "value"),
+    ]
+    .concat();
+    let in_will = [&wire5::will_delay(9)[..], &in_message].concat();
+    let will = wire5::Will {
+        topic: "will",
+        payload: "payload",
+        properties: &in_will,
+    };
+    let in_connect = [
+        wire5::session_expiry(9),
+        wire5::receive_maximum(9),
+        wire5::maximum_packet_size(900),
+        wire5::user_property("name", "value"),
+    ]
+    .concat();
+    let in_publish = [&wire5::topic_alias(3)[..], &in_message].concat();
+    let in_subscribe = [wire5::subscription_id(9), wire5::user_property("", "")].concat();
+    vec![
+        wire5::connect("client", true, &in_connect, Some(will)),
+        wire5::publish((0, 0), "a/b", &in_publish, "payload"),
+        wire5::publish((2, 513), "", &in_publish, "payload"),
+        wire::puback(513),
+        wire5::because(0x50, 513, 0x80),
+        wire::packet(0x62, &[2, 1, 0x92, 5, 0x1F, 0, 2, b'n', b'o']),
+        wire::pubcomp(513),
+        wire5::subscribe(513, &in_subscribe, &[("a/+", 0x2D), ("$share/g/b", 2)]),
+        wire5::unsubscribe(513, &["a/+", "$share/g/b"]),
+        wire::PINGREQ.to_vec(),
+        wire5::disconnect(4, &wire5::session_expiry(9)),
+    ]
+}
+
+/// All of them, with the version.
+fn every_kind() -> Vec<(Version, Vec<u8>)> {
+    let four = every_kind_of_4().into_iter();
+    let five = every_kind_of_5().into_iter();
+    four.map(|packet| (Version::V4, packet))
+        .chain(five.map(|packet| (Version::V5, packet)))
+        .collect()
+}
+
 #[test]
 fn a_packet_cut_anywhere_is_incomplete_and_a_shortened_one_is_malformed_or_sound() {
-    for packet in every_kind() {
+    for (version, packet) in every_kind() {
         assert_eq!(frame(&packet, 1_000), Ok(Frame::Complete(packet.len())));
-        assert!(parse(&packet).is_ok(), "{packet:?}");
+        assert!(parse(version, &packet).is_ok(), "{packet:?}");
         for cut in 0..packet.len() {
             let missing = frame(&packet[..cut], 1_000);
             assert!(
@@ -148,7 +230,7 @@ fn a_packet_cut_anywhere_is_incomplete_and_a_shortened_one_is_malformed_or_sound
             let mut shortened = packet[..cut].to_vec();
             shortened[1] = u8::try_from(cut - 2).unwrap();
             assert_eq!(frame(&shortened, 1_000), Ok(Frame::Complete(cut)));
-            drop(parse(&shortened));
+            drop(parse(version, &shortened));
         }
     }
 }
@@ -157,13 +239,13 @@ fn a_packet_cut_anywhere_is_incomplete_and_a_shortened_one_is_malformed_or_sound
 fn random_changes_of_packets_never_panic() {
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..20_000 {
-        let mut packet = random.choice(every_kind()).unwrap();
+        let (version, mut packet) = random.choice(every_kind()).unwrap();
         for _ in 0..random.usize(1..4) {
             let at = random.usize(..packet.len());
             packet[at] = random.u8(..);
         }
         if let Ok(Frame::Complete(size)) = frame(&packet, 1_000) {
-            drop(parse(&packet[..size]));
+            drop(parse(version, &packet[..size]));
         }
     }
 }
@@ -173,10 +255,14 @@ async fn random_packets_after_connect_harm_nobody_else() {
     let bench = Bench::new();
     let mut witness = bench.client("witness").await;
     let mut random = fastrand::Rng::with_seed(2);
-    for _ in 0..300 {
-        let mut bytes = Connect::clean("c").bytes();
+    for round in 0..600 {
+        let (mut bytes, kinds) = if round % 2 == 0 {
+            (Connect::clean("c").bytes(), every_kind_of_4())
+        } else {
+            (wire5::connect("c", true, &[], None), every_kind_of_5())
+        };
         for _ in 0..random.usize(1..20) {
-            let mut packet = random.choice(every_kind()).unwrap();
+            let mut packet = random.choice(&kinds).unwrap().clone();
             if random.u8(..4) == 0 {
                 let at = random.usize(..packet.len());
                 packet[at] = random.u8(..);

@@ -3,12 +3,17 @@
 
 mod delivery;
 mod hostile;
+mod killers;
 mod limits;
 mod listening;
 mod promise;
 mod reconnect;
 mod spool;
+mod standard;
+mod v5_connections;
+mod v5_messages;
 mod wire;
+mod wire5;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +28,7 @@ use super::connection;
 use super::counters::Counters;
 use super::limits::Limits;
 use super::server::{LocalBroker, LocalError, Options, Shared};
+use super::wills;
 use crate::routes::Routes;
 use spool::FakeSpool;
 use wire::Connect;
@@ -57,8 +63,10 @@ impl Bench {
         let routes = Arc::new(Routes::new(topic, "cloud"));
         let broker = LocalBroker::new(options);
         let shared = Shared::new(spool.clone(), routes, shutdown.clone(), broker);
+        let shared = Arc::new(shared);
+        tokio::spawn(wills::keep_time(Arc::clone(&shared)));
         Bench {
-            shared: Arc::new(shared),
+            shared,
             spool,
             counters,
             shutdown,
@@ -102,6 +110,30 @@ impl Bench {
     }
 }
 
+/// MQTT 5.
+impl Bench {
+    /// Connects with these bytes, and expects to be let in. Returns the CONNACK too.
+    async fn connect5(&self, connect: &[u8]) -> (TestClient, Vec<u8>) {
+        let mut client = self.open();
+        client.send(connect).await;
+        let connack = client.receive().await;
+        assert_eq!((connack[0], connack[3]), (0x20, 0), "CONNACK {connack:?}");
+        (client, connack)
+    }
+
+    /// A client whose session ends with the connection.
+    async fn client5(&self, id: &str) -> TestClient {
+        self.connect5(&wire5::connect(id, true, &[], None)).await.0
+    }
+
+    /// A client that is subscribed to `filter` with these options.
+    async fn subscriber5(&self, id: &str, filter: &str, options: u8) -> TestClient {
+        let mut client = self.client5(id).await;
+        client.subscribe5(&[], filter, options).await;
+        client
+    }
+}
+
 /// The client's end of a connection.
 struct TestClient {
     stream: DuplexStream,
@@ -125,6 +157,12 @@ impl TestClient {
         assert_eq!(self.receive().await, packet);
     }
 
+    /// The next packet, which may take hours, is this.
+    async fn expect_in_time(&mut self, packet: &[u8]) {
+        let next = timeout(Duration::from_hours(9), read_packet(&mut self.stream)).await;
+        assert_eq!(next.expect("no packet came").as_deref(), Some(packet));
+    }
+
     /// Everything has come to rest and no byte has come.
     async fn expect_nothing(&mut self) {
         let packet = timeout(Duration::from_millis(10), read_packet(&mut self.stream)).await;
@@ -140,6 +178,13 @@ impl TestClient {
     async fn subscribe(&mut self, filter: &str, qos: u8) {
         self.send(&wire::subscribe(9, &[(filter, qos)])).await;
         self.expect(&[0x90, 3, 0, 9, qos]).await;
+    }
+
+    /// Subscribes in MQTT 5.
+    async fn subscribe5(&mut self, properties: &[u8], filter: &str, options: u8) {
+        let subscribe = wire5::subscribe(9, properties, &[(filter, options)]);
+        self.send(&subscribe).await;
+        self.expect(&wire5::suback(9, &[options & 0b11])).await;
     }
 
     /// The client has been served up to here: an answer to a ping comes next.

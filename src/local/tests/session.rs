@@ -1,26 +1,32 @@
+use super::super::packet::Publish;
 use super::super::publication::Publication;
 use super::*;
 
 fn delivery(payload: &str, qos: QoS) -> Delivery {
     Delivery {
-        publication: Publication::new("topic", payload.as_bytes()),
+        publication: Publication::new(
+            &Publish::plain("topic", payload.as_bytes(), qos, false),
+            Instant::now(),
+        ),
         qos,
         retain: false,
+        subscription_ids: Box::default(),
     }
 }
 
 fn session(limits: &Limits) -> (Session, Arc<AtomicUsize>) {
     let all = Arc::new(AtomicUsize::new(0));
-    let mut session = Session::new("client", false, Arc::clone(&all));
-    assert!(session.attach(Arc::default()).is_none());
-    assert_eq!(session.next(limits), None);
+    let mut session = Session::new("client", Arc::clone(&all));
+    assert!(session.attach(Arc::default(), u16::MAX).is_none());
+    assert_eq!(session.next(limits, Instant::now()), None);
     (session, all)
 }
 
 /// Payload, packet identifier and DUP of the next PUBLISH; the identifier of the next PUBREL.
 fn next(session: &mut Session, limits: &Limits) -> Option<(String, u16, bool)> {
-    Some(match session.next(limits)? {
+    Some(match session.next(limits, Instant::now())? {
         Outgoing::PubRel(id) => ("PUBREL".to_owned(), id, false),
+        Outgoing::Expired => ("EXPIRED".to_owned(), 0, false),
         Outgoing::Publish {
             delivery,
             id,
@@ -84,7 +90,7 @@ fn an_acknowledgement_amid_repetition_skips_nothing() {
         next(&mut session, &limits);
     }
     session.detach();
-    session.attach(Arc::default());
+    session.attach(Arc::default(), u16::MAX);
     expect(&mut session, &limits, "1", 1, true);
     session.puback(1);
     session.puback(2);

@@ -1,0 +1,144 @@
+//! Handing one message out: to the sessions that want it, to one of each group, and to the retained messages. Pure.
+
+use tokio::time::Instant;
+
+use super::{Broker, count_drop, ids_of};
+use crate::local::packet::Publish;
+use crate::local::publication::{Delivery, Publication, QoS};
+use crate::local::session::Offer;
+use crate::local::subscriptions::{self, SessionKey, Wanted};
+use crate::local::topic;
+
+impl Broker {
+    /// Offers a message to every session that wants it, and retains it if asked to. The topic name
+    /// must be valid. Nothing is copied if nobody wants it. Topics that begin with `$` belong to the
+    /// server: a client's message to one goes nowhere. `publisher` is the session it comes from, if any.
+    /// Returns whether any session wanted it.
+    pub(in crate::local) fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        publisher: Option<SessionKey>,
+        now: Instant,
+    ) -> bool {
+        if topic::is_reserved(publish.topic) {
+            return false;
+        }
+        let mut message = Message {
+            publish,
+            now,
+            shared: None,
+        };
+        if publish.retain {
+            self.retain(&mut message);
+        }
+        let mut matched = std::mem::take(&mut self.matched);
+        self.subscriptions.matching(publish.topic, &mut matched);
+        let mut anyone = false;
+        for wanted in subscriptions::wanted(&matched, publisher) {
+            anyone = true;
+            self.deliver(&mut message, wanted);
+        }
+        matched.clear();
+        self.matched = matched;
+        anyone
+    }
+
+    fn deliver(&mut self, message: &mut Message<'_>, wanted: Wanted) {
+        let Some(session) = self.sessions.get_mut(&wanted.session) else {
+            self.deliver_to_group(message, &wanted);
+            return;
+        };
+        let delivery = message.delivery(wanted.qos, wanted.retain_as_published, wanted.ids);
+        let offer = session.offer(delivery, &self.limits);
+        count_drop(offer, session, &self.counters);
+    }
+
+    /// Offers a message to one session of the group after the other until one takes it: to those that are connected
+    /// first.
+    fn deliver_to_group(&mut self, message: &mut Message<'_>, wanted: &Wanted) {
+        let Some(group) = self.groups.get_mut(wanted.session) else {
+            return;
+        };
+        let mut refused = None;
+        for connected in [true, false] {
+            for (key, subscription) in group.in_turn() {
+                let Some(session) = self.sessions.get_mut(&key) else {
+                    continue;
+                };
+                if session.is_connected() != connected {
+                    continue;
+                }
+                let delivery = message.delivery(
+                    subscription.qos,
+                    subscription.retain_as_published,
+                    ids_of(subscription),
+                );
+                let offer = session.offer(delivery, &self.limits);
+                if offer == Offer::Queued {
+                    group.served(key);
+                    return;
+                }
+                refused = refused.or(Some((key, offer)));
+            }
+        }
+        if let Some((key, offer)) = refused
+            && let Some(session) = self.sessions.get(&key)
+        {
+            count_drop(offer, session, &self.counters);
+        }
+    }
+
+    fn retain(&mut self, message: &mut Message<'_>) {
+        let Publish {
+            topic,
+            payload,
+            qos,
+            ..
+        } = *message.publish;
+        if payload.is_empty() {
+            self.retained.clear(topic);
+            return;
+        }
+        let publication = message.publication();
+        let kept = self
+            .retained
+            .set(topic, publication, qos, &self.limits, message.now);
+        match kept {
+            Ok(()) => self.retained_full = false,
+            Err(_full) => {
+                self.counters.dropped_retained.add(1);
+                if !std::mem::replace(&mut self.retained_full, true) {
+                    tracing::warn!(
+                        topic,
+                        messages_max = self.limits.retained_messages_max,
+                        bytes_max = self.limits.retained_bytes_max,
+                        "too many retained messages; this topic keeps none"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A message that is being handed out: copied when the first one wants it.
+struct Message<'a> {
+    publish: &'a Publish<'a>,
+    now: Instant,
+    shared: Option<Publication>,
+}
+
+impl Message<'_> {
+    fn publication(&mut self) -> Publication {
+        let copy = || Publication::new(self.publish, self.now);
+        self.shared.get_or_insert_with(copy).clone()
+    }
+
+    fn delivery(&mut self, qos: QoS, retain_as_published: bool, ids: Box<[u32]>) -> Delivery {
+        Delivery {
+            publication: self.publication(),
+            qos: qos.min(self.publish.qos),
+            retain: retain_as_published && self.publish.retain,
+            subscription_ids: ids,
+        }
+    }
+}
