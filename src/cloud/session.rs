@@ -163,6 +163,7 @@ impl Session {
         };
         link.session.store.set_linked(true);
         let ended = link.run(shutdown).await;
+        let ended = ended.map_err(|reason| link.explain(reason));
         link.session.store.set_linked(false);
         link.session.pacing.connection_ended(Instant::now());
         if let Err(reason) = &ended {
@@ -172,7 +173,7 @@ impl Session {
         match ended {
             Ok(()) => Ended::Shutdown,
             Err(reason) => Ended::Lost {
-                reason: link.explain(reason),
+                reason,
                 progress: link.progress,
             },
         }
