@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
@@ -17,10 +17,12 @@ use crate::cloud::{self, Endpoint, tls};
 use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
 use crate::credentials::{CredentialNames, Credentials};
 use crate::local::{self, LocalError};
+use crate::logging;
 use crate::provisioning::{self, ProvisionError};
 use crate::routes::Routes;
 use crate::spool::Recovery;
 use crate::state::{State, StateBoard};
+use crate::status::{Heartbeat, Setup, Sources, Status};
 use crate::store::{Store, StoreError};
 
 /// The directory of the spool under `DATA_DIR`.
@@ -57,6 +59,8 @@ pub struct App {
     config: Config,
     store: Store,
     listener: TcpListener,
+    status: Status,
+    log: logging::Memory,
 }
 
 /// A task of the relay, whose end is told once, however often it is asked for.
@@ -79,8 +83,8 @@ impl Task {
 }
 
 impl App {
-    /// Opens the spool and takes the local port.
-    pub async fn build(config: Config) -> Result<Self, AppError> {
+    /// Opens the spool and takes the local ports. What `log` remembers is shown on the status page.
+    pub async fn build(config: Config, log: logging::Memory) -> Result<Self, AppError> {
         let directory = config.data_dir.join(SPOOL_DIRECTORY);
         let (store, recovery) = Store::open(&directory, config.spool)?;
         log_recovery(&recovery);
@@ -89,10 +93,13 @@ impl App {
             "accepting MQTT on {}",
             listener.local_addr().unwrap_or(config.local_listen)
         );
+        let status = Status::bind(&config.status);
         Ok(App {
             config,
             store,
             listener,
+            status,
+            log,
         })
     }
 
@@ -102,16 +109,35 @@ impl App {
             config,
             store,
             listener,
+            status,
+            log,
         } = self;
         let state = StateBoard::new(State::Connecting);
         let routes = Arc::new(config.routes.clone());
         let stop_local = CancellationToken::new();
         let stop_uplink = CancellationToken::new();
+        // Ends when `run` does, however that comes about.
+        let stop_status = CancellationToken::new();
+        let _stop_status = stop_status.clone().drop_guard();
+
+        let options = local::Options::default();
+        let heartbeat = Heartbeat::new(Instant::now());
+        tokio::spawn(heartbeat.keep_beating(stop_status.clone()));
+        let sources = Sources {
+            setup: setup(&config, &listener),
+            spool: config.spool,
+            store: store.clone(),
+            state: state.clone(),
+            local: Arc::clone(&options.counters),
+            heartbeat,
+            log,
+        };
+        status.start(sources, stop_status);
 
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
             let stop = stop_local.clone();
-            async move { Ok(local::serve(listener, store, routes, stop).await?) }
+            async move { Ok(local::serve_with(listener, store, routes, stop, options).await?) }
         });
         let mut uplink = Task::spawn(uplink(
             config,
@@ -219,6 +245,19 @@ fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<E
         mqtt_version: config.mqtt_version,
         quota: config.quota,
     })
+}
+
+/// What of the configuration the status page shows.
+fn setup(config: &Config, listener: &TcpListener) -> Setup {
+    let broker = listener.local_addr().unwrap_or(config.local_listen);
+    Setup {
+        device: config.device.uuid.clone(),
+        broker: broker.to_string(),
+        route: config.routes.to_string(),
+        provider: config.provider.name().to_owned(),
+        cloud: config.cloud.as_ref().map(ToString::to_string),
+        certificate_expires_unix_s: None,
+    }
 }
 
 fn log_recovery(recovery: &Recovery) {

@@ -20,7 +20,8 @@
 //! * [`provisioning`]: the request to `PROVISION_URL` and the Supervisor client.
 //! * [`credentials`]: certificate and key as they come from the environment.
 //! * [`state`]: what the relay is doing, told once per change.
-//! * [`logging`]: plain single lines on stdout.
+//! * `status`: what the relay shows of itself over HTTP.
+//! * [`logging`]: single lines on stdout, and the memory of the last warnings.
 //! * [`backoff`], [`secret`], [`clock`]: small pure pieces.
 
 pub mod app;
@@ -37,4 +38,5 @@ pub mod routes;
 pub mod secret;
 pub mod spool;
 pub mod state;
+mod status;
 pub mod store;

@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     match Command::parse(std::env::args_os().skip(1)) {
         Ok(Command::Relay) => relay(),
         Ok(Command::Spool(command)) => command.run(),
+        Ok(Command::Status(command)) => command.run(),
         Ok(Command::Print(text)) => cli::print(&text),
         Err(error) => faulty(&error),
     }
@@ -36,7 +37,7 @@ fn faulty(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    logging::init(config.log_level)?;
+    let memory = logging::init(config.log_level, config.log_format)?;
     tracing::info!(
         "Cloud Relay {}: {}",
         env!("CARGO_PKG_VERSION"),
@@ -47,7 +48,7 @@ fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let result = runtime.block_on(async {
         let stop = app::stop_signal()?;
-        App::build(config).await?.run(stop).await?;
+        App::build(config, memory).await?.run(stop).await?;
         Ok(())
     });
     // A name lookup that hangs must not keep the process from ending.

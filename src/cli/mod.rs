@@ -6,6 +6,7 @@
 
 mod rfc3339;
 mod spool;
+mod status;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,16 +16,26 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use self::spool::{SpoolCommand, SpoolTool};
+pub use self::status::StatusCommand;
 
 /// `EX_USAGE`: arguments or environment are faulty; trying again will not help.
 pub const EXIT_USAGE: u8 = 64;
 
 const USAGE: &str = "\
 Usage: cloud-relay                   run the relay; its settings come from the environment
+       cloud-relay status [--json]   what the running relay is doing
        cloud-relay spool TOOL …      look into the spool of a stopped relay
        cloud-relay --help | --version
 
 `cloud-relay spool --help` lists the tools.
+";
+
+const STATUS_USAGE: &str = "\
+Usage: cloud-relay status [--json]   what the running relay is doing
+
+Asks it at STATUS_LISTEN (127.0.0.1:9180), with STATUS_PASSWORD if that is set.
+
+Exit codes: 0 data is accepted and safe, 1 it is not, 64 wrong usage, 69 no relay answers.
 ";
 
 const SPOOL_USAGE: &str = "\
@@ -46,6 +57,8 @@ version does not know, 66 no spool there, 74 the system refused, 75 a relay is r
 pub enum Command {
     /// Be the relay.
     Relay,
+    /// Ask the running relay.
+    Status(StatusCommand),
     /// Look into a spool.
     Spool(SpoolCommand),
     /// Print this text.
@@ -76,6 +89,7 @@ impl Command {
         };
         match first.to_str() {
             Some("spool") => parse_spool(words),
+            Some("status") => parse_status(words),
             Some("-h" | "--help") => Ok(Command::Print(USAGE.to_owned())),
             Some("-V" | "--version") => Ok(Command::Print(format!(
                 "cloud-relay {}\n",
@@ -84,6 +98,18 @@ impl Command {
             _ => Err(unknown(&first, USAGE)),
         }
     }
+}
+
+fn parse_status(words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut command = StatusCommand::default();
+    for word in words {
+        match word.to_str() {
+            Some("--json") => command.json = true,
+            Some("-h" | "--help") => return Ok(Command::Print(STATUS_USAGE.to_owned())),
+            _ => return Err(unknown(&word, STATUS_USAGE)),
+        }
+    }
+    Ok(Command::Status(command))
 }
 
 fn parse_spool(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
@@ -179,6 +205,13 @@ mod tests {
     }
 
     #[test]
+    fn the_status_is_for_people_or_for_programs() {
+        let status = |json| Command::Status(StatusCommand { json });
+        assert_eq!(parse("status"), Ok(status(false)));
+        assert_eq!(parse("status --json"), Ok(status(true)));
+    }
+
+    #[test]
     fn help_and_version_are_printed_wherever_they_are_asked_for() {
         for (words, part) in [
             ("--help", "run the relay"),
@@ -186,6 +219,7 @@ mod tests {
             ("--version", env!("CARGO_PKG_VERSION")),
             ("-V", "cloud-relay "),
             ("spool --help", "spool export"),
+            ("status --json -h", "STATUS_LISTEN"),
             ("spool verify --data-dir /d --help", "spool export"),
         ] {
             let Ok(Command::Print(text)) = parse(words) else {
@@ -200,6 +234,7 @@ mod tests {
         for (words, part) in [
             ("spol", "spol"),
             ("--verbose", "--verbose"),
+            ("status --jason", "--jason"),
             ("spool", "name of a tool"),
             ("spool mend", "mend"),
             ("spool verify --all", "--all"),

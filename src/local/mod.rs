@@ -44,6 +44,6 @@ mod topic;
 #[cfg(test)]
 mod tests;
 
-pub use counters::{Counter, Counters};
+pub use counters::{Clients, ConnectedClient, Counter, Counters};
 pub use limits::Limits;
 pub use server::{LocalError, Options, bind, serve, serve_with};

@@ -122,7 +122,7 @@ async fn a_client_that_goes_away_while_the_spool_is_full_is_noticed() {
         .await;
     client.expect_nothing().await;
     client.ended().await.unwrap();
-    assert_eq!(bench.counters.clients_connected.get(), 0);
+    assert_eq!(bench.counters.clients.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +200,7 @@ async fn a_message_that_the_cloud_cannot_take_is_never_acknowledged_nor_spooled(
     let fits = "x".repeat(PAYLOAD_BYTES_MAX);
     let beyond = "x".repeat(PAYLOAD_BYTES_MAX + 1);
     for qos in [1, 2] {
-        let mut client = bench.client("c").await;
+        let mut client = bench.client(&format!("c{qos}")).await;
         client.send(&publish(ROUTED, &beyond, qos, 1)).await;
         client.expect_closed().await;
     }
