@@ -4,7 +4,7 @@ CARGO ?= cargo
 RELAY := target/debug/cloud-relay
 TOOLS := .tools
 
-.PHONY: help demo test check lint fmt setup bench
+.PHONY: help demo test check lint fmt setup bench cross image
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -16,8 +16,8 @@ demo: ## the whole story on this machine: cloud, provisioning, relay and sensor;
 test: setup ## every test: the crates, the foreign peers, the container files, the page in a browser
 	$(CARGO) test --workspace --locked
 	tests/peers/check
-	node --test tests/validate/
-	node --test tests/browser/
+	node --test tests/validate/*.test.mjs
+	node --test tests/browser/*.test.mjs
 
 check: lint test ## what CI runs: formatting, lints, dependencies, spelling, then the tests
 
@@ -26,11 +26,23 @@ lint: ## formatting, clippy with warnings denied, dependencies and licences, scr
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(TOOLS)/cargo/bin/cargo-deny --log-level error check bans licenses sources
-	$(TOOLS)/venv/bin/shellcheck tests/setup/install tests/peers/check .ci/run
+	$(TOOLS)/venv/bin/shellcheck tests/setup/install tests/peers/check .ci/run \
+	  tests/cross/build tests/cross/check tests/image/build tests/image/check tests/image/emulate tests/image/upgrade \
+	  examples/fleet/sensor/sensor.sh
 	$(TOOLS)/venv/bin/typos
 
 bench: setup ## figures of the release build beside mosquitto, in one table; takes half an hour
 	$(CARGO) bench --locked --bench figures
+
+cross: setup ## the ARM binaries, built and put through the end-to-end tests under qemu-user; half an hour
+	tests/setup/install --cross
+	tests/cross/check
+
+image: setup ## the image, built as balena does and tested as a container; as root, on Debian; half an hour
+	tests/setup/install --cross
+	tests/setup/install --image
+	tests/image/check amd64
+	tests/image/emulate tests/image/check aarch64
 
 fmt: ## format the Rust code
 	$(CARGO) fmt --all

@@ -13,14 +13,17 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::cloud::{self, Endpoint, tls};
+use crate::clock;
+use crate::clock_gate::ClockGate;
+use crate::cloud::{self, Endpoint, Source, tls};
 use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
 use crate::credentials::{CredentialNames, Credentials};
+use crate::dead_letters::{self, DeadLetters};
 use crate::local::{self, LocalError};
 use crate::logging;
 use crate::provisioning::{self, ProvisionError};
-use crate::routes::Routes;
 use crate::spool::Recovery;
+use crate::spool::ledger::Ledger;
 use crate::state::{State, StateBoard};
 use crate::status::{Heartbeat, Setup, Sources, Status};
 use crate::store::{Store, StoreError};
@@ -58,6 +61,9 @@ pub enum AppError {
 pub struct App {
     config: Config,
     store: Store,
+    /// The ledger as this run found it.
+    found: Ledger,
+    dead_letters: DeadLetters,
     listener: TcpListener,
     status: Status,
     log: logging::Memory,
@@ -88,6 +94,7 @@ impl App {
         let directory = config.data_dir.join(SPOOL_DIRECTORY);
         let (store, recovery) = Store::open(&directory, config.spool)?;
         log_recovery(&recovery);
+        let dead_letters = open_dead_letters(&config);
         let listener = local::bind(config.local_listen).await?;
         tracing::info!(
             "accepting MQTT on {}",
@@ -97,6 +104,8 @@ impl App {
         Ok(App {
             config,
             store,
+            found: recovery.ledger,
+            dead_letters,
             listener,
             status,
             log,
@@ -108,6 +117,8 @@ impl App {
         let App {
             config,
             store,
+            found,
+            dead_letters,
             listener,
             status,
             log,
@@ -139,13 +150,12 @@ impl App {
             let stop = stop_local.clone();
             async move { Ok(local::serve_with(listener, store, routes, stop, options).await?) }
         });
-        let mut uplink = Task::spawn(uplink(
-            config,
-            store.clone(),
+        let source = Source {
+            store: store.clone(),
             routes,
-            state,
-            stop_uplink.clone(),
-        ));
+            dead_letters,
+        };
+        let mut uplink = Task::spawn(uplink(config, source, state, stop_uplink.clone()));
 
         let ended = tokio::select! {
             // In order: the spool's own words say more than the broker's, which ends because of it.
@@ -172,14 +182,7 @@ impl App {
             let uplink = uplink.ended().await;
             let ledger = store.close().await.map_err(AppError::SpoolFailed);
             ledger.and_then(|ledger| {
-                tracing::info!(
-                    accepted = ledger.accepted(),
-                    delivered = ledger.delivered,
-                    spooled = ledger.spooled,
-                    dead_lettered = ledger.dead_lettered,
-                    dropped = ledger.dropped(),
-                    "stopped"
-                );
+                log_ledger(&found, &ledger);
                 local.and(uplink)
             })
         };
@@ -193,20 +196,23 @@ impl App {
 /// What leads to the cloud: depending on the configuration, nothing, provisioning or the egress.
 async fn uplink(
     config: Config,
-    store: Store,
-    routes: Arc<Routes>,
+    source: Source,
     state: StateBoard,
     shutdown: CancellationToken,
 ) -> Result<(), AppError> {
     let stuck = match config.readiness() {
         Readiness::NeedsCredentials => {
+            let opened = ClockGate::new(None).wait(&state, clock::now);
+            if shutdown.run_until_cancelled(opened).await.is_none() {
+                return Ok(());
+            }
             let settings = provisioning::Settings::from(&config);
             return Ok(provisioning::run(settings, state, shutdown).await?);
         }
         Readiness::Unconfigured { missing } => State::Unconfigured { missing },
         Readiness::Ready => match endpoint(&config) {
             Ok(endpoint) => {
-                cloud::run(endpoint, store, routes, state, shutdown).await;
+                cloud::run(endpoint, source, state, shutdown).await;
                 return Ok(());
             }
             Err(reason) => State::Misconfigured { reason },
@@ -242,13 +248,16 @@ fn aws_endpoint(aws: &AwsConfig, client_id: String, config: &Config) -> Result<E
         port: aws.port,
         client_id,
         tls,
+        validity: credentials.validity(),
         mqtt_version: config.mqtt_version,
         quota: config.quota,
+        denied_hold: config.denied_hold,
     })
 }
 
 /// What of the configuration the status page shows.
 fn setup(config: &Config, listener: &TcpListener) -> Setup {
+    let validity = endpoint(config).ok().and_then(|endpoint| endpoint.validity);
     let broker = listener.local_addr().unwrap_or(config.local_listen);
     Setup {
         device: config.device.uuid.clone(),
@@ -256,7 +265,7 @@ fn setup(config: &Config, listener: &TcpListener) -> Setup {
         route: config.routes.to_string(),
         provider: config.provider.name().to_owned(),
         cloud: config.cloud.as_ref().map(ToString::to_string),
-        certificate_expires_unix_s: None,
+        certificate_expires_unix_s: validity.map(|validity| validity.until_unix_s),
     }
 }
 
@@ -278,6 +287,44 @@ fn log_recovery(recovery: &Recovery) {
         torn_bytes = recovery.torn_bytes,
         "spool opened"
     );
+}
+
+/// Tells what this run did, then what all runs did.
+fn log_ledger(found: &Ledger, ledger: &Ledger) {
+    let run = ledger.since(found);
+    tracing::info!(
+        found = found.spooled,
+        accepted = run.accepted().saturating_sub(found.spooled),
+        delivered = run.delivered,
+        spooled = run.spooled,
+        dead_lettered = run.dead_lettered,
+        dropped = run.dropped(),
+        "this run"
+    );
+    tracing::info!(
+        accepted = ledger.accepted(),
+        delivered = ledger.delivered,
+        spooled = ledger.spooled,
+        dead_lettered = ledger.dead_lettered,
+        dropped = ledger.dropped(),
+        "stopped; all runs together"
+    );
+}
+
+/// The dead letters, and a word if there are any. A disk that refuses here will be asked again when one is written.
+fn open_dead_letters(config: &Config) -> DeadLetters {
+    let directory = config.data_dir.join(dead_letters::DIRECTORY);
+    let dead_letters = DeadLetters::new(directory, config.dead_letters_bytes_max);
+    match dead_letters.open() {
+        Ok(waiting) if waiting.letters > 0 => tracing::info!(
+            letters = waiting.letters,
+            disk_bytes = waiting.bytes,
+            "dead letters wait for you: `cloud-relay dead-letters list` shows why"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!("{error}"),
+    }
+    dead_letters
 }
 
 /// Resolves when the process is told to end, by SIGTERM or SIGINT.

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// 2026-01-01T00:00:00Z in Unix seconds: this code is younger, so an earlier clock is not set.
-const EARLIEST_PLAUSIBLE_UNIX_S: u64 = 1_767_225_600;
+/// 2026-01-01T00:00:00Z in Unix seconds: this code is younger, so an earlier clock is not set. A constant that is
+/// raised with releases, and not the time of the build: the same sources make the same program.
+pub(crate) const EARLIEST_PLAUSIBLE_UNIX_S: u64 = 1_767_225_600;
 
 /// A wall-clock reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,10 @@
 //!
 //! [`Credentials::from_base64_pem`] decodes both, checks that they belong together, and names the
 //! faulty variable in every error. A value that is PEM text already (with line breaks, or with `\n`
-//! written out) is taken as well. Not checked here: whether the certificate is valid today and
-//! whether the cloud knows it.
+//! written out) is taken as well. When the certificate is valid is told and not checked, and
+//! whether the cloud knows it is not known here.
+
+mod validity;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls_pemfile::Item;
+
+pub use self::validity::Validity;
 
 use crate::secret::Secret;
 
@@ -139,6 +143,11 @@ impl Credentials {
     /// The certificate, then whatever completes its chain.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.0.chain.clone()
+    }
+
+    /// When the device's certificate is valid, if that can be told.
+    pub fn validity(&self) -> Option<Validity> {
+        self.0.chain.first().and_then(validity::of)
     }
 
     /// The private key, for `rustls::ConfigBuilder::with_client_auth_cert`.

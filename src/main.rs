@@ -10,6 +10,8 @@ use cloud_relay::logging;
 fn main() -> ExitCode {
     match Command::parse(std::env::args_os().skip(1)) {
         Ok(Command::Relay) => relay(),
+        Ok(Command::Health) => cli::health::run(),
+        Ok(Command::Routes(command)) => command.run(),
         Ok(Command::Spool(command)) => command.run(),
         Ok(Command::Status(command)) => command.run(),
         Ok(Command::Print(text)) => cli::print(&text),

@@ -17,7 +17,10 @@ pub enum State {
         missing: String,
     },
     /// The system clock cannot be right yet, so certificates cannot be checked.
-    ClockUnset,
+    ClockUnset {
+        /// How that is known, and what to do.
+        reason: String,
+    },
     /// The provisioning endpoint is being asked to register this device.
     Provisioning,
     /// Registered; waiting for balenaCloud to push the credentials.
@@ -43,7 +46,7 @@ impl State {
     pub fn name(&self) -> &'static str {
         match self {
             State::Unconfigured { .. } => "unconfigured",
-            State::ClockUnset => "clock-unset",
+            State::ClockUnset { .. } => "clock-unset",
             State::Provisioning => "provisioning",
             State::AwaitingCredentials => "awaiting-credentials",
             State::Connecting => "connecting",
@@ -55,20 +58,26 @@ impl State {
 
     /// Whether messages cannot flow and the owner may have to act.
     fn is_trouble(&self) -> bool {
-        matches!(
-            self,
-            State::Unconfigured { .. } | State::Misconfigured { .. } | State::Disconnected { .. }
-        )
+        self.reason().is_some()
+    }
+
+    /// Why messages cannot flow, and what to do about it, if the owner may have to act.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            State::Unconfigured { missing: reason }
+            | State::ClockUnset { reason }
+            | State::Disconnected { reason }
+            | State::Misconfigured { reason } => Some(reason),
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            State::Unconfigured { missing: detail }
-            | State::Disconnected { reason: detail }
-            | State::Misconfigured { reason: detail } => write!(f, "{}: {detail}", self.name()),
-            _ => f.write_str(self.name()),
+        match self.reason() {
+            Some(reason) => write!(f, "{}: {reason}", self.name()),
+            None => f.write_str(self.name()),
         }
     }
 }

@@ -6,7 +6,7 @@ mod common;
 use cloud_relay_sandbox::port::ReservedPort;
 use cloud_relay_sandbox::process::{Environment, Process};
 use cloud_relay_sandbox::publisher::{Load, publish_load};
-use cloud_relay_sandbox::relay::RelayProcess;
+use cloud_relay_sandbox::relay::{RelayProcess, program};
 use cloud_relay_sandbox::site::{PATIENCE, Site, environment};
 
 use common::RELAY;
@@ -106,7 +106,10 @@ async fn a_disk_that_fails_ends_the_relay_and_what_was_acknowledged_is_kept() {
     const SCRIPT: &str = "trap '' XFSZ; [ -z \"$LIMIT\" ] || ulimit -f \"$LIMIT\"; exec \"$0\"";
     let site = Site::new(RELAY).await.unwrap();
     let port = ReservedPort::new().unwrap();
-    let process = Process::new("/bin/sh", ["-c", SCRIPT, RELAY]);
+    let process = Process::new(
+        "/bin/sh",
+        ["-c".into(), SCRIPT.into(), program(RELAY).into_os_string()],
+    );
     let relay = RelayProcess::in_place_of_relay(process, port.addr()).unwrap();
     site.cloud().stop().await.unwrap();
     // 500 blocks of 512 bytes: room for some of the messages

@@ -34,6 +34,8 @@ impl Fleet {
         let options = BalenaOptions {
             variables: site.settings(),
             push,
+            // these tests end and start the relay themselves; a second hand would race them
+            restart_ended: false,
             ..BalenaOptions::new(DEVICE_UUID)
         };
         let balena = Arc::new(Balena::start(options).await.expect("balenaCloud"));

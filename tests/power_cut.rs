@@ -16,11 +16,13 @@
 //!
 //! Needs root, `mount`, `mkfs.ext4` and `fsfreeze`; says SKIPPED where it cannot.
 
+mod common;
 #[expect(dead_code, reason = "the other test of a disk uses all of it")]
 mod disk;
 
 use std::path::Path;
 
+use common::totals::Totals;
 use disk::{Mount, PATIENCE, Publishers, Uplink, relay, skip, system};
 
 /// Sizes of the relay's file system and of the one around it, as `truncate` has them.
@@ -110,6 +112,12 @@ async fn after_a_power_cut_under_load_every_acknowledged_message_is_delivered() 
         );
         assert_eq!((found.duplicates.len(), found.foreign), (0, 0), "{found}");
         eprintln!("cut at {}: {found}", acknowledged.len());
-        after.kill_9().await.unwrap();
+
+        // The ledger is exact: what had reached the disk is counted once.
+        uplink.last(&after).await;
+        after.terminate().await.unwrap();
+        let delivered = uplink.cloud.audit(&acknowledged).arrived as u64;
+        let totals = Totals::on_disk(&mount.path().join("data"));
+        assert_eq!((totals.accepted, totals.delivered), (delivered, delivered));
     }
 }

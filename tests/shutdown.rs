@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use common::RELAY;
+use common::totals::Totals;
 
 /// How long a shutdown may take.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -22,41 +23,9 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 /// Messages of a second publisher that show that a load is flowing.
 const CONTROLS: u64 = 200;
 
-/// The figures of the relay's last log line.
-#[derive(Debug, PartialEq, Eq)]
-struct Totals {
-    accepted: u64,
-    delivered: u64,
-    spooled: u64,
-    dead_lettered: u64,
-    dropped: u64,
-}
-
-impl Totals {
-    fn of(site: &Site) -> Self {
-        let lines = site.relay().log().lines();
-        let last = lines.last().expect("a last line");
-        let figure = |name: &str| {
-            let label = format!(" {name}=");
-            let (_, rest) = last
-                .split_once(&label)
-                .expect("the last line has all figures");
-            let figure = rest.split_whitespace().next().expect("a figure");
-            figure.parse().expect("a number")
-        };
-        assert!(last.contains("stopped"), "{last}");
-        Totals {
-            accepted: figure("accepted"),
-            delivered: figure("delivered"),
-            spooled: figure("spooled"),
-            dead_lettered: figure("dead_lettered"),
-            dropped: figure("dropped"),
-        }
-    }
-
-    fn balances(&self) -> bool {
-        self.accepted == self.delivered + self.spooled + self.dead_lettered + self.dropped
-    }
+/// What the relay's last line says.
+fn totals(site: &Site) -> Totals {
+    Totals::of_all_runs(&site.relay().log().lines())
 }
 
 fn assert_prompt(stopped: Stopped) {
@@ -85,7 +54,7 @@ async fn a_healthy_run_ends_with_its_totals_and_without_a_warning() {
         dead_lettered: 0,
         dropped: 0,
     };
-    assert_eq!(Totals::of(&site), expected);
+    assert_eq!(totals(&site), expected);
     assert_eq!(complaints(&site), [""; 0]);
     assert_eq!(site.cloud().counts().duplicates, 0);
 }
@@ -99,7 +68,7 @@ async fn sigint_ends_an_idle_relay_as_sigterm_does() {
         .await
         .unwrap();
     assert_prompt(site.relay().process().interrupt(STOP_GRACE).await.unwrap());
-    assert_eq!(Totals::of(&site).accepted, 0);
+    assert_eq!(totals(&site).accepted, 0);
     assert_eq!(complaints(&site), [""; 0]);
 }
 
@@ -126,7 +95,7 @@ async fn stop_under_load(site: &Site, qos: u8) {
     }
     let (stopped, report) = tokio::join!(site.relay().terminate(), publisher);
     assert_prompt(stopped.expect("the relay stops"));
-    let totals = Totals::of(site);
+    let totals = totals(site);
     assert!(totals.balances() && totals.dropped == 0, "{totals:?}");
     let report = report.expect("the publisher connects");
     assert!(
@@ -206,5 +175,5 @@ async fn a_subscriber_that_reads_nothing_does_not_hold_the_relay_up() {
     let report = site.publish(&load).await.unwrap();
     site.arrived(&report.acked).await.unwrap();
     assert_prompt(site.relay().terminate().await.unwrap());
-    assert_eq!(Totals::of(&site).delivered, 200);
+    assert_eq!(totals(&site).delivered, 200);
 }

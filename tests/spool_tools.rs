@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use cloud_relay_sandbox::process::Environment;
 use cloud_relay_sandbox::publisher::Publisher;
-use cloud_relay_sandbox::relay::RelayProcess;
+use cloud_relay_sandbox::relay::{RelayProcess, program};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cloud-relay");
@@ -37,7 +37,7 @@ async fn relay_with(payloads: &[Vec<u8>]) -> RelayProcess {
 }
 
 fn tool(data_dir: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program(PROGRAM));
     command
         .env_clear()
         .arg("spool")
@@ -204,7 +204,7 @@ fn a_directory_without_a_spool_is_named_and_not_made() {
 
 #[test]
 fn data_dir_comes_from_the_environment_whatever_else_is_wrong_there() {
-    let output = Command::new(PROGRAM)
+    let output = Command::new(program(PROGRAM))
         .args(["spool", "inspect"])
         .env_clear()
         .env("DATA_DIR", " /nowhere ")
@@ -220,7 +220,7 @@ fn data_dir_comes_from_the_environment_whatever_else_is_wrong_there() {
 
 #[test]
 fn wrong_words_show_the_usage_and_right_ones_help_and_version() {
-    let run = |word: &str| Command::new(PROGRAM).arg(word).output().unwrap();
+    let run = |word: &str| Command::new(program(PROGRAM)).arg(word).output().unwrap();
     let wrong = run("spol");
     assert_eq!(wrong.status.code(), Some(64));
     assert!(text(&wrong.stderr).contains("spol") && text(&wrong.stderr).contains("Usage:"));

@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -175,11 +177,32 @@ impl CertificateAuthority {
         common_name: &str,
         format: KeyFormat,
     ) -> Result<DeviceIdentity, CaError> {
+        let params = CertificateParams::default();
+        self.issue_device_with(common_name, format, params)
+    }
+
+    /// The same, valid only from and until the given times.
+    pub fn issue_device_valid(
+        &self,
+        common_name: &str,
+        valid: Range<SystemTime>,
+    ) -> Result<DeviceIdentity, CaError> {
+        let mut params = CertificateParams::default();
+        params.not_before = valid.start.into();
+        params.not_after = valid.end.into();
+        self.issue_device_with(common_name, KeyFormat::Pkcs8, params)
+    }
+
+    fn issue_device_with(
+        &self,
+        common_name: &str,
+        format: KeyFormat,
+        mut params: CertificateParams,
+    ) -> Result<DeviceIdentity, CaError> {
         let make = |source| CaError::Make {
             what: format!("the device certificate of {common_name}"),
             source,
         };
-        let mut params = CertificateParams::default();
         params
             .distinguished_name
             .push(DnType::CommonName, common_name);

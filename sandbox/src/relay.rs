@@ -1,4 +1,7 @@
 //! The relay as a process: its own data directory and port, kept over its restarts.
+//!
+//! `CLOUD_RELAY_BIN` names a program to test in place of the one that cargo built: the relay of another
+//! processor, or the one in the image.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,6 +41,11 @@ pub enum RelayError {
     },
 }
 
+/// What to run for the relay that cargo built as `built`: `CLOUD_RELAY_BIN` if that is set, else `built` itself.
+pub fn program(built: impl Into<PathBuf>) -> PathBuf {
+    std::env::var_os("CLOUD_RELAY_BIN").map_or_else(|| built.into(), PathBuf::from)
+}
+
 /// The relay. Dropping it kills the process and removes its data directory.
 pub struct RelayProcess {
     // first, so that the process is gone before its directory goes
@@ -51,7 +59,7 @@ pub struct RelayProcess {
 }
 
 impl RelayProcess {
-    /// The relay at `program`, with a new data directory and free ports, not started yet.
+    /// The relay at `program` (see [`program`]), with a new data directory and free ports, not started yet.
     pub fn new(program: impl Into<PathBuf>) -> Result<Self, RelayError> {
         let reserve = || ReservedPort::new().map_err(|source| RelayError::Port { source });
         let (mqtt, status) = (reserve()?, reserve()?);
@@ -68,7 +76,8 @@ impl RelayProcess {
         program: impl Into<PathBuf>,
         listen: SocketAddr,
     ) -> Result<Self, RelayError> {
-        Self::in_place_of_relay(Process::new(program, std::iter::empty::<String>()), listen)
+        let process = Process::new(self::program(program), std::iter::empty::<String>());
+        Self::in_place_of_relay(process, listen)
     }
 
     /// The same with its status page at `status`.
@@ -117,6 +126,9 @@ impl RelayProcess {
             all.insert("STATUS_LISTEN".to_owned(), status.to_string());
         }
         all.extend(environment.clone());
+        if self.process.is_running() {
+            self.kill_9().await?;
+        }
         Ok(self.process.start(&all).await?)
     }
 
@@ -174,9 +186,21 @@ impl RelayProcess {
         Ok(self.process.terminate(STOP_GRACE).await?)
     }
 
-    /// SIGKILL.
+    /// SIGKILL. Returns when nothing listens any more: a container ends a moment after the process that
+    /// stands for it.
     pub async fn kill_9(&self) -> Result<(), RelayError> {
         self.process.kill_9().await?;
+        let began = Instant::now();
+        while TcpStream::connect(self.listen).await.is_ok() {
+            if began.elapsed() > STOP_GRACE {
+                return Err(RelayError::Process(ProcessError::Timeout {
+                    what: format!("the end of listening on {}", self.listen),
+                    waited: STOP_GRACE,
+                    log: self.log().tail(),
+                }));
+            }
+            tokio::time::sleep(CONNECT_RETRY_DELAY).await;
+        }
         Ok(())
     }
 }

@@ -17,8 +17,8 @@ use crate::relay::{RelayError, RelayProcess};
 
 /// The device that the site's relay runs on.
 pub const DEVICE_UUID: &str = "0c57d3e8a9f14b6d8e7f6a5b4c3d2e1f";
-/// How long anything may take that should take moments. Long, for a busy machine.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+/// How long anything may take that should take moments. Long, for a busy machine and a relay under emulation.
+pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What can go wrong on a site.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,8 @@
 //! read or written while arguments are parsed. Results go to stdout, faults to stderr; the exit codes are
 //! those of sysexits.h where one fits.
 
-mod rfc3339;
+pub mod health;
+mod routes;
 mod spool;
 mod status;
 
@@ -15,6 +16,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use self::routes::RoutesCommand;
 pub use self::spool::{SpoolCommand, SpoolTool};
 pub use self::status::StatusCommand;
 
@@ -24,6 +26,10 @@ pub const EXIT_USAGE: u8 = 64;
 const USAGE: &str = "\
 Usage: cloud-relay                   run the relay; its settings come from the environment
        cloud-relay status [--json]   what the running relay is doing
+       cloud-relay health            ask whether the relay beside it lets clients in: code 0 or 1
+       cloud-relay routes            print the rules that lead to the cloud, as the environment sets them
+       cloud-relay routes explain TOPIC …
+                                     print what becomes of messages on these topics
        cloud-relay spool TOOL …      look into the spool of a stopped relay
        cloud-relay --help | --version
 
@@ -59,6 +65,10 @@ pub enum Command {
     Relay,
     /// Ask the running relay.
     Status(StatusCommand),
+    /// Ask whether the relay is healthy.
+    Health,
+    /// Explain the routes.
+    Routes(RoutesCommand),
     /// Look into a spool.
     Spool(SpoolCommand),
     /// Print this text.
@@ -88,6 +98,8 @@ impl Command {
             return Ok(Command::Relay);
         };
         match first.to_str() {
+            Some("health") => parse_health(words),
+            Some("routes") => parse_routes(words),
             Some("spool") => parse_spool(words),
             Some("status") => parse_status(words),
             Some("-h" | "--help") => Ok(Command::Print(USAGE.to_owned())),
@@ -110,6 +122,32 @@ fn parse_status(words: impl Iterator<Item = OsString>) -> Result<Command, UsageE
         }
     }
     Ok(Command::Status(command))
+}
+
+fn parse_health(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+    match words.next() {
+        None => Ok(Command::Health),
+        Some(word) if word == "-h" || word == "--help" => Ok(Command::Print(USAGE.to_owned())),
+        Some(word) => Err(unknown(&word, USAGE)),
+    }
+}
+
+fn parse_routes(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+    match words.next() {
+        None => return Ok(Command::Routes(RoutesCommand::Table)),
+        Some(word) if word == "explain" => {}
+        Some(word) if word == "-h" || word == "--help" => {
+            return Ok(Command::Print(USAGE.to_owned()));
+        }
+        Some(word) => return Err(unknown(&word, USAGE)),
+    }
+    let topics: Result<Vec<_>, _> = words.map(OsString::into_string).collect();
+    let error = |what: String| UsageError { what, usage: USAGE };
+    let topics = topics.map_err(|word| error(format!("{} is not UTF-8", word.display())))?;
+    if topics.is_empty() {
+        return Err(error("`routes explain` needs a topic".to_owned()));
+    }
+    Ok(Command::Routes(RoutesCommand::Explain(topics)))
 }
 
 fn parse_spool(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
@@ -186,6 +224,12 @@ mod tests {
     }
 
     #[test]
+    fn health_takes_no_arguments() {
+        assert_eq!(parse("health"), Ok(Command::Health));
+        assert!(parse("health --port 1883").is_err());
+    }
+
+    #[test]
     fn tools_take_their_options_in_any_order_and_both_spellings() {
         let export = |all| SpoolTool::Export { all };
         assert_eq!(parse("spool inspect"), Ok(spool(SpoolTool::Inspect, None)));
@@ -212,12 +256,24 @@ mod tests {
     }
 
     #[test]
+    fn routes_are_shown_or_explained_for_topics() {
+        let explain = |topics: &[&str]| {
+            let topics = topics.iter().map(ToString::to_string).collect();
+            Ok(Command::Routes(RoutesCommand::Explain(topics)))
+        };
+        assert_eq!(parse("routes"), Ok(Command::Routes(RoutesCommand::Table)));
+        assert_eq!(parse("routes explain a"), explain(&["a"]));
+        assert_eq!(parse("routes explain a/b --c"), explain(&["a/b", "--c"]));
+    }
+
+    #[test]
     fn help_and_version_are_printed_wherever_they_are_asked_for() {
         for (words, part) in [
             ("--help", "run the relay"),
             ("-h", "run the relay"),
             ("--version", env!("CARGO_PKG_VERSION")),
             ("-V", "cloud-relay "),
+            ("health --help", "health  "),
             ("spool --help", "spool export"),
             ("status --json -h", "STATUS_LISTEN"),
             ("spool verify --data-dir /d --help", "spool export"),
@@ -236,6 +292,8 @@ mod tests {
             ("--verbose", "--verbose"),
             ("status --jason", "--jason"),
             ("spool", "name of a tool"),
+            ("routes explain", "needs a topic"),
+            ("routes sensors", "sensors"),
             ("spool mend", "mend"),
             ("spool verify --all", "--all"),
             ("spool verify --data-dirs=/d", "--data-dirs=/d"),

@@ -53,6 +53,8 @@ pub(super) enum ConnectError {
     },
     #[error("{0} is not a host name: set AWS_DATA_ENDPOINT to the bare name of the data endpoint")]
     HostName(String, #[source] InvalidDnsNameError),
+    #[error("the certificate of {host} is not valid yet at this device's time")]
+    ClockBehind { host: String },
     #[error("TLS with {host} failed: {detail}")]
     Tls { host: String, detail: String },
     #[error("{host} closed the connection {when}: {ADVICE_CLOSED}")]
@@ -216,11 +218,11 @@ fn tls_error(host: String, error: &io::Error) -> ConnectError {
             CertificateError::UnknownIssuer => "its certificate is signed by none of the trusted \
                  roots; is AWS_DATA_ENDPOINT right, and AWS_ROOT_CA_PATH if set?"
                 .to_owned(),
-            CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. }
-            | CertificateError::Expired
-            | CertificateError::ExpiredContext { .. } => format!(
-                "its certificate is not valid at this device's time; is the clock right? ({certificate})"
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                return ConnectError::ClockBehind { host };
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
+                "its certificate has expired by this device's time; is the clock right? ({certificate})"
             ),
             other => format!("its certificate cannot be accepted: {other}"),
         },

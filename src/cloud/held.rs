@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::packet::Rejection;
 use crate::backoff::Backoff;
 
-/// While so many messages are held, nothing new is taken: then it is not single messages that are refused.
+/// So many messages are held at most. Of those that were denied, further ones stay in the spool for later; while so
+/// many were refused otherwise, nothing new is taken: then it is not single messages that are refused.
 const HELD_MAX: usize = 100;
 /// The first retry of a message comes within this.
 const RETRY_BASE: Duration = Duration::from_secs(1);
@@ -21,16 +22,36 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
     backoff: Backoff,
+    since: Instant,
+    rejection: Rejection,
 }
 
 impl Trouble {
     /// Counts a refusal and says when to try again. With `random`, see [`Backoff::next_delay`].
-    pub(super) fn refused(so_far: Option<Trouble>, now: Instant, random: f64) -> (Self, Instant) {
+    pub(super) fn refused(
+        so_far: Option<Trouble>,
+        rejection: Rejection,
+        now: Instant,
+        random: f64,
+    ) -> (Self, Instant) {
         let mut trouble = so_far.unwrap_or(Trouble {
             backoff: Backoff::new(RETRY_BASE, RETRY_MAX),
+            since: now,
+            rejection,
         });
+        trouble.rejection = rejection;
         let due = now + trouble.backoff.next_delay(random);
         (trouble, due)
+    }
+
+    /// Why, the last time.
+    pub(super) fn rejection(&self) -> Rejection {
+        self.rejection
+    }
+
+    /// How long it has been refused.
+    pub(super) fn refused_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.since)
     }
 }
 
@@ -69,6 +90,23 @@ impl<T> Held<T> {
         self.waiting.iter().map(|(due, _)| *due).min()
     }
 
+    /// Forgets them.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Takes out the message that was held first.
+    pub(super) fn take_first(&mut self) -> Option<T> {
+        (!self.waiting.is_empty()).then(|| self.waiting.remove(0).1)
+    }
+
+    /// Lets the next try of all be now.
+    pub(super) fn make_due(&mut self, now: Instant) {
+        for (due, _) in &mut self.waiting {
+            *due = now.min(*due);
+        }
+    }
+
     /// Takes out a message that is due, the one that was held first.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<T> {
         let index = self.waiting.iter().position(|(due, _)| *due <= now)?;
@@ -105,13 +143,15 @@ mod tests {
     #[test]
     fn retries_of_one_message_get_further_apart_up_to_a_limit() {
         let now = Instant::now();
-        let (mut trouble, due) = Trouble::refused(None, now, 1.0);
+        let (mut trouble, due) = Trouble::refused(None, Rejection::Unspecified, now, 1.0);
         assert_eq!(due, now + RETRY_BASE);
         let mut last = due;
         for _ in 0..10 {
-            (trouble, last) = Trouble::refused(Some(trouble), now, 1.0);
+            (trouble, last) = Trouble::refused(Some(trouble), Rejection::NotAuthorized, now, 1.0);
         }
         assert_eq!(last, now + RETRY_MAX);
+        assert_eq!(trouble.rejection(), Rejection::NotAuthorized);
+        assert_eq!(trouble.refused_for(now + RETRY_MAX), RETRY_MAX);
     }
 
     #[test]

@@ -16,7 +16,10 @@
 //! 3. The connection writes them, many in one write.
 //! 4. The cloud acknowledges, in any order.
 //! 5. The window turns packet identifiers back into numbers.
-//! 6. The spool settles them. Nothing else makes a message leave the spool.
+//! 6. The spool settles them.
+//!
+//! A message that the cloud never takes ([`poison`], [`denials`], [`suspicion`]) is written to the dead letters and
+//! then settled. Nothing else makes a message leave the spool.
 //!
 //! Every connection starts from the oldest unsettled message, with an empty window and a clean MQTT
 //! session: the spool, not the session, owns redelivery.
@@ -25,13 +28,17 @@
 //! unacknowledged when a session is not present, and hides which packet identifier a message got.
 
 mod connect;
+pub mod denials;
+mod digest;
 mod drain;
+mod expiry;
 mod held;
 mod negotiation;
 pub mod pacing;
 mod packet;
 pub mod poison;
 mod session;
+pub mod suspicion;
 pub mod tls;
 pub mod window;
 
@@ -43,6 +50,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::clock;
+use crate::clock_gate::{self, ClockGate};
+use crate::credentials::Validity;
+use crate::dead_letters::DeadLetters;
 use crate::routes::Routes;
 use crate::state::{State, StateBoard};
 use crate::store::Store;
@@ -80,24 +91,56 @@ pub struct Endpoint {
     pub client_id: String,
     /// Roots, certificate, key and ALPN.
     pub tls: Arc<ClientConfig>,
+    /// When the device's certificate is valid, if that is known.
+    pub validity: Option<Validity>,
     /// `CLOUD_MQTT_VERSION`: 3.1.1 is taken all the same if the cloud speaks nothing else.
     pub mqtt_version: MqttVersion,
     /// How much it takes.
     pub quota: Quota,
+    /// How long a topic may be denied before its messages become dead letters.
+    pub denied_hold: Duration,
 }
 
-/// Keeps a connection to the cloud and drains the spool through it, until `shutdown`.
+/// Where messages come from, and where those go that the cloud never takes.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The spool.
+    pub store: Store,
+    /// Which cloud topic each has.
+    pub routes: Arc<Routes>,
+    /// What the cloud never takes.
+    pub dead_letters: DeadLetters,
+}
+
+/// Keeps a connection to the cloud and drains the spool through it, until `shutdown`. Waits for the clock first.
 pub async fn run(
     endpoint: Endpoint,
-    store: Store,
-    routes: Arc<Routes>,
+    source: Source,
+    state: StateBoard,
+    shutdown: CancellationToken,
+) {
+    let validity = endpoint.validity;
+    let gate = ClockGate::new(validity.map(|validity| validity.from_unix_s));
+    let opened = gate.wait(&state, clock::now);
+    if shutdown.run_until_cancelled(opened).await.is_none() {
+        return;
+    }
+    tokio::select! {
+        () = keep_connected(endpoint, source, state, shutdown) => {}
+        () = expiry::keep_warning(validity, clock::now) => {}
+    }
+}
+
+async fn keep_connected(
+    endpoint: Endpoint,
+    source: Source,
     state: StateBoard,
     shutdown: CancellationToken,
 ) {
     let mut refused = Backoff::new(RETRY_BASE, RETRY_MAX);
     let mut unreachable = Backoff::new(RETRY_BASE, NETWORK_RETRY_MAX);
     let mut negotiation = Negotiation::new(endpoint.mqtt_version);
-    let mut session = Session::new(store, routes, endpoint.quota);
+    let mut session = Session::new(source, endpoint.quota, endpoint.denied_hold);
     state.set(State::Connecting);
     let (host, port) = (&endpoint.host, endpoint.port);
     tracing::info!("connecting to {host} on port {port}");
@@ -109,7 +152,7 @@ pub async fn run(
         note_version(&mut negotiation, &connected);
         // The CONNECT, if there was one, was sent before now.
         let next_connect = Instant::now() + CONNECT_INTERVAL;
-        let (reason, delay) = match connected {
+        let (state_now, delay) = match connected {
             Ok(connection) => {
                 state.set(State::Connected);
                 let since = Instant::now();
@@ -126,19 +169,19 @@ pub async fn run(
                     reason.push_str(ADVICE_SHORT_LIVED);
                 }
                 let pause = next_connect.saturating_duration_since(Instant::now());
-                (reason, refused.next_delay(fastrand::f64()).max(pause))
-            }
-            Err(error @ ConnectError::Unreachable { .. }) => {
-                let delay = unreachable.next_delay(fastrand::f64());
-                (error.to_string(), delay)
+                let delay = refused.next_delay(fastrand::f64()).max(pause);
+                (State::Disconnected { reason }, delay)
             }
             Err(error) => {
-                let delay = refused.next_delay(fastrand::f64());
-                (error.to_string(), delay.max(CONNECT_INTERVAL))
+                let delay = match error {
+                    ConnectError::Unreachable { .. } => unreachable.next_delay(fastrand::f64()),
+                    _ => refused.next_delay(fastrand::f64()).max(CONNECT_INTERVAL),
+                };
+                (why_not_connected(&error, endpoint.validity), delay)
             }
         };
         tracing::debug!("next try to reach the cloud in {delay:.1?}");
-        state.set(State::Disconnected { reason });
+        state.set(state_now);
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
@@ -162,6 +205,20 @@ fn note_version(negotiation: &mut Negotiation, connected: &Result<Connection, Co
         Err(ConnectError::ClosedOnConnect { .. }) => negotiation.closed(),
         Err(_) => {}
     }
+}
+
+/// The state while `error` keeps us from the cloud.
+fn why_not_connected(error: &ConnectError, validity: Option<Validity>) -> State {
+    let mut reason = error.to_string();
+    match error {
+        ConnectError::ClockBehind { host } => return clock_gate::behind(host),
+        ConnectError::Unreachable { .. } => {}
+        _ => {
+            let warning = validity.and_then(|validity| expiry::expired(validity, clock::now()));
+            reason.extend(warning.map(|warning| format!("; {warning}")));
+        }
+    }
+    State::Disconnected { reason }
 }
 
 /// What is added to the reason when a connection that worked did not last.

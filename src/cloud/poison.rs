@@ -1,75 +1,136 @@
-//! Which messages can never be accepted, and which one keeps ending the connection. Pure.
+//! Which messages the cloud never accepts, and how that is said. Pure.
 //!
 //! Three ways to a verdict, from the surest:
 //! 1. The cloud's rules forbid it: known before it is sent ([`forbidden`]).
 //! 2. The cloud refuses it and says why ([`judge`], MQTT 5).
-//! 3. The connection ends, without a word, whenever it is sent ([`Suspicion`]; MQTT 3.1.1's only way to refuse).
+//! 3. The connection ends whenever it is sent alone ([`super::suspicion`]; MQTT 3.1.1's only way to refuse).
 //!
-//! A network that drops must not convict anybody: for the third way a message has to be in flight *alone*, several
-//! times in a row. What is done with the convicted is not decided here.
+//! What is done with the convicted is not decided here.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::packet::Rejection;
-use super::window::IN_FLIGHT_MAX;
+use crate::dead_letters::Reason;
 use crate::routes::PAYLOAD_BYTES_MAX;
-use crate::spool::Seq;
+use crate::topic::{self, Fault};
 
-/// The longest topic AWS IoT Core takes, in bytes of UTF-8 (message broker quotas).
-const TOPIC_BYTES_MAX: usize = 256;
-/// The most slashes in a topic (message broker quotas).
-const TOPIC_SLASHES_MAX: usize = 7;
-/// What begins a topic of Basic Ingest; it and the rule's name behind it do not count towards those two.
-const BASIC_INGEST: &str = "$aws/rules/";
-/// A message that is not authorised is tried again for this long: a policy takes minutes to spread.
-pub const DENIED_FOR: Duration = Duration::from_mins(10);
-/// This many ends of a connection in a row, with one message alone in flight, convict it.
-pub const PROOFS: u32 = 3;
-
-/// Why a message cannot be accepted.
+/// Why a message is never accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The payload is larger than the cloud takes.
+    /// It was spooled while the configuration had a route for its topic, and now there is none.
+    NoRoute,
+    /// The payload is larger than AWS takes.
     TooLarge,
-    /// The cloud topic is longer than the cloud takes.
+    /// The packet is larger than the cloud said it takes.
+    PacketTooLarge,
+    /// The cloud topic is longer than AWS takes.
     TopicTooLong,
-    /// The cloud topic has more slashes than the cloud takes.
+    /// The cloud topic has more slashes than AWS takes.
     TooManyLevels,
-    /// The policy did not allow it for [`DENIED_FOR`].
+    /// The policy did not allow it for as long as the owner says to wait.
     Denied,
-    /// The cloud says that its topic is none.
-    InvalidTopicName,
-    /// The cloud refused it for good, for another reason.
-    Refused,
-    /// The connection ended [`PROOFS`] times when it was sent alone.
+    /// The cloud topic is none, or one that AWS reserves.
+    IllegalTopic(Fault),
+    /// The cloud refuses it.
+    Refused(Rejection),
+    /// The connection ended each time it was sent alone.
     EndsConnections,
 }
 
-/// Why the cloud's rules forbid a message, if they do: known without sending it.
-pub fn forbidden(cloud_topic: &str, payload_bytes: usize) -> Option<Why> {
-    let counted = match cloud_topic.strip_prefix(BASIC_INGEST) {
-        Some(rest) => rest.split_once('/').map_or("", |(_rule, topic)| topic),
-        None => cloud_topic,
-    };
-    if payload_bytes > PAYLOAD_BYTES_MAX {
-        Some(Why::TooLarge)
-    } else if counted.len() > TOPIC_BYTES_MAX {
-        Some(Why::TopicTooLong)
-    } else if counted.matches('/').count() > TOPIC_SLASHES_MAX {
-        Some(Why::TooManyLevels)
-    } else {
-        None
+/// What is known of a message that is convicted.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Where it was to go.
+    pub cloud_topic: &'a str,
+    /// Length of its payload.
+    pub payload_bytes: usize,
+    /// How long it, or its topic, has been refused.
+    pub refused_for: Duration,
+}
+
+impl Why {
+    /// The reason that stands in the dead letter.
+    pub fn reason(self, facts: &Facts<'_>) -> Reason {
+        let (topic, bytes) = (facts.cloud_topic, facts.payload_bytes);
+        let (why, words) = match self {
+            Why::NoRoute => (
+                "no-route",
+                "no rule of PRODUCER_TOPIC matches its topic any more".to_owned(),
+            ),
+            Why::TooLarge => (
+                "too-large",
+                format!("payload of {bytes} bytes: AWS IoT Core takes at most {PAYLOAD_BYTES_MAX}"),
+            ),
+            Why::PacketTooLarge => (
+                "packet-too-large",
+                format!(
+                    "payload of {bytes} bytes: with its topic more than the cloud says it takes"
+                ),
+            ),
+            Why::TopicTooLong => (
+                "topic-too-long",
+                format!(
+                    "topic of {} bytes: AWS IoT Core takes at most {}",
+                    topic::counted_by_aws(topic).len(),
+                    topic::AWS_BYTES_MAX
+                ),
+            ),
+            Why::TooManyLevels => (
+                "too-many-slashes",
+                format!(
+                    "topic has {} slashes: AWS IoT Core takes at most {}",
+                    topic::counted_by_aws(topic).matches('/').count(),
+                    topic::AWS_SLASHES_MAX
+                ),
+            ),
+            Why::IllegalTopic(fault) => (
+                "illegal-topic",
+                format!("topic {topic:?} cannot be published to; expected {fault}"),
+            ),
+            Why::Denied => (
+                "denied",
+                format!(
+                    "not authorized (0x87) for {} s: does the policy allow iot:Publish to {topic:?}?",
+                    facts.refused_for.as_secs()
+                ),
+            ),
+            Why::Refused(rejection) => (
+                "refused",
+                format!("the cloud refuses it: {rejection}; its topic there is {topic:?}"),
+            ),
+            Why::EndsConnections => (
+                "ends-connections",
+                format!(
+                    "the cloud closed the connection each time it was sent: does the policy allow iot:Publish \
+                     to {topic:?}?"
+                ),
+            ),
+        };
+        Reason { why, words }
     }
 }
 
-/// What to make of a refusal of a message that has been refused for `refused_for`: `None` is to try it again.
-pub fn judge(rejection: Rejection, refused_for: Duration) -> Option<Why> {
+/// Why AWS's rules forbid a message, if they do: known without sending it.
+pub fn forbidden(cloud_topic: &str, payload_bytes: usize) -> Option<Why> {
+    if payload_bytes > PAYLOAD_BYTES_MAX {
+        return Some(Why::TooLarge);
+    }
+    topic::check_aws(cloud_topic)
+        .err()
+        .map(|fault| match fault {
+            Fault::TooLong | Fault::TooLongForAws => Why::TopicTooLong,
+            Fault::TooManySlashes => Why::TooManyLevels,
+            fault => Why::IllegalTopic(fault),
+        })
+}
+
+/// What to make of a refusal; `None` is to try again. `denied_too_long` says whether a policy had its time.
+pub fn judge(rejection: Rejection, denied_too_long: bool) -> Option<Why> {
     match rejection {
-        Rejection::TopicNameInvalid => Some(Why::InvalidTopicName),
-        Rejection::PacketTooLarge => Some(Why::TooLarge),
-        Rejection::PayloadFormatInvalid => Some(Why::Refused),
-        Rejection::NotAuthorized => (refused_for >= DENIED_FOR).then_some(Why::Denied),
+        Rejection::TopicNameInvalid | Rejection::PayloadFormatInvalid => {
+            Some(Why::Refused(rejection))
+        }
+        Rejection::NotAuthorized => denied_too_long.then_some(Why::Denied),
         Rejection::QuotaExceeded
         | Rejection::Unspecified
         | Rejection::ImplementationSpecific
@@ -77,83 +138,21 @@ pub fn judge(rejection: Rejection, refused_for: Duration) -> Option<Why> {
     }
 }
 
-/// Finds the message that ends connections. It outlives them.
-///
-/// A connection that ends without a word and without an acknowledgement makes all in flight suspects. From then on
-/// one message is in flight at a time, until each suspect is accepted or one is convicted.
-#[derive(Debug, Default)]
-pub struct Suspicion {
-    suspects: BTreeSet<Seq>,
-    /// The message that was alone in flight when the last connection ended, and how often in a row.
-    alone: Option<(Seq, u32)>,
-}
-
-impl Suspicion {
-    /// How many messages may be in flight.
-    pub fn in_flight_max(&self) -> usize {
-        if self.suspects.is_empty() {
-            IN_FLIGHT_MAX
-        } else {
-            1
-        }
-    }
-
-    /// Notes that the cloud has answered for `seq`, whatever the answer: it does not end connections.
-    pub fn answered(&mut self, seq: Seq) {
-        self.suspects.remove(&seq);
-        if self.alone.is_some_and(|(alone, _)| alone == seq) {
-            self.alone = None;
-        }
-    }
-
-    /// Notes that a connection ended without a word while `in_flight` were unacknowledged; `progress` says whether
-    /// it had brought an acknowledgement. Returns the message that is convicted by it, which is no suspect any more.
-    pub fn connection_ended(
-        &mut self,
-        in_flight: impl IntoIterator<Item = Seq>,
-        progress: bool,
-    ) -> Option<Seq> {
-        let in_flight: BTreeSet<Seq> = in_flight.into_iter().collect();
-        let seq = *in_flight.first()?;
-        if self.suspects.is_empty() {
-            if !progress {
-                self.suspects = in_flight;
-            }
-            return None;
-        }
-        if in_flight.len() > 1 {
-            return None;
-        }
-        let proofs = match self.alone {
-            Some((alone, proofs)) if alone == seq => proofs + 1,
-            _ => 1,
-        };
-        self.alone = Some((seq, proofs));
-        if proofs < PROOFS {
-            return None;
-        }
-        self.answered(seq);
-        Some(seq)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
     fn the_clouds_rules_are_known_before_sending() {
         assert_eq!(forbidden("a/b", PAYLOAD_BYTES_MAX), None);
         assert_eq!(forbidden("a/b", PAYLOAD_BYTES_MAX + 1), Some(Why::TooLarge));
-        let longest = "ä".repeat(TOPIC_BYTES_MAX / 2);
+        let longest = "ä".repeat(topic::AWS_BYTES_MAX / 2);
         assert_eq!(forbidden(&longest, 0), None);
         assert_eq!(
             forbidden(&format!("{longest}x"), 0),
             Some(Why::TopicTooLong)
         );
-        let deepest = "/".repeat(TOPIC_SLASHES_MAX);
+        let deepest = "/".repeat(topic::AWS_SLASHES_MAX);
         assert_eq!(forbidden(&deepest, 0), None);
         assert_eq!(
             forbidden(&format!("{deepest}/"), 0),
@@ -167,90 +166,38 @@ mod tests {
 
     #[test]
     fn a_denied_message_is_given_the_time_a_policy_needs_and_a_quota_is_never_held_against_one() {
-        let soon = DENIED_FOR.checked_sub(Duration::from_secs(1)).unwrap();
-        assert_eq!(judge(Rejection::NotAuthorized, soon), None);
-        assert_eq!(
-            judge(Rejection::NotAuthorized, DENIED_FOR),
-            Some(Why::Denied)
-        );
-        assert_eq!(judge(Rejection::QuotaExceeded, DENIED_FOR * 1_000), None);
-        assert_eq!(
-            judge(Rejection::TopicNameInvalid, Duration::ZERO),
-            Some(Why::InvalidTopicName)
-        );
-        assert_eq!(
-            judge(Rejection::PayloadFormatInvalid, Duration::ZERO),
-            Some(Why::Refused)
-        );
+        assert_eq!(judge(Rejection::NotAuthorized, false), None);
+        assert_eq!(judge(Rejection::NotAuthorized, true), Some(Why::Denied));
+        assert_eq!(judge(Rejection::QuotaExceeded, true), None);
+        for rejection in [Rejection::TopicNameInvalid, Rejection::PayloadFormatInvalid] {
+            assert_eq!(judge(rejection, false), Some(Why::Refused(rejection)));
+        }
     }
 
     #[test]
-    fn a_connection_that_brought_something_accuses_nobody() {
-        let mut suspicion = Suspicion::default();
-        for _ in 0..10 {
-            assert_eq!(suspicion.connection_ended(1..50, true), None);
-            assert_eq!(suspicion.in_flight_max(), IN_FLIGHT_MAX);
-        }
-        assert_eq!(suspicion.connection_ended([], false), None);
-        assert_eq!(suspicion.in_flight_max(), IN_FLIGHT_MAX);
-    }
-
-    #[test]
-    fn ends_with_different_messages_alone_in_flight_convict_none() {
-        let mut suspicion = Suspicion::default();
-        suspicion.connection_ended(1..=9, false);
-        for seq in [1, 1, 2, 2, 3, 3] {
-            assert_eq!(suspicion.connection_ended([seq], false), None, "{seq}");
-        }
-        suspicion.answered(3);
-        assert_eq!(suspicion.connection_ended([3], false), None);
-    }
-
-    /// Sends `0..count` over connections that end whenever one of `poisons` is sent, as the cloud of MQTT 3.1.1
-    /// does. Returns what was accepted, what was convicted and how many connections it took.
-    fn drain(count: Seq, poisons: &BTreeSet<Seq>) -> (Vec<Seq>, Vec<Seq>, u32) {
-        let mut suspicion = Suspicion::default();
-        let mut left: Vec<Seq> = (0..count).collect();
-        let (mut accepted, mut convicted, mut connections) = (Vec::new(), Vec::new(), 0);
-        while !left.is_empty() {
-            connections += 1;
-            let mut progress = false;
-            loop {
-                let in_flight: Vec<Seq> =
-                    (left.iter().copied().take(suspicion.in_flight_max())).collect();
-                let Some(first) = in_flight.first().copied() else {
-                    break;
-                };
-                if poisons.contains(&first) {
-                    if let Some(seq) = suspicion.connection_ended(in_flight, progress) {
-                        convicted.push(seq);
-                        left.retain(|one| *one != seq);
-                    }
-                    break;
-                }
-                suspicion.answered(first);
-                progress = true;
-                accepted.push(first);
-                left.remove(0);
-            }
-            assert!(connections < 1_000, "stuck with {left:?}");
-        }
-        (accepted, convicted, connections)
-    }
-
-    proptest! {
-        #[test]
-        fn the_guilty_are_convicted_and_everybody_else_is_accepted(
-            count in 1_u64..400,
-            poisons in prop::collection::btree_set(0_u64..400, 0..6),
-        ) {
-            let guilty: BTreeSet<Seq> = poisons.into_iter().filter(|seq| *seq < count).collect();
-            let (accepted, convicted, connections) = drain(count, &guilty);
-            let innocent: Vec<Seq> = (0..count).filter(|seq| !guilty.contains(seq)).collect();
-            prop_assert_eq!(accepted, innocent);
-            prop_assert_eq!(convicted, guilty.iter().copied().collect::<Vec<_>>());
-            let each = PROOFS + 2;
-            prop_assert!(connections <= 1 + each * u32::try_from(guilty.len()).unwrap());
+    fn a_reason_has_the_figures_and_says_what_to_look_at() {
+        let facts = Facts {
+            cloud_topic: "$aws/rules/r/1/2/3/4/5/6/7/8/9",
+            payload_bytes: 204_800,
+            refused_for: Duration::from_mins(10),
+        };
+        for (why, words) in [
+            (
+                Why::TooLarge,
+                "payload of 204800 bytes: AWS IoT Core takes at most 131072",
+            ),
+            (
+                Why::TooManyLevels,
+                "topic has 8 slashes: AWS IoT Core takes at most 7",
+            ),
+            (
+                Why::Denied,
+                "for 600 s: does the policy allow iot:Publish to",
+            ),
+            (Why::Refused(Rejection::TopicNameInvalid), "(0x90)"),
+        ] {
+            let reason = why.reason(&facts);
+            assert!(reason.words.contains(words), "{reason:?}");
         }
     }
 }

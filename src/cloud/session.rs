@@ -5,6 +5,8 @@
 //! acknowledging; then everything unsettled is taken from the spool again by the next one.
 
 mod lost;
+mod post;
+mod refused;
 mod sending;
 
 use std::collections::VecDeque;
@@ -20,12 +22,16 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::lost::LostReason;
+use self::post::Post;
 use self::sending::Outgoing;
+use super::Source;
 use super::connect::{Connection, KEEP_ALIVE_S};
+use super::denials::Denials;
 use super::drain::{Drain, News};
 use super::held::Held;
 use super::pacing::{Pacing, Quota};
 use super::packet::{self, Answer, MqttVersion, Rejection};
+use super::suspicion::Suspicion;
 use super::window::{Acknowledged, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
 use crate::spool::ledger::Outcome;
@@ -72,19 +78,26 @@ pub(super) struct Session {
     /// The last refusal that was told, and of which message. Further ones of the same kind are not, until it is
     /// accepted.
     refusal_told: Option<(Rejection, Seq)>,
+    denials: Denials,
+    suspicion: Suspicion,
+    post: Post,
     /// The highest number ever sent: it and everything before it is repeated with DUP set.
     sent_through: Seq,
 }
 
 impl Session {
-    pub(super) fn new(store: Store, routes: Arc<Routes>, quota: Quota) -> Self {
+    /// `denied_hold` is how long a topic may be denied.
+    pub(super) fn new(source: Source, quota: Quota, denied_hold: Duration) -> Self {
         Session {
-            store,
-            routes,
+            store: source.store,
+            routes: source.routes,
             quota,
             pacing: Pacing::new(quota),
             drain: Drain::default(),
             refusal_told: None,
+            denials: Denials::new(denied_hold),
+            suspicion: Suspicion::default(),
+            post: Post::new(source.dead_letters),
             sent_through: 0,
         }
     }
@@ -110,6 +123,12 @@ impl Session {
             ping_after: ping_after(terms.keep_alive_s.unwrap_or(KEEP_ALIVE_S)),
             window: Window::new(usize::from(terms.receive_max)),
             held: Held::default(),
+            denied: Held::default(),
+            passed: None,
+            taken_through: 0,
+            return_at: None,
+            returning: false,
+            returned: None,
             pending: VecDeque::new(),
             paced_until: None,
             acknowledged: Vec::new(),
@@ -122,6 +141,10 @@ impl Session {
         let ended = link.run(shutdown).await;
         link.session.store.set_linked(false);
         link.session.pacing.connection_ended(Instant::now());
+        if let Err(reason) = &ended {
+            link.suspect(reason);
+        }
+        link.finish_posting().await;
         match ended {
             Ok(()) => Ended::Shutdown,
             Err(reason) => Ended::Lost {
@@ -164,8 +187,20 @@ struct Link<'s, S> {
     /// A PINGREQ is sent after this much silence of ours.
     ping_after: Duration,
     window: Window<Outgoing>,
-    /// Not accepted, to be sent again.
+    /// Denied by the policy, to be sent again.
+    denied: Held<Outgoing>,
+    /// Not accepted for other reasons, to be sent again.
     held: Held<Outgoing>,
+    /// The oldest message that was left in the spool for later.
+    passed: Option<Seq>,
+    /// The highest number taken from the spool.
+    taken_through: Seq,
+    /// When to go back to it.
+    return_at: Option<Instant>,
+    /// Nothing new is sent, so that it is possible.
+    returning: bool,
+    /// When it was done last.
+    returned: Option<Instant>,
     /// Taken from the spool, not yet sent; in front of them, those whose next try is due.
     pending: VecDeque<Outgoing>,
     /// Before this moment the quotas let nothing more go.
@@ -186,7 +221,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let mut alarm = Box::pin(sleep_until(self.deadline()));
         self.take_answers()?;
         loop {
+            if self.go_back(Instant::now()) {
+                next = None;
+            }
             self.send_pending();
+            self.session.post.start(Instant::now());
             if next.is_none() && self.wants_more() {
                 let store = self.session.store.clone();
                 next = Some(Box::pin(async move {
@@ -208,7 +247,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 messages = ready(&mut next), if next.is_some() => {
                     next = None;
                     let messages = messages.map_err(LostReason::Spool)?;
-                    self.pending.extend(messages.into_iter().map(Outgoing::from));
+                    self.taken(messages);
+                }
+                written = self.session.post.written(), if self.session.post.is_writing() => {
+                    self.posted(written);
                 }
                 () = alarm.as_mut() => {
                     self.on_alarm(Instant::now())?;
@@ -265,8 +307,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if let Acknowledged::Message { message, bytes } = self.window.acknowledge(packet_id, now) {
             self.session.pacing.acknowledged(bytes, now);
             match rejection {
-                None => self.accepted(&message),
-                Some(rejection) => self.hold(message, rejection, now),
+                None => self.accepted(&message, now),
+                Some(rejection) => self.refused(message, rejection, now),
             }
         }
         Ok(())
@@ -276,10 +318,31 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     fn explain(&self, reason: LostReason) -> LostReason {
         match reason {
             LostReason::Closed if !self.progress && !self.window.is_empty() => {
-                LostReason::ClosedOnPublish(self.session.routes.destination().to_owned())
+                LostReason::ClosedOnPublish(self.session.routes.destinations())
             }
             reason => reason,
         }
+    }
+
+    /// Notes who can have ended the connection.
+    fn suspect(&mut self, reason: &LostReason) {
+        if !reason.accuses() {
+            return;
+        }
+        let in_flight = self.window.messages().map(|message| message.delivery.seq);
+        let others_accepted = self.session.denials.others_accepted(Instant::now());
+        let suspicion = &mut self.session.suspicion;
+        suspicion.connection_ended(in_flight, self.progress, others_accepted);
+    }
+
+    /// Waits for the write to the dead letters that is under way, and forgets what else is on its way there: the
+    /// next connection gets it again.
+    async fn finish_posting(&mut self) {
+        if self.session.post.is_writing() {
+            let written = self.session.post.written().await;
+            self.posted(written);
+        }
+        self.session.post.clear();
     }
 
     /// The next moment at which something must have happened, or can be done.
@@ -287,7 +350,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let deadlines = [
             self.window.deadline(),
             self.paced_until,
-            self.held.next_due(),
+            self.held.next_due().filter(|_| !self.returning),
+            self.denied.next_due().filter(|_| !self.returning),
+            self.return_at,
+            self.session.post.deadline(),
         ];
         (deadlines.into_iter().flatten()).fold(self.ping_deadline(), Instant::min)
     }
@@ -304,6 +370,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     fn on_alarm(&mut self, now: Instant) -> Result<(), LostReason> {
         self.paced_until = self.paced_until.filter(|moment| *moment > now);
+        self.session.post.tell_due(now);
         if self
             .window
             .deadline()

@@ -84,6 +84,16 @@ impl<T> Window<T> {
         self.slots.is_empty()
     }
 
+    /// Places taken: unacknowledged publishes, and those acknowledged behind one that is not.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The messages in flight, in the order in which they were sent.
+    pub fn messages(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.message.as_ref())
+    }
+
     /// Takes `message` of `bytes` bytes and returns its packet identifier. Not to be called without
     /// [`Window::room`].
     pub fn open(&mut self, message: T, bytes: usize, now: Instant) -> u16 {

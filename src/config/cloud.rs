@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::fault::Reading;
 use super::raw::Raw;
 use super::value;
+use crate::routes::Rulebook;
 use crate::secret::Secret;
 
 /// `AWS_PORT`: MQTT over TLS. On 443 AWS expects ALPN `x-amzn-mqtt-ca`.
@@ -35,7 +36,7 @@ pub enum Provider {
 
 impl Provider {
     /// The value of `CLOUD_PROVIDER` in any case.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, String> {
         match text.to_ascii_uppercase().as_str() {
             "AWS" => Ok(Provider::Aws),
             "AZURE" => Ok(Provider::Azure),
@@ -44,8 +45,26 @@ impl Provider {
         }
     }
 
+    /// `CLOUD_PROVIDER`, or what the other variables imply.
+    pub(super) fn read(raw: &Raw, reading: &mut Reading) -> Self {
+        let named = reading.parse(
+            "CLOUD_PROVIDER",
+            raw.cloud_provider.as_deref(),
+            Provider::parse,
+        );
+        named.unwrap_or_else(|| Provider::detect(raw))
+    }
+
+    /// Whose rules topics must keep.
+    pub(super) fn rulebook(self) -> Rulebook {
+        match self {
+            Provider::Aws => Rulebook::Aws,
+            Provider::Azure | Provider::Gcp => Rulebook::Mqtt,
+        }
+    }
+
     /// What the other variables imply. Nothing implied is taken as AWS, the relay's main cloud.
-    pub(super) fn detect(raw: &Raw) -> Self {
+    fn detect(raw: &Raw) -> Self {
         let google_function = || {
             let url = raw.provision_url.as_deref();
             url.is_some_and(|url| url.contains("cloudfunctions.net"))

@@ -62,6 +62,14 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+/// The beginning of a value, to be shown.
+pub(super) fn excerpt(value: &str) -> String {
+    match value.char_indices().nth(FOUND_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", value.split_at(end).0),
+        None => value.to_owned(),
+    }
+}
+
 /// Reads values and gathers the faults.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
@@ -77,11 +85,7 @@ impl Reading {
         value: Option<&str>,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let shown = value.map(|value| value.chars().take(FOUND_CHARS_MAX + 1).collect::<String>());
-        let shown = shown.map(|text| match text.char_indices().nth(FOUND_CHARS_MAX) {
-            Some((end, _)) => format!("{}…", text.split_at(end).0),
-            None => text,
-        });
+        let shown = value.map(excerpt);
         self.parse_as(variable, value, shown, parse)
     }
 
@@ -117,6 +121,15 @@ impl Reading {
                 });
             })
             .ok()
+    }
+
+    /// Notes what was found wrong with a value that holds no secret.
+    pub(super) fn fault(&mut self, variable: &'static str, value: &str, expected: String) {
+        self.faults.push(Fault {
+            variable,
+            found: Some(excerpt(value)),
+            expected,
+        });
     }
 
     /// Hands `config` out if nothing was faulty.

@@ -14,7 +14,7 @@ mod cloud;
 mod fault;
 mod http_url;
 mod raw;
-mod topic;
+mod routes;
 mod value;
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ pub use http_url::HttpUrl;
 use crate::cloud::MqttVersion;
 use crate::cloud::pacing::Quota;
 use crate::logging::Format;
-use crate::routes::Routes;
+use crate::routes::{Routes, Rulebook};
 use crate::secret::Secret;
 use crate::spool;
 use fault::Reading;
@@ -60,6 +60,14 @@ const SPOOL_BYTES_RANGE: RangeInclusive<u64> = 4 * spool::segment::SEGMENT_BYTES
 const SPOOL_LINGER_MS_MAX: u64 = 10_000;
 /// Most that `CLOUD_PUBLISH_RATE` and `CLOUD_BYTE_RATE` can be: far above any cloud's quota.
 const CLOUD_RATE_MAX: u64 = 1 << 30;
+/// `DEAD_LETTERS_MAX_BYTES`: about 16,000 small ones.
+const DEAD_LETTERS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What it can be: from a few of the largest, to 1 TiB.
+const DEAD_LETTERS_BYTES_RANGE: RangeInclusive<u64> = 4 * 1024 * 1024..=1 << 40;
+/// `CLOUD_DENIED_HOLD_S`: a policy takes minutes to spread.
+const DENIED_HOLD: Duration = Duration::from_mins(10);
+/// Most that it can be: a week.
+const DENIED_HOLD_S_MAX: u64 = 7 * 24 * 60 * 60;
 
 /// Everything the relay was told, checked. `Debug` masks secrets.
 #[derive(Clone, Debug)]
@@ -76,6 +84,8 @@ pub struct Config {
     pub local_listen: SocketAddr,
     /// `SPOOL_MAX_BYTES`, `SPOOL_MIN_FREE_BYTES`, `SPOOL_FULL`, `SPOOL_LINGER_MS`.
     pub spool: spool::Options,
+    /// `DEAD_LETTERS_MAX_BYTES`: most that the dead letters may take on disk.
+    pub dead_letters_bytes_max: u64,
     /// Who this device and service are.
     pub device: Device,
     /// `PRODUCER_TOPIC` to `CLOUD_CONSUMER_TOPIC`.
@@ -88,6 +98,8 @@ pub struct Config {
     pub mqtt_version: MqttVersion,
     /// `CLOUD_PUBLISH_RATE`, `CLOUD_BYTE_RATE`.
     pub quota: Quota,
+    /// `CLOUD_DENIED_HOLD_S`: how long a topic may be denied before its messages become dead letters.
+    pub denied_hold: Duration,
     /// Which credentials the provider needs, and which of them are not there.
     pub credentials: CredentialVariables,
     /// `PROVISION_URL`.
@@ -112,6 +124,8 @@ pub struct Device {
     pub uuid: Option<String>,
     /// `BALENA_SERVICE_NAME`, else `RESIN_SERVICE_NAME`.
     pub service: Option<String>,
+    /// `BALENA_APP_NAME`, else `RESIN_APP_NAME`: the fleet.
+    pub app: Option<String>,
 }
 
 /// How to reach the balena Supervisor on this device.
@@ -161,6 +175,24 @@ impl Config {
         reading.finish(status)
     }
 
+    /// Reads `LOCAL_MQTT_LISTEN` only, as [`Config::data_dir_from_env`] does `DATA_DIR`.
+    pub fn local_listen_from_env() -> Result<SocketAddr, ConfigErrors> {
+        let raw = Raw::from_vars(vars());
+        let mut reading = Reading::default();
+        let listen = read_local_listen(&raw, &mut reading);
+        reading.finish(listen)
+    }
+
+    /// Reads what decides the routes only, and nothing else.
+    pub fn routes_from_env() -> Result<(Routes, Rulebook), ConfigErrors> {
+        let raw = Raw::from_vars(vars());
+        let mut reading = Reading::default();
+        let provider = Provider::read(&raw, &mut reading);
+        let device = Device::read(&raw, &mut reading);
+        let routes = routes::read(&raw, provider, &device, &mut reading);
+        reading.finish((routes, provider.rulebook()))
+    }
+
     /// Reads an environment given as pairs. A value with U+FFFD in it counts as not being UTF-8.
     pub fn from_vars(
         vars: impl IntoIterator<Item = (String, String)>,
@@ -179,13 +211,8 @@ impl Config {
             raw.provision_url.as_deref(),
             HttpUrl::parse,
         );
-        let provider = reading
-            .parse(
-                "CLOUD_PROVIDER",
-                raw.cloud_provider.as_deref(),
-                Provider::parse,
-            )
-            .unwrap_or_else(|| Provider::detect(raw));
+        let provider = Provider::read(raw, reading);
+        let device = Device::read(raw, reading);
         Config {
             data_dir: read_data_dir(raw, reading),
             log_level: reading
@@ -195,16 +222,17 @@ impl Config {
                 .parse("LOG_FORMAT", raw.log_format.as_deref(), value::log_format)
                 .unwrap_or_default(),
             status: StatusConfig::read(raw, reading),
-            local_listen: reading
-                .parse(
-                    "LOCAL_MQTT_LISTEN",
-                    raw.local_mqtt_listen.as_deref(),
-                    value::listen,
-                )
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883))),
+            local_listen: read_local_listen(raw, reading),
             spool: read_spool(raw, reading),
-            device: Device::read(raw, reading),
-            routes: read_routes(raw, provider, reading),
+            dead_letters_bytes_max: reading
+                .parse(
+                    "DEAD_LETTERS_MAX_BYTES",
+                    raw.dead_letters_max_bytes.as_deref(),
+                    value::number(DEAD_LETTERS_BYTES_RANGE, "bytes"),
+                )
+                .unwrap_or(DEAD_LETTERS_BYTES_MAX),
+            routes: routes::read(raw, provider, &device, reading),
+            device,
             provider,
             cloud: CloudConfig::read(raw, provider, reading),
             mqtt_version: reading
@@ -215,6 +243,13 @@ impl Config {
                 )
                 .unwrap_or(MqttVersion::V5),
             quota: read_quota(raw, reading),
+            denied_hold: reading
+                .parse(
+                    "CLOUD_DENIED_HOLD_S",
+                    raw.cloud_denied_hold_s.as_deref(),
+                    value::number(0..=DENIED_HOLD_S_MAX, "seconds"),
+                )
+                .map_or(DENIED_HOLD, Duration::from_secs),
             credentials: CredentialVariables::read(raw, provider),
             provisioning,
             supervisor: Supervisor::read(raw, reading),
@@ -290,6 +325,7 @@ impl Config {
             format!("SPOOL_MIN_FREE_BYTES={}", self.spool.free_bytes_min),
             format!("SPOOL_FULL={}", self.spool.full),
             format!("SPOOL_LINGER_MS={}", self.spool.linger.as_millis()),
+            format!("DEAD_LETTERS_MAX_BYTES={}", self.dead_letters_bytes_max),
             format!(
                 "device={}",
                 or_unset(self.device.uuid.as_ref().map(|uuid| uuid as _))
@@ -306,6 +342,7 @@ impl Config {
             format!("route={}", self.routes),
             format!("CLOUD_MQTT_VERSION={}", self.mqtt_version),
             self.quota.to_string(),
+            format!("CLOUD_DENIED_HOLD_S={}", self.denied_hold.as_secs()),
         ];
         for name in self.credentials.expected {
             let missing = self.credentials.missing.contains(name);
@@ -349,7 +386,9 @@ impl Device {
         let uuid = reading.parse(name, uuid, value::device_uuid);
         let (name, service) = raw.service_name();
         let service = reading.parse(name, service, value::plain_text);
-        Device { uuid, service }
+        let (name, app) = raw.app_name();
+        let app = reading.parse(name, app, value::plain_text);
+        Device { uuid, service, app }
     }
 }
 
@@ -444,31 +483,9 @@ fn read_data_dir(raw: &Raw, reading: &mut Reading) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
 }
 
-/// The one route. AWS's topic rules apply where AWS is the cloud, MQTT's everywhere.
-fn read_routes(raw: &Raw, provider: Provider, reading: &mut Reading) -> Routes {
-    let producer = reading
-        .parse(
-            "PRODUCER_TOPIC",
-            raw.producer_topic.as_deref(),
-            topic::local,
-        )
-        .unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
-    let check = if provider == Provider::Aws {
-        topic::aws
-    } else {
-        topic::cloud
-    };
-    let default = if provider == Provider::Gcp {
-        DEFAULT_TOPIC_GCP
-    } else {
-        DEFAULT_TOPIC
-    };
-    let consumer = reading
-        .parse(
-            "CLOUD_CONSUMER_TOPIC",
-            raw.cloud_consumer_topic.as_deref(),
-            check,
-        )
-        .unwrap_or_else(|| default.to_owned());
-    Routes::new(producer, consumer)
+fn read_local_listen(raw: &Raw, reading: &mut Reading) -> SocketAddr {
+    let listen = raw.local_mqtt_listen.as_deref();
+    reading
+        .parse("LOCAL_MQTT_LISTEN", listen, value::listen)
+        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883)))
 }

@@ -17,12 +17,14 @@ pub(super) struct Raw {
     pub(super) spool_min_free_bytes: Option<String>,
     pub(super) spool_full: Option<String>,
     pub(super) spool_linger_ms: Option<String>,
+    pub(super) dead_letters_max_bytes: Option<String>,
     pub(super) producer_topic: Option<String>,
     pub(super) cloud_consumer_topic: Option<String>,
     pub(super) cloud_provider: Option<String>,
     pub(super) cloud_mqtt_version: Option<String>,
     pub(super) cloud_publish_rate: Option<String>,
     pub(super) cloud_byte_rate: Option<String>,
+    pub(super) cloud_denied_hold_s: Option<String>,
     pub(super) provision_url: Option<String>,
 
     pub(super) aws_data_endpoint: Option<String>,
@@ -49,6 +51,8 @@ pub(super) struct Raw {
     resin_device_uuid: Option<String>,
     balena_service_name: Option<String>,
     resin_service_name: Option<String>,
+    balena_app_name: Option<String>,
+    resin_app_name: Option<String>,
     balena_supervisor_address: Option<String>,
     resin_supervisor_address: Option<String>,
     balena_supervisor_api_key: Option<String>,
@@ -86,6 +90,13 @@ impl Raw {
         either(
             ("BALENA_SERVICE_NAME", &self.balena_service_name),
             ("RESIN_SERVICE_NAME", &self.resin_service_name),
+        )
+    }
+
+    pub(super) fn app_name(&self) -> Named<'_> {
+        either(
+            ("BALENA_APP_NAME", &self.balena_app_name),
+            ("RESIN_APP_NAME", &self.resin_app_name),
         )
     }
 

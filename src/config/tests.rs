@@ -38,7 +38,8 @@ fn an_empty_environment_gives_the_documented_defaults() {
         config.device,
         Device {
             uuid: None,
-            service: None
+            service: None,
+            app: None,
         }
     );
     assert!(config.cloud.is_none() && config.provisioning.is_none() && config.supervisor.is_none());
@@ -138,6 +139,22 @@ fn the_clouds_quotas_have_defaults_and_zero_lifts_them() {
 }
 
 #[test]
+fn the_dead_letters_have_a_limit_and_what_is_denied_has_its_time() {
+    let default = config(&[]);
+    assert_eq!(default.dead_letters_bytes_max, 64 * 1024 * 1024);
+    assert_eq!(default.denied_hold, Duration::from_mins(10));
+    let set = config(&[
+        ("DEAD_LETTERS_MAX_BYTES", "4194304"),
+        ("CLOUD_DENIED_HOLD_S", "0"),
+    ]);
+    assert_eq!(set.dead_letters_bytes_max, 4 * 1024 * 1024);
+    assert_eq!(set.denied_hold, Duration::ZERO);
+    for part in ["DEAD_LETTERS_MAX_BYTES=4194304", "CLOUD_DENIED_HOLD_S=0"] {
+        assert!(set.summary().contains(part), "{}", set.summary());
+    }
+}
+
+#[test]
 fn the_spools_limits_have_defaults_and_can_be_set() {
     assert_eq!(config(&[]).spool, spool::Options::default());
     let set = config(&[
@@ -175,6 +192,32 @@ fn the_provider_is_named_or_follows_from_what_is_set() {
         detected(&[("PROVISION_URL", "https://example.com/provision")]),
         Provider::Aws
     );
+}
+
+#[test]
+fn rules_of_routes_know_the_device_and_the_older_names_work() {
+    let routes = config(&[
+        (
+            "PRODUCER_TOPIC",
+            "alarms => $aws/rules/{service}, sensors/#",
+        ),
+        ("CLOUD_CONSUMER_TOPIC", "{app}/{uuid}/{topic}"),
+        ("RESIN_DEVICE_UUID", "c0ffee"),
+        ("RESIN_SERVICE_NAME", "relay"),
+        ("RESIN_APP_NAME", "greenhouse"),
+    ])
+    .routes;
+    assert_eq!(
+        routes.to_string(),
+        "alarms -> $aws/rules/relay, sensors/# -> greenhouse/c0ffee/{topic}"
+    );
+}
+
+#[test]
+fn topics_of_other_clouds_keep_to_the_rules_of_mqtt_only() {
+    let deep = "1/2/3/4/5/6/7/8/9";
+    let routes = config(&[("CLOUD_PROVIDER", "AZURE"), ("CLOUD_CONSUMER_TOPIC", deep)]).routes;
+    assert_eq!(routes, Routes::new("sensors", deep));
 }
 
 #[test]
@@ -240,13 +283,26 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
         ("SPOOL_MIN_FREE_BYTES", "-1", "bytes from 0 to"),
         ("SPOOL_FULL", "drop", "block, drop_oldest or drop_newest"),
         ("SPOOL_LINGER_MS", "1s", "milliseconds from 0 to 10000"),
+        ("DEAD_LETTERS_MAX_BYTES", "1000", "bytes from 4194304 to"),
+        ("CLOUD_DENIED_HOLD_S", "10m", "seconds from 0 to 604800"),
         ("LOCAL_MQTT_LISTEN", ":1883", "127.0.0.1:1883"),
         ("LOCAL_MQTT_LISTEN", "1883", "0.0.0.0:1883"),
         ("LOCAL_MQTT_LISTEN", "broker:1883", "IP address"),
         ("LOCAL_MQTT_LISTEN", "localhost:99999", "a port"),
-        ("PRODUCER_TOPIC", "sensors/#", "not supported yet"),
-        ("PRODUCER_TOPIC", "+/x", "not supported yet"),
-        ("PRODUCER_TOPIC", "$SYS/x", "does not start with $"),
+        ("PRODUCER_TOPIC", "sensors#", "only as whole levels"),
+        ("PRODUCER_TOPIC", "a, b/#/c => x", "of rule 2 (b/#/c => x)"),
+        ("PRODUCER_TOPIC", "a => b/+", "no wildcards"),
+        ("PRODUCER_TOPIC", "a => b => c", "one => only"),
+        ("PRODUCER_TOPIC", "a,", "between any two commas"),
+        ("PRODUCER_TOPIC", "a => {app}", "BALENA_APP_NAME to be set"),
+        ("PRODUCER_TOPIC", "$SYS/x", "do not start with $"),
+        ("PRODUCER_TOPIC", "a, $SYS/x", "\"$SYS/x\" does"),
+        ("CLOUD_CONSUMER_TOPIC", "{topic", "a } for every {"),
+        (
+            "CLOUD_CONSUMER_TOPIC",
+            "{topic:2}",
+            "rule 1 of PRODUCER_TOPIC: sensors",
+        ),
         ("CLOUD_CONSUMER_TOPIC", "a/+", "wildcards"),
         ("CLOUD_CONSUMER_TOPIC", "1/2/3/4/5/6/7/8/9", "7 slashes"),
         ("CLOUD_CONSUMER_TOPIC", &long, "256 bytes"),
@@ -313,7 +369,7 @@ fn five_bad_variables_at_once_are_all_reported_one_on_each_line() {
     let errors = faults(&[
         ("AWS_PORT", "0"),
         ("LOG_LEVEL", "loud"),
-        ("PRODUCER_TOPIC", "#"),
+        ("PRODUCER_TOPIC", "a#"),
         ("PROVISION_URL", "nowhere"),
         ("LOCAL_MQTT_LISTEN", "anywhere"),
     ]);

@@ -26,7 +26,6 @@ use super::inbound::{Client, Handled, Spooled};
 use super::packet::{self, Frame, PacketError, Publish, Will};
 use super::server::{LocalError, Shared};
 use crate::clock;
-use crate::routes::PAYLOAD_BYTES_MAX;
 use crate::spool::AppendError;
 use crate::store::Ingress;
 
@@ -65,15 +64,6 @@ pub(super) enum End {
     Packet(#[from] PacketError),
     #[error("{0}")]
     Protocol(&'static str),
-    #[error(
-        "its message to {topic:?} has a payload of {size_bytes} bytes; the cloud takes at most \
-         {max_bytes}, so it is neither acknowledged nor relayed: publish smaller ones"
-    )]
-    Unsendable {
-        topic: String,
-        size_bytes: usize,
-        max_bytes: usize,
-    },
     #[error(
         "its message to {topic:?} has {size_bytes} bytes (topic and payload); the spool takes at \
          most {max_bytes}"
@@ -114,11 +104,7 @@ impl End {
             | End::Io(_) => {
                 tracing::info!(client_id, %peer, "connection closed: {self}");
             }
-            End::Packet(_)
-            | End::Protocol(_)
-            | End::Unsendable { .. }
-            | End::TooLarge { .. }
-            | End::SpoolFailed => {
+            End::Packet(_) | End::Protocol(_) | End::TooLarge { .. } | End::SpoolFailed => {
                 tracing::warn!(client_id, %peer, "connection closed: {self}");
             }
         }
@@ -126,14 +112,6 @@ impl End {
 }
 
 impl End {
-    pub(super) fn unsendable(publish: &Publish<'_>) -> End {
-        End::Unsendable {
-            topic: publish.topic.to_owned(),
-            size_bytes: publish.payload.len(),
-            max_bytes: PAYLOAD_BYTES_MAX,
-        }
-    }
-
     /// A connection that says nothing and goes is a probe of the port (a health check, a port scan), and
     /// those come for ever.
     fn log_before_connect(&self, peer: SocketAddr) {
@@ -255,7 +233,6 @@ impl<I: Ingress> Connection<I> {
             safe: shared.ingress.safe(),
             owed: Owed::default(),
             out,
-            told_of_unsendable: false,
             fed_others: false,
         };
         let connection = Connection {
@@ -481,7 +458,6 @@ async fn publish_will<I: Ingress>(
                 () = &mut patience => AppendError::Full.to_string(),
                 () = shared.ingress.space() => continue,
             },
-            Ok(Spooled::Unsendable) => End::unsendable(&publish).to_string(),
             Err(End::SpoolFailed) => return Err(LocalError::SpoolFailed),
             Err(end) => end.to_string(),
         };

@@ -80,8 +80,6 @@ pub struct Counters {
     pub messages_sent: Counter,
     /// `QoS` 0 messages for the cloud that came while the spool was full.
     pub dropped_spool_full: Counter,
-    /// `QoS` 0 messages for the cloud with a payload that it does not take.
-    pub dropped_unsendable: Counter,
     /// Will messages for the cloud that the spool would not take.
     pub dropped_will: Counter,
     /// `QoS` 0 messages not delivered to a subscriber that was too slow.

@@ -20,7 +20,6 @@ use super::session::{Link, Outgoing, Session, Taken};
 use super::subscriptions::SessionKey;
 use super::topic;
 use crate::clock::Timestamp;
-use crate::routes::PAYLOAD_BYTES_MAX;
 use crate::spool::{AppendError, Message, Seq};
 use crate::store::Ingress;
 
@@ -40,8 +39,6 @@ pub(super) enum Spooled {
     /// It has no cloud route, or it is of `QoS` 0 and there was no room.
     Not,
     Full,
-    /// The cloud would never take it, so it must never be acknowledged.
-    Unsendable,
 }
 
 /// One admitted client.
@@ -55,8 +52,6 @@ pub(super) struct Client<I> {
     pub(super) owed: Owed,
     /// Bytes to send.
     pub(super) out: BytesMut,
-    /// Whether a message that the cloud would not take was told of.
-    pub(super) told_of_unsendable: bool,
     /// Whether other sessions were given something since this was last cleared.
     pub(super) fed_others: bool,
 }
@@ -172,13 +167,6 @@ impl<I: Ingress> Client<I> {
             Spooled::As(seq) => Some(seq),
             Spooled::Not => None,
             Spooled::Full => return Ok(Handled::SpoolFull),
-            Spooled::Unsendable if publish.qos > QoS::AtMostOnce => {
-                return Err(End::unsendable(publish));
-            }
-            Spooled::Unsendable => {
-                self.drop_unsendable(publish);
-                None
-            }
         };
         let message_bytes = match awaits {
             Some(_) => publish.topic.len() + publish.payload.len(),
@@ -198,16 +186,6 @@ impl<I: Ingress> Client<I> {
         self.shared.counters.messages_received.add(1);
         self.fed_others |= self.shared.fan_out(publish);
         Ok(Handled::Done)
-    }
-
-    /// Nobody waits for a `QoS` 0 message to be acknowledged: it is counted, and told of once a connection.
-    fn drop_unsendable(&mut self, publish: &Publish<'_>) {
-        self.shared.counters.dropped_unsendable.add(1);
-        if !std::mem::replace(&mut self.told_of_unsendable, true) {
-            let (client_id, peer) = (&self.id, self.peer);
-            let why = End::unsendable(publish);
-            tracing::warn!(client_id, %peer, "a QoS 0 message was dropped, others like it will be in silence: {why}");
-        }
     }
 
     /// PUBCOMP says again that the message is taken, so a client that did not wait for its PUBREC
@@ -230,13 +208,11 @@ impl<I: Ingress> Client<I> {
 }
 
 impl<I: Ingress> Shared<I> {
-    /// Hands a message to the spool if its topic has a cloud route.
+    /// Hands a message to the spool if its topic has a cloud route. One that the cloud will not take, too: it
+    /// becomes a dead letter there.
     pub(super) fn spool(&self, publish: &Publish<'_>, received: Timestamp) -> Result<Spooled, End> {
-        if self.routes.cloud_topic(publish.topic).is_none() {
+        if !self.routes.has_route(publish.topic) {
             return Ok(Spooled::Not);
-        }
-        if publish.payload.len() > PAYLOAD_BYTES_MAX {
-            return Ok(Spooled::Unsendable);
         }
         let message = Message {
             topic: publish.topic,

@@ -153,8 +153,8 @@ fn levels_before_hash(filter: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::topic::CASES;
     use super::*;
+    use crate::topic::tests::CASES;
 
     fn matching(subscriptions: &Subscriptions, name: &str) -> Vec<(SessionKey, QoS)> {
         let mut found = Vec::new();

@@ -96,7 +96,7 @@ impl Running {
             provision: Mutex::new(provision.into()),
             update: Mutex::new(update.into()),
         };
-        let state = StateBoard::new(State::ClockUnset);
+        let state = StateBoard::new(State::Connecting);
         let shutdown = CancellationToken::new();
         let (board, token) = (state.clone(), shutdown.clone());
         let task = tokio::spawn(async move { run_over(&script, settings, board, token).await });
@@ -152,6 +152,7 @@ fn settings() -> Settings {
         device: Device {
             uuid: Some("c0ffee".to_owned()),
             service: Some("relay".to_owned()),
+            app: None,
         },
         credentials: CredentialVariables {
             expected: &["AWS_CERT", "AWS_PRIVATE_KEY"],
@@ -461,7 +462,7 @@ async fn shutdown_drops_an_open_request_at_once() {
     let address = listener.local_addr().unwrap();
     let mut settings = settings();
     settings.url = Some(HttpUrl::parse(&format!("http://{address}/provision")).unwrap());
-    let state = StateBoard::new(State::ClockUnset);
+    let state = StateBoard::new(State::Connecting);
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(run(settings, state.clone(), shutdown.clone()));
 

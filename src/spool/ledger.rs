@@ -2,6 +2,22 @@
 //!
 //! `accepted = delivered + dead_lettered + dropped + spooled`, always: `accepted` is not stored but
 //! is that sum, and every record that is on disk and not settled is counted anew at each start.
+//!
+//! What a crash does to it:
+//!
+//! * **Exact** after `kill -9` and after a power cut: every message that reached the disk. It is in exactly one
+//!   counter, and once, for the ledger and the cursor are saved by one write: a message whose settlement was not
+//!   saved is still `spooled`, comes again, and is counted when it is settled again. So `delivered` never
+//!   exceeds the different messages that the cloud acknowledged; what the cloud got twice is counted once.
+//! * **Bounded**: messages settled in memory and never written, which are those the cloud took while they
+//!   lingered, `QoS` 0 among them, and those that `drop_newest` gave up. A crash takes the last of them out of
+//!   `accepted` and of their counter alike: `kill -9` those settled since the cursor was last written, at most a
+//!   minute ago; a power cut those since it last reached the flash, which is when the relay syncs it, once a
+//!   minute while it changes, or when the system writes it back. What `drop_newest` gives up is written without
+//!   waiting for that minute, so that `kill -9` costs only what the writer thread had not come to.
+//! * **Not counted**: messages that a crash found neither written nor settled. They were never acknowledged.
+//! * `dropped_damaged` is exact where the headers of two segments tell how many records were between them; at
+//!   the end of the last segment, and in a first one without a header, one for each stretch that cannot be read.
 
 /// Why a message was given up, each by a rule or an event the owner can read about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +86,19 @@ impl Ledger {
         }
     }
 
+    /// What was counted since the ledger stood at `found`. Its [`Ledger::accepted`] are the messages that were
+    /// spooled then and those taken since.
+    #[must_use]
+    pub fn since(&self, found: &Ledger) -> Ledger {
+        Ledger {
+            delivered: self.delivered.saturating_sub(found.delivered),
+            dead_lettered: self.dead_lettered.saturating_sub(found.dead_lettered),
+            dropped_damaged: self.dropped_damaged.saturating_sub(found.dropped_damaged),
+            dropped_full: self.dropped_full.saturating_sub(found.dropped_full),
+            spooled: self.spooled,
+        }
+    }
+
     /// Counts a message in.
     pub(super) fn accept(&mut self) {
         self.spooled += 1;
@@ -108,6 +137,22 @@ mod tests {
             (ledger.accepted(), ledger.spooled, ledger.dropped()),
             (10, 4, 2)
         );
+    }
+
+    #[test]
+    fn a_run_accounts_for_what_it_found_and_what_it_took() {
+        let found = Ledger {
+            delivered: 100,
+            spooled: 5,
+            ..Ledger::default()
+        };
+        let mut ledger = found;
+        for _ in 0..3 {
+            ledger.accept();
+        }
+        ledger.settle(Outcome::Delivered, 6);
+        let run = ledger.since(&found);
+        assert_eq!((run.accepted(), run.delivered, run.spooled), (5 + 3, 6, 2));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::Seq;
 use super::record::{self, Decoded};
-use super::segment;
+use super::segment::{self, Order};
 use super::storage::{Storage, StorageFile};
 use super::tail::Frame;
 
@@ -27,6 +27,8 @@ pub(super) struct Place {
     pub(super) len: u64,
     /// The segment behind it; `None` if this is the last one.
     pub(super) next: Option<Seq>,
+    /// Every number in it is smaller.
+    pub(super) end_seq: Seq,
     /// How many records were written to it, if nothing will be added.
     pub(super) records: Option<u64>,
 }
@@ -47,10 +49,7 @@ struct Open {
     first_seq: Seq,
     file: Arc<dyn StorageFile>,
     offset: u64,
-    /// One more than the last sequence number read.
-    next_seq: Seq,
-    /// Numbers from here on are in the next segment, if there is one.
-    seq_end: Option<Seq>,
+    order: Order,
     records_seen: u64,
 }
 
@@ -76,13 +75,13 @@ impl Reader {
             // Where it stands now, unless the consumer went back behind that.
             Some(open)
                 if open.first_seq == place.first_seq
-                    && open.next_seq <= from.max(place.first_seq) =>
+                    && open.order.from <= from.max(place.first_seq) =>
             {
                 open
             }
             _ => open_segment(self.storage.as_ref(), place.first_seq)?,
         };
-        open.seq_end = place.next;
+        open.order.end = Some(place.end_seq);
         let mut chunk = Chunk::default();
         if open.offset < place.len {
             read_frames(&mut open, place.len, from, &mut chunk.frames)?;
@@ -103,8 +102,10 @@ fn open_segment(storage: &dyn Storage, first_seq: Seq) -> io::Result<Open> {
         first_seq,
         file: storage.open(&segment::name(first_seq))?,
         offset: segment::HEADER_BYTES as u64,
-        next_seq: first_seq,
-        seq_end: None,
+        order: Order {
+            from: first_seq,
+            end: None,
+        },
         records_seen: 0,
     })
 }
@@ -142,12 +143,10 @@ fn take_records(open: &mut Open, piece: &Bytes, from: Seq, frames: &mut Vec<Fram
                 let seq = record.seq;
                 open.offset += len as u64;
                 let frame = rest.split_to(len);
-                // What stands inside a damaged record and looks like one must not move the reader.
-                if seq < open.next_seq || open.seq_end.is_some_and(|end| seq >= end) {
+                if !open.order.admits(seq) {
                     continue;
                 }
                 open.records_seen += 1;
-                open.next_seq = seq + 1;
                 if seq >= from {
                     frames.push((seq, frame));
                 }

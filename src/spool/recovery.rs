@@ -13,7 +13,7 @@ use super::cursor::{Cursor, CursorFile};
 use super::ledger::{DropReason, Ledger, Outcome};
 use super::log::is_full;
 use super::record::{self, Decoded};
-use super::segment::{self, Header, HeaderError};
+use super::segment::{self, Header, HeaderError, Order};
 use super::storage::Storage;
 
 /// Appended to the name of a segment whose header is damaged.
@@ -124,20 +124,20 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     let mut records_written = 0;
     let mut disk_end = 0;
     if let Some((first_seq, last)) = found.last_entry().map(|e| (*e.key(), *e.get())) {
-        let scanned = scan(storage, first_seq, last.len)?;
+        let scanned = scan(storage, first_seq, last.len, None)?;
         report.torn_bytes += last.len - scanned.sound_len;
         cut_and_sync(storage, first_seq, last.len, scanned.sound_len)?;
         records_written = last.header.records_before + scanned.records();
-        disk_end = scanned.seqs.last().map_or(first_seq, |seq| seq + 1);
-        if scanned.seqs.is_empty() {
-            remove_empty(storage, first_seq)?;
-            found.remove(&first_seq);
-        } else if let Some(last) = found.get_mut(&first_seq) {
+        // One that is empty stays, for its name says where the one before it ends.
+        disk_end = scanned.seqs.last().unwrap_or(&first_seq) + 1;
+        if let Some(last) = found.get_mut(&first_seq) {
             last.len = scanned.sound_len;
         }
     }
-    cursor.next_seq = cursor.next_seq.max(disk_end).max(1);
     cursor.frontier = cursor.frontier.max(1);
+    cursor.next_seq = cursor.next_seq.max(disk_end).max(cursor.frontier);
+    // Or a message to come would count as settled.
+    cursor.settled.retain(|seq| *seq < cursor.next_seq);
 
     let segments = with_record_counts(&found, records_written);
     let (spooled, damage_counted) = unsettled(storage, &segments, &cursor)?;
@@ -200,7 +200,7 @@ fn find_segments(
     for (first_seq, len) in headless.into_iter().rev() {
         let before = found.range(..first_seq).next_back();
         let next = found.range(first_seq..).next();
-        let scanned = scan(storage, first_seq, len)?;
+        let scanned = scan(storage, first_seq, len, next.map(|(next, _)| *next))?;
         if scanned.seqs.is_empty() {
             let torn_at_birth = len <= segment::HEADER_BYTES as u64 && next.is_none();
             uncounted += u64::from(!torn_at_birth && (next.is_none() || before.is_none()));
@@ -215,7 +215,7 @@ fn find_segments(
         let records_before = match (next, before) {
             (Some((_, next)), _) => (next.header.records_before).saturating_sub(scanned.records()),
             (None, Some((before, info))) => {
-                let records = scan(storage, *before, info.len)?.records();
+                let records = scan(storage, *before, info.len, Some(first_seq))?.records();
                 info.header.records_before.saturating_add(records)
             }
             (None, None) => 0,
@@ -301,13 +301,17 @@ fn unsettled(
     cursor: &Cursor,
 ) -> Result<(u64, Option<Seq>), OpenError> {
     let segment_of = |seq| segments.range(..=seq).next_back();
+    let scan = |first_seq: Seq, len| {
+        let next = segments.range(first_seq + 1..).next();
+        scan(storage, first_seq, len, next.map(|(next, _)| *next))
+    };
     // The oldest segment that can hold something unsettled: the one the frontier is in.
     let Some((first_seq, info)) =
         segment_of(cursor.frontier).or_else(|| segments.first_key_value())
     else {
         return Ok((0, None));
     };
-    let here = scan(storage, *first_seq, info.len)?;
+    let here = scan(*first_seq, info.len)?;
     let lost = info.records.saturating_sub(here.seqs.len() as u64);
     let mut gone = (here.seqs.iter().filter(|seq| **seq < cursor.frontier)).count() as u64;
     // The frontier is behind the last sound record, and what is lost was lost before that one.
@@ -323,7 +327,7 @@ fn unsettled(
             continue;
         };
         if scanned.0 != *first_seq {
-            scanned = (*first_seq, scan(storage, *first_seq, info.len)?.seqs);
+            scanned = (*first_seq, scan(*first_seq, info.len)?.seqs);
         }
         gone += u64::from(scanned.1.contains(settled));
     }
@@ -341,8 +345,14 @@ fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderE
     Ok(Header::decode(bytes.get(..read).unwrap_or_default()))
 }
 
-/// Reads a whole segment, at most [`segment::SEGMENT_BYTES`] and one record.
-pub(super) fn scan(storage: &dyn Storage, first_seq: Seq, len: u64) -> Result<Scan, OpenError> {
+/// Reads a whole segment, at most [`segment::SEGMENT_BYTES`] and one record. Every number in it is smaller
+/// than `end`; the last segment has no end.
+pub(super) fn scan(
+    storage: &dyn Storage,
+    first_seq: Seq,
+    len: u64,
+    end: Option<Seq>,
+) -> Result<Scan, OpenError> {
     let name = segment::name(first_seq);
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     let read = storage
@@ -350,14 +360,17 @@ pub(super) fn scan(storage: &dyn Storage, first_seq: Seq, len: u64) -> Result<Sc
         .and_then(|file| file.read_at(&mut bytes, 0))
         .map_err(|e| io_error(&name, e))?;
     bytes.truncate(read);
+    let mut order = Order {
+        from: first_seq,
+        end,
+    };
     let mut scan = Scan::default();
     let mut at = segment::HEADER_BYTES.min(bytes.len());
     scan.sound_len = at as u64;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         if let Decoded::Record { record, len } = record::decode(rest) {
-            // One that does not rise is no record of this place.
-            if scan.seqs.last().is_none_or(|last| *last < record.seq) {
+            if order.admits(record.seq) {
                 scan.seqs.push(record.seq);
             }
             at += len;
@@ -389,11 +402,6 @@ fn cut_and_sync(
             file.sync_data()
         })
         .map_err(|e| io_error(&name, e))
-}
-
-fn remove_empty(storage: &dyn Storage, first_seq: Seq) -> Result<(), OpenError> {
-    let name = segment::name(first_seq);
-    storage.remove(&name).map_err(|e| io_error(&name, e))
 }
 
 fn io_error(file: &str, source: io::Error) -> OpenError {

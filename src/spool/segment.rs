@@ -41,6 +41,28 @@ pub(super) struct Header {
     pub(super) records_before: u64,
 }
 
+/// Which numbers can stand where in a segment: they rise, none is below the segment's first, none reaches the
+/// next segment. A record with any other number is passed over, by everyone who reads the segment: it stands
+/// inside a damaged record, say, or somebody put it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    /// The least number that can stand here.
+    pub(super) from: Seq,
+    /// One more than the greatest; `None` if nothing tells.
+    pub(super) end: Option<Seq>,
+}
+
+impl Order {
+    /// Whether a record numbered `seq` belongs here. If so, greater ones follow it.
+    pub(super) fn admits(&mut self, seq: Seq) -> bool {
+        let admitted = seq >= self.from && self.end.is_none_or(|end| seq < end);
+        if admitted {
+            self.from = seq + 1;
+        }
+        admitted
+    }
+}
+
 /// Why a header cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderError {
@@ -137,6 +159,21 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::decode(&bad), Err(HeaderError::Damaged), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn only_rising_numbers_of_the_segment_itself_belong_into_it() {
+        let mut order = Order {
+            from: 10,
+            end: Some(20),
+        };
+        let admitted: Vec<Seq> = [9, 10, 10, 25, 13, 12, 19, 20]
+            .into_iter()
+            .filter(|seq| order.admits(*seq))
+            .collect();
+        assert_eq!(admitted, [10, 13, 19]);
+        order.end = None;
+        assert!(order.admits(20) && !order.admits(20));
     }
 
     #[test]

@@ -89,11 +89,12 @@ fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogErro
             shared.core().removed(&segments);
             Ok(Done::Well)
         }
-        Job::Reclaim(first_seq, info) => {
-            let sound = recovery::scan(disk.storage.as_ref(), first_seq, info.len)
+        Job::Reclaim(place) => {
+            let end = Some(place.end_seq);
+            let sound = recovery::scan(disk.storage.as_ref(), place.first_seq, place.len, end)
                 .map_err(|e| LogError::Failed(e.to_string()))?
                 .seqs;
-            shared.core().reclaim(first_seq, &sound);
+            shared.core().reclaim(place.first_seq, &sound);
             Ok(Done::Well)
         }
         Job::End(_) if shared.core().failure().is_some() => Ok(Done::Well),

@@ -85,19 +85,18 @@ fn consequence(full: FullPolicy) -> &'static str {
 }
 
 fn reason(state: &State) -> String {
-    match state {
-        State::Unconfigured { missing } => missing.clone(),
-        State::Misconfigured { reason } | State::Disconnected { reason } => reason.clone(),
-        State::ClockUnset => {
-            "the device's clock is not set, so certificates cannot be checked".to_owned()
-        }
-        State::Provisioning => "the cloud function is asked to register this device".to_owned(),
-        State::AwaitingCredentials => {
-            "the device is registered; balenaCloud has yet to push its credentials".to_owned()
-        }
-        State::Connecting => "a connection to the cloud is being made".to_owned(),
-        State::Connected => "messages go to the cloud".to_owned(),
+    if let Some(reason) = state.reason() {
+        return reason.to_owned();
     }
+    match state {
+        State::Provisioning => "the cloud function is asked to register this device",
+        State::AwaitingCredentials => {
+            "the device is registered; balenaCloud has yet to push its credentials"
+        }
+        State::Connecting => "a connection to the cloud is being made",
+        _ => "messages go to the cloud",
+    }
+    .to_owned()
 }
 
 /// What the owner can do. Settings name their remedy in the reason already.
@@ -106,7 +105,9 @@ fn remedy(state: &State) -> Option<&'static str> {
         State::Unconfigured { .. } | State::Misconfigured { .. } => {
             "Set the variable in balenaCloud; the relay is then started anew. Messages are kept until then"
         }
-        State::ClockUnset => "Let NTP (UDP port 123) out of the network; it goes on by itself",
+        State::ClockUnset { .. } => {
+            "Let NTP (UDP port 123) out of the network; it goes on by itself"
+        }
         State::AwaitingCredentials => {
             "If it stays: is the device online in the dashboard, does another service hold an update lock, \
              has the service the label io.balena.features.supervisor-api?"

@@ -171,7 +171,6 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
     let list = counters.clients.list(CLIENTS_LISTED_MAX).into_iter();
     let dropped = [
         ("spool_full", &counters.dropped_spool_full),
-        ("unsendable", &counters.dropped_unsendable),
         ("will", &counters.dropped_will),
         ("slow_subscriber", &counters.dropped_slow_subscriber),
         ("session_full", &counters.dropped_session_full),

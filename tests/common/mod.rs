@@ -3,6 +3,7 @@
 
 pub(crate) mod mosquitto;
 pub(crate) mod secrets;
+pub(crate) mod totals;
 
 use std::path::Path;
 

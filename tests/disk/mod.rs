@@ -21,6 +21,9 @@ use tokio::task::JoinSet;
 
 /// How long anything may take that does not depend on the disk's speed.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+/// How long [`Uplink::last`] waits for a message before it tries another one, and how often it does.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+const LASTS_MAX: u64 = 20;
 /// The device's UUID, as certificate and client id have it.
 const UUID: &str = "7f3c1d2e9a";
 
@@ -114,6 +117,28 @@ impl Uplink {
         .collect()
     }
 
+    /// Publishes one more message to `relay` and waits for it in the cloud, and another one if that is given up
+    /// for want of room. Order is kept: once it is there, nothing that came before it is in the spool any more.
+    /// Returns all of them.
+    pub(super) async fn last(&self, relay: &RelayProcess) -> Vec<MessageId> {
+        let mut connection = (Publisher::connect(relay.listen_addr(), "last").await).unwrap();
+        let mut sent = Vec::new();
+        for seq in 0..LASTS_MAX {
+            let id = MessageId {
+                publisher: u32::MAX,
+                seq,
+            };
+            let acknowledged = connection.publish("sensors", &payload(id, 0), 1).await;
+            acknowledged.unwrap();
+            sent.push(id);
+            let arrived = self.cloud.wait_for_messages(&[id], LAST_PATIENCE).await;
+            if arrived.is_ok() {
+                return sent;
+            }
+        }
+        panic!("{LASTS_MAX} messages were acknowledged and none arrived");
+    }
+
     /// Waits until all of `expected` have arrived, or until nothing more comes.
     pub(super) async fn audit(&self, expected: &[MessageId]) -> Audit {
         loop {
@@ -126,6 +151,15 @@ impl Uplink {
             }
         }
     }
+}
+
+/// A payload of `size` bytes, or more if the id takes more.
+fn payload(id: MessageId, size: usize) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(size);
+    id.write_to(&mut payload);
+    payload.push(b'}');
+    payload.resize(size.max(payload.len()), b' ');
+    payload
 }
 
 /// The relay's program, not started.
@@ -153,10 +187,7 @@ impl Publishers {
                 let mut connection = Publisher::connect(broker, &client_id).await.unwrap();
                 for seq in 0..messages {
                     let id = MessageId { publisher, seq };
-                    let mut payload = Vec::with_capacity(size);
-                    id.write_to(&mut payload);
-                    payload.push(b'}');
-                    payload.resize(size.max(payload.len()), b' ');
+                    let payload = payload(id, size);
                     let qos = if seq.is_multiple_of(4) { 2 } else { 1 };
                     if connection.publish("sensors", &payload, qos).await.is_err() {
                         return;

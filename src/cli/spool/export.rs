@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::cli::rfc3339;
+use crate::rfc3339;
 use crate::spool::offline::{Damage, Found, Offline, Segment};
 use crate::spool::record::Record;
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io::Write;
 
-use crate::cli::rfc3339;
 use crate::clock::Timestamp;
+use crate::rfc3339;
 use crate::spool::Seq;
 use crate::spool::ledger::DropReason;
 use crate::spool::offline::{Found, Offline, Segment};

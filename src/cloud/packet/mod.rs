@@ -81,8 +81,6 @@ pub enum Rejection {
     TopicNameInvalid,
     /// 0x91.
     PacketIdentifierInUse,
-    /// 0x95, which we see for ourselves: it is larger than the cloud takes.
-    PacketTooLarge,
     /// 0x97.
     QuotaExceeded,
     /// 0x99.
@@ -97,7 +95,6 @@ impl fmt::Display for Rejection {
             Rejection::NotAuthorized => "not authorized (0x87)",
             Rejection::TopicNameInvalid => "topic name invalid (0x90)",
             Rejection::PacketIdentifierInUse => "packet identifier in use (0x91)",
-            Rejection::PacketTooLarge => "larger than it takes (0x95)",
             Rejection::QuotaExceeded => "quota exceeded (0x97)",
             Rejection::PayloadFormatInvalid => "payload format invalid (0x99)",
         })
@@ -111,6 +108,8 @@ pub(super) enum Closing {
     TakenOver,
     /// 0x87.
     NotAuthorized,
+    /// Something that we sent; in words.
+    Faulted(String),
     /// In words.
     Because(String),
 }

@@ -154,6 +154,11 @@ fn a_disconnect_has_its_reason_in_the_short_form_and_the_long() {
     }
     let because = |words: &str| Answer::Closing(Closing::Because(words.to_owned()));
     assert_eq!(read5(&[0xE0, 1, 0x8B]), because("server shutting down"));
+    for fault in [0x81, 0x82, 0x90, 0x95, 0x99, 0x9B] {
+        let answer = read5(&[0xE0, 1, fault]);
+        let faulted = matches!(answer, Answer::Closing(Closing::Faulted(_)));
+        assert!(faulted, "{fault:#x}: {answer:?}");
+    }
     let denied = Answer::Closing(Closing::NotAuthorized);
     assert_eq!(read5(&[0xE0, 1, 0x87]), denied);
     assert_eq!(read5(&[0xE0, 0]), because("normal disconnection"));

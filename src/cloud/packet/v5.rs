@@ -96,6 +96,12 @@ fn closing(disconnect: Disconnect) -> Closing {
     match disconnect.reason_code {
         DisconnectReasonCode::SessionTakenOver => Closing::TakenOver,
         DisconnectReasonCode::NotAuthorized => Closing::NotAuthorized,
+        fault @ (DisconnectReasonCode::MalformedPacket
+        | DisconnectReasonCode::ProtocolError
+        | DisconnectReasonCode::TopicNameInvalid
+        | DisconnectReasonCode::PacketTooLarge
+        | DisconnectReasonCode::PayloadFormatInvalid
+        | DisconnectReasonCode::QoSNotSupported) => Closing::Faulted(words(&fault, said)),
         other => Closing::Because(words(&other, said)),
     }
 }

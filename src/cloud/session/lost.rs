@@ -11,7 +11,7 @@ pub(in crate::cloud) enum LostReason {
     Closed,
     #[error(
         "the cloud closed the connection instead of accepting a message: does the policy allow \
-         iot:Publish to {0:?}, and has no other client this device's client id?"
+         iot:Publish to {0}, and has no other client this device's client id?"
     )]
     ClosedOnPublish(String),
     #[error("the connection broke: {0}")]
@@ -28,6 +28,8 @@ pub(in crate::cloud) enum LostReason {
     NotAuthorized,
     #[error("the cloud ended the connection: {0}")]
     Told(String),
+    #[error("the cloud ended the connection: {0}")]
+    Faulted(String),
     #[error(transparent)]
     Malformed(#[from] Malformed),
     #[error("the cloud sent {0}, which was not asked for")]
@@ -45,6 +47,18 @@ impl LostReason {
     pub(in crate::cloud) fn is_take_over(&self) -> bool {
         matches!(self, LostReason::TakenOver)
     }
+
+    /// Whether it can have ended because of a message that was in flight: it was closed without a word, or with
+    /// one that is about what we sent. A network that breaks, or that falls silent, accuses nobody.
+    pub(in crate::cloud) fn accuses(&self) -> bool {
+        matches!(
+            self,
+            LostReason::Closed
+                | LostReason::ClosedOnPublish(_)
+                | LostReason::NotAuthorized
+                | LostReason::Faulted(_)
+        )
+    }
 }
 
 impl From<Closing> for LostReason {
@@ -53,6 +67,7 @@ impl From<Closing> for LostReason {
             Closing::TakenOver => LostReason::TakenOver,
             Closing::NotAuthorized => LostReason::NotAuthorized,
             Closing::Because(words) => LostReason::Told(words),
+            Closing::Faulted(words) => LostReason::Faulted(words),
         }
     }
 }

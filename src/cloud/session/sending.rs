@@ -1,19 +1,16 @@
-//! What goes out next, and what becomes of a message that the cloud did not accept.
-
-use std::time::Duration;
+//! What goes out next.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::refused::AHEAD_OF_HELD_MAX;
 use super::{Link, UNSENT_BYTES_MAX};
-use crate::cloud::held::{Trouble, concerns_all};
+use crate::cloud::held::Trouble;
 use crate::cloud::pacing::Verdict;
-use crate::cloud::packet::{PUBLISH_OVERHEAD_BYTES, Publish, Rejection};
-use crate::spool::{Delivery, Seq};
-
-/// How far what is sent may be ahead of the oldest message that is held, in messages: the spool remembers each of
-/// them, at about 40 bytes.
-const AHEAD_OF_HELD_MAX: Seq = 100_000;
+use crate::cloud::packet::{PUBLISH_OVERHEAD_BYTES, Publish};
+use crate::cloud::poison::{self, Why};
+use crate::cloud::suspicion::Standing;
+use crate::spool::Delivery;
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -35,23 +32,35 @@ impl From<Delivery> for Outgoing {
 impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Whether more should be taken from the spool.
     pub(super) fn wants_more(&self) -> bool {
-        let oldest_held = self.held.messages().map(|held| held.delivery.seq).min();
-        let ahead = oldest_held.map_or(0, |seq| self.session.sent_through.saturating_sub(seq));
         self.pending.is_empty()
-            && self.window.room() > 0
+            && self.room() > 0
+            && !self.returning
             && !self.held.is_full()
-            && ahead < AHEAD_OF_HELD_MAX
+            && self.ahead_of_held() < AHEAD_OF_HELD_MAX
+    }
+
+    /// How many more messages may be sent now.
+    fn room(&self) -> usize {
+        let in_flight_max = self.session.suspicion.in_flight_max();
+        let room = in_flight_max.saturating_sub(self.window.len());
+        self.window.room().min(room)
     }
 
     /// Encodes what the window, the quotas and the socket have room for.
     pub(super) fn send_pending(&mut self) {
         let now = Instant::now();
-        let mut due = 0;
-        while let Some(outgoing) = self.held.take_due(now) {
-            self.pending.insert(due, outgoing);
-            due += 1;
+        self.relieve(now);
+        if self.returning {
+            return;
         }
-        while self.window.room() > 0
+        let mut due = 0;
+        for held in [&mut self.denied, &mut self.held] {
+            while let Some(outgoing) = held.take_due(now) {
+                self.pending.insert(due, outgoing);
+                due += 1;
+            }
+        }
+        while self.room() > 0
             && self.unsent.len() < UNSENT_BYTES_MAX
             && self.paced_until.is_none_or(|moment| moment <= now)
             && let Some(outgoing) = self.pending.pop_front()
@@ -63,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
     }
 
-    /// Encodes `outgoing`, or gives it back if it has to wait.
+    /// Encodes `outgoing`, deals with it otherwise, or gives it back if it has to wait.
     fn send_one(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
         if outgoing.trouble.is_none() && self.held.is_full() {
             return Err(outgoing);
@@ -72,11 +81,31 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let Some(message) = delivery.message() else {
             return Ok(());
         };
-        let topic = self.session.routes.spooled_cloud_topic(message.topic);
+        let target = self.session.routes.target(message.topic);
+        let topic = target.as_deref().unwrap_or_default();
         let bytes = topic.len() + message.payload.len();
-        let packet_bytes_max = self.packet_bytes_max.unwrap_or(u32::MAX);
-        if u32::try_from(bytes + PUBLISH_OVERHEAD_BYTES).is_ok_and(|len| len > packet_bytes_max) {
-            self.hold(outgoing, Rejection::PacketTooLarge, now);
+        let standing = self.session.suspicion.standing(delivery.seq);
+        let why = match standing {
+            Standing::Convicted => Some(Why::EndsConnections),
+            _ if target.is_none() => Some(Why::NoRoute),
+            _ => poison::forbidden(topic, message.payload.len())
+                .or_else(|| self.exceeds_packet(bytes).then_some(Why::PacketTooLarge)),
+        };
+        if let Some(why) = why {
+            if self.session.post.is_full() && !self.session.post.is_failing() {
+                return Err(outgoing);
+            }
+            self.convict(&outgoing, why, now);
+            return Ok(());
+        }
+        if standing == Standing::Aside {
+            self.set_aside(delivery.seq, now);
+            return Ok(());
+        }
+        let is_new = outgoing.trouble.is_none();
+        if is_new && self.denied.is_full() && self.session.denials.is_denied(topic) {
+            self.session.suspicion.answered(delivery.seq);
+            self.pass_over(delivery.seq);
             return Ok(());
         }
         match self.session.pacing.verdict(bytes, now) {
@@ -101,48 +130,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         Ok(())
     }
 
-    /// Keeps a message that the cloud did not accept for another try, in a new packet. The others flow on, unless
-    /// it is the rate that was refused.
-    pub(super) fn hold(&mut self, outgoing: Outgoing, rejection: Rejection, now: Instant) {
-        let Outgoing { delivery, trouble } = outgoing;
-        let (trouble, due) = Trouble::refused(trouble, now, fastrand::f64());
-        if (self.session.refusal_told).is_none_or(|(told, _)| told != rejection) {
-            self.session.refusal_told = Some((rejection, delivery.seq));
-            let topic = (delivery.message()).map_or("", |message| message.topic);
-            let topic = self.session.routes.spooled_cloud_topic(topic);
-            tracing::warn!(
-                "the cloud does not accept a message to {topic:?}: {rejection}{}; it is kept and sent again",
-                advice(rejection)
-            );
-        }
-        if concerns_all(rejection) {
-            self.paced_until = self.paced_until.max(Some(due));
-        }
-        let wait: Duration = due.saturating_duration_since(now);
-        tracing::debug!(
-            "message {} is sent again in {wait:.1?}: {rejection}",
-            delivery.seq
-        );
-        let trouble = Some(trouble);
-        self.held.hold(Outgoing { delivery, trouble }, due);
-    }
-
-    /// Notes that the cloud has accepted a message.
-    pub(super) fn accepted(&mut self, outgoing: &Outgoing) {
-        let seq = outgoing.delivery.seq;
-        if (self.session.refusal_told).is_some_and(|(_, refused)| refused == seq) {
-            self.session.refusal_told = None;
-            tracing::info!("the cloud accepts what it had refused");
-        }
-        self.acknowledged.push(seq);
-    }
-}
-
-/// What the owner can do about a refusal.
-fn advice(rejection: Rejection) -> &'static str {
-    match rejection {
-        Rejection::NotAuthorized => " (does the policy allow iot:Publish to it?)",
-        Rejection::QuotaExceeded => " (are CLOUD_PUBLISH_RATE and CLOUD_BYTE_RATE too high?)",
-        _ => "",
+    /// Whether a message with so many bytes of topic and payload is larger than the cloud said it takes.
+    fn exceeds_packet(&self, bytes: usize) -> bool {
+        let packet_bytes_max = self.packet_bytes_max.unwrap_or(u32::MAX);
+        u32::try_from(bytes + PUBLISH_OVERHEAD_BYTES).is_ok_and(|len| len > packet_bytes_max)
     }
 }

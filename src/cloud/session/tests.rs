@@ -1,6 +1,8 @@
 //! When a connection is given up, and what is said of it. The cloud is the other end of an in-memory stream,
 //! and time is paused.
 
+mod refused;
+
 use tempfile::TempDir;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -9,6 +11,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::clock;
 use crate::cloud::packet::Terms;
+use crate::dead_letters::DeadLetters;
 use crate::spool::{Message, Options};
 use crate::store::Ingress;
 
@@ -54,8 +57,12 @@ impl Running {
             terms,
             received: BytesMut::new(),
         };
-        let routes = Arc::new(Routes::new("sensors", "site/data"));
-        let mut session = Session::new(store.clone(), routes, Quota::default());
+        let source = Source {
+            store: store.clone(),
+            routes: Arc::new(Routes::new("sensors", "site/data")),
+            dead_letters: DeadLetters::new(directory.path().join("letters"), 1 << 30),
+        };
+        let mut session = Session::new(source, Quota::default(), Duration::from_mins(10));
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         Running {
@@ -261,30 +268,6 @@ async fn the_keep_alive_that_the_cloud_wants_is_kept() {
     let start = Instant::now();
     assert_eq!(running.read(2).await, PINGREQ);
     assert_eq!(start.elapsed().as_secs(), 6);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_message_larger_than_the_cloud_takes_is_kept_and_the_next_one_goes() {
-    let terms = Terms {
-        packet_bytes_max: Some(1_000),
-        ..Terms::default()
-    };
-    let mut running = Running::start_with(MqttVersion::V5, terms, 1, 2_000);
-    let small = Message {
-        topic: "sensors",
-        payload: b"x",
-        qos: 1,
-        retain: false,
-        received: clock::now(),
-    };
-    running.store.append(&small).unwrap();
-    running.read(publish5_len(1)).await;
-    running.cloud.write_all(&[0x40, 2, 0, 1]).await.unwrap();
-    running.cloud.shutdown().await.unwrap();
-    let store = running.store.clone();
-    let (reason, progress) = running.lost().await;
-    assert!(progress, "{reason}");
-    assert_eq!((store.ledger().delivered, store.ledger().spooled), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,9 +3,7 @@
 use super::spool::Mood;
 use super::wire::{self, Connect, DUP, puback, pubcomp, publish, publish_with, pubrec, pubrel};
 use super::*;
-use crate::logging::capture::Captured;
 use crate::routes::PAYLOAD_BYTES_MAX;
-use tracing::Level;
 
 #[tokio::test(start_paused = true)]
 async fn a_puback_is_withheld_until_the_message_is_safe() {
@@ -194,40 +192,13 @@ async fn a_pubrel_for_an_unknown_message_is_completed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_the_cloud_cannot_take_is_never_acknowledged_nor_spooled() {
-    let (log, _guard) = Captured::start(Level::WARN);
+async fn a_message_larger_than_the_cloud_takes_is_spooled_all_the_same() {
     let bench = Bench::new();
-    let fits = "x".repeat(PAYLOAD_BYTES_MAX);
     let beyond = "x".repeat(PAYLOAD_BYTES_MAX + 1);
-    for qos in [1, 2] {
-        let mut client = bench.client(&format!("c{qos}")).await;
-        client.send(&publish(ROUTED, &beyond, qos, 1)).await;
-        client.expect_closed().await;
-    }
-    let text = log.text();
-    let named = text.contains("\"sensors\"") && text.contains("131073") && text.contains("131072");
-    assert!(named && text.lines().count() == 2, "{text}");
     let mut client = bench.client("c").await;
-    client.send(&publish("local", &beyond, 1, 1)).await;
-    client.expect(&puback(1)).await;
-    client.send(&publish(ROUTED, &fits, 1, 2)).await;
+    client.send(&publish(ROUTED, &beyond, 1, 1)).await;
     client.ping().await;
-    assert_eq!(bench.spool.payloads(), [fits]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_qos_0_message_that_the_cloud_cannot_take_is_counted_and_told_of_once() {
-    let (log, _guard) = Captured::start(Level::WARN);
-    let bench = Bench::new();
-    let mut client = bench.client("c").await;
-    let beyond = "x".repeat(PAYLOAD_BYTES_MAX + 1);
-    for _ in 0..2 {
-        client.send(&publish(ROUTED, &beyond, 0, 0)).await;
-    }
-    client.ping().await;
-    assert_eq!(bench.counters.dropped_unsendable.get(), 2);
-    assert!(bench.spool.stored().is_empty());
-    assert_eq!(log.text().lines().count(), 1, "{}", log.text());
+    assert_eq!(bench.spool.payloads(), [beyond]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use super::{CACHE_BYTES_MAX, Core};
 use crate::spool::cursor::{Cursor, SETTLED_MAX};
 use crate::spool::ledger::{DropReason, Outcome};
 use crate::spool::log::Appended;
+use crate::spool::reader::Place;
 use crate::spool::recovery::SegmentInfo;
 use crate::spool::tail::Frame;
 use crate::spool::{FullPolicy, Seq};
@@ -37,7 +38,7 @@ pub(in crate::spool) enum Job {
         damaged: Vec<Seq>,
     },
     /// Count what is unsettled in this segment, the oldest, and call [`Core::reclaim`].
-    Reclaim(Seq, SegmentInfo),
+    Reclaim(Place),
     /// Nothing before this time, or before somebody calls.
     Sleep(Option<Duration>),
     /// Save and sync the cursor and end.
@@ -80,9 +81,9 @@ impl Core {
             };
         }
         if std::mem::take(&mut self.reclaim)
-            && let Some((first_seq, info)) = self.oldest_complete()
+            && let Some(oldest) = self.oldest_complete()
         {
-            return Job::Reclaim(first_seq, info);
+            return Job::Reclaim(oldest);
         }
         if self.closing && (self.tail.due().is_none() || self.disk_full_until.is_some()) {
             return Job::End(self.cursor());
@@ -184,6 +185,12 @@ impl Core {
         self.tail.held_bytes()
     }
 
+    /// Messages of which anything is held in memory, be it only that they are settled.
+    #[cfg(test)]
+    pub(in crate::spool) fn held_count(&self) -> u64 {
+        self.tail.next_seq() - self.tail.first_seq()
+    }
+
     /// Notes that the disk is full: it is left alone for a while, and what the owner chose to give up for
     /// it is given up.
     pub(in crate::spool) fn disk_full(&mut self, now: Instant) {
@@ -197,6 +204,7 @@ impl Core {
                     self.consumer.settle(seq, false);
                     self.tail.settle(seq);
                     self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
+                    self.cursor_dirty = true;
                 }
                 self.tail.evict(self.consumer.position(), CACHE_BYTES_MAX);
             }
@@ -213,12 +221,10 @@ impl Core {
         self.disk_full_until = None;
     }
 
-    /// The oldest segment, unless it is the only one or is settled already.
-    fn oldest_complete(&self) -> Option<(Seq, SegmentInfo)> {
-        let mut segments = self.segments.iter();
-        let (first_seq, info) = segments.next()?;
-        segments.next()?;
-        Some((*first_seq, *info))
+    /// The oldest segment, unless it is the only one.
+    fn oldest_complete(&self) -> Option<Place> {
+        let (first_seq, _) = self.segments.first_key_value()?;
+        self.place(*first_seq).filter(|place| place.next.is_some())
     }
 
     /// Gives up what is unsettled in the oldest segment; `sound` are the numbers that can be read in it.
@@ -234,8 +240,8 @@ impl Core {
         let unsettled = unsettled.count() as u64;
         self.ledger
             .settle(Outcome::Dropped(DropReason::Full), unsettled);
-        let counted = self.damage_counted == Some(first_seq)
-            || self.consumer.frontier() >= self.end_of(place);
+        let counted =
+            self.damage_counted == Some(first_seq) || self.consumer.frontier() >= place.end_seq;
         if !counted {
             // Whether the reader has met the damage or not.
             let lost = written.saturating_sub(sound.len() as u64);

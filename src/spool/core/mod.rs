@@ -142,14 +142,14 @@ impl Core {
         let seq = self.tail.next_seq();
         let room = self.room(record::encoded_len(message));
         self.turned_away = room == Room::Full || (self.turned_away && !self.has_space());
+        let waiting = seq - self.consumer.position();
+        let linger = self.linger.allowance(message.qos, waiting);
+        // While a full disk is left alone, one that cannot linger would only wait for the next failure.
+        let hopeless = self.disk_full_until.is_some() && linger.is_zero();
         match (room, self.options.full) {
+            (Room::Enough, FullPolicy::DropNewest) if hopeless => return Ok(self.give_up(now)),
+            (Room::Full, FullPolicy::DropNewest) => return Ok(self.give_up(now)),
             (Room::Enough, _) => {}
-            (Room::Full, FullPolicy::DropNewest) => {
-                self.tail.push_settled(now);
-                self.ledger.accept();
-                self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
-                return Ok(seq);
-            }
             (Room::Full, FullPolicy::DropOldest) => {
                 self.reclaim = true;
                 return Err(AppendError::Full);
@@ -160,11 +160,22 @@ impl Core {
             size_bytes: message.topic.len() + message.payload.len(),
             max_bytes: record::MESSAGE_BYTES_MAX,
         })?;
-        let waiting = seq - self.consumer.position();
-        let linger = self.linger.allowance(message.qos, waiting);
         self.tail.push(Bytes::from(frame), now + linger);
         self.ledger.accept();
         Ok(seq)
+    }
+
+    /// Takes a message, counts it and does not keep it. Returns its number.
+    fn give_up(&mut self, now: Instant) -> Seq {
+        let seq = self.tail.next_seq();
+        self.tail.push_settled(now);
+        // Nothing is left in front of it as a cache for the reader: what is given up must not gather in
+        // memory behind that.
+        self.tail.evict(self.consumer.position(), 0);
+        self.ledger.accept();
+        self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
+        self.cursor_dirty = true;
+        seq
     }
 
     fn room(&self, len: usize) -> Room {
@@ -253,11 +264,18 @@ impl Core {
         let mut from = self.segments.range(first_seq..);
         let (_, info) = from.next()?;
         let next = from.next().map(|(next, _)| *next);
-        let complete = next.is_some() || self.found_last == Some(first_seq);
+        let found_last = self.found_last == Some(first_seq);
+        let complete = next.is_some() || found_last;
+        let end_seq = if found_last {
+            self.found_end
+        } else {
+            next.unwrap_or(self.disk_end)
+        };
         Some(Place {
             first_seq,
             len: info.len,
             next,
+            end_seq,
             records: complete.then_some(info.records),
         })
     }
@@ -292,7 +310,7 @@ impl Core {
         chunk: Chunk,
         now: Instant,
     ) -> Vec<Frame> {
-        let end_seq = self.end_of(place);
+        let end_seq = place.end_seq;
         let passed_before =
             self.damage_counted == Some(place.first_seq) || self.consumer.frontier() >= end_seq;
         let frames = self.give_out(chunk.frames, now);
@@ -312,15 +330,6 @@ impl Core {
             self.count_damage();
         }
         frames
-    }
-
-    /// The number behind the segment at `place`, as far as it is known.
-    fn end_of(&self, place: Place) -> Seq {
-        if self.found_last == Some(place.first_seq) {
-            self.found_end
-        } else {
-            place.next.unwrap_or(self.disk_end)
-        }
     }
 
     /// Counts the damage that the frontier has passed.

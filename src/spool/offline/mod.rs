@@ -73,7 +73,8 @@ pub struct Segment {
     is_last: bool,
     /// `None` if it cannot be read.
     header: Option<Header>,
-    next_first_seq: Option<Seq>,
+    /// Every number in it that the relay would send is smaller: the first of the next segment that it reads.
+    end_seq: Option<Seq>,
     /// How many records were written to it; `None` if the headers cannot tell.
     records_written: Option<u64>,
 }
@@ -205,20 +206,20 @@ fn read_segments(
             set_aside: own_name.is_some(),
             is_last: false,
             header: read_header(storage, name)?,
-            next_first_seq: None,
+            end_seq: None,
             records_written: None,
         });
     }
     segments.sort_by(|a, b| (a.first_seq, &a.name).cmp(&(b.first_seq, &b.name)));
     let mut next: Option<Segment> = None;
-    let mut last_found = false;
+    let mut next_read_seq = None;
     for segment in segments.iter_mut().rev() {
+        segment.end_seq = next_read_seq;
         if !segment.set_aside {
-            segment.is_last = !last_found;
-            last_found = true;
+            segment.is_last = next_read_seq.is_none();
+            next_read_seq = Some(segment.first_seq);
         }
         if let Some(next) = next {
-            segment.next_first_seq = Some(next.first_seq);
             segment.records_written = (segment.header.zip(next.header))
                 .map(|(own, next)| next.records_before.saturating_sub(own.records_before));
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::super::ledger::Outcome;
-use super::super::record::{RECORD_BYTES_MAX, encoded_len};
+use super::super::record::{self, RECORD_BYTES_MAX, encoded_len};
 use super::super::storage::Directory;
 use super::super::{Message, Options, Read, Spool};
 use super::*;
@@ -45,6 +45,20 @@ fn spool_of(path: &Path, payloads: &[&[u8]]) {
         append(&spool, payload);
     }
     spool.close().unwrap();
+}
+
+/// The numbers of all messages that the relay would send.
+fn read_all(spool: &Spool) -> Vec<Seq> {
+    let mut seqs = Vec::new();
+    loop {
+        match spool.read(100, 1 << 20) {
+            Read::Deliveries(deliveries) => seqs.extend(deliveries.iter().map(|d| d.seq)),
+            Read::OnDisk(ticket) => {
+                seqs.extend(spool.read_disk(ticket).unwrap().iter().map(|d| d.seq));
+            }
+            Read::Empty => return seqs,
+        }
+    }
 }
 
 fn segment_path(path: &Path, index: usize) -> PathBuf {
@@ -112,17 +126,7 @@ fn settled_messages_are_known_before_and_behind_the_frontier() {
     let dir = tempfile::tempdir().unwrap();
     spool_of(dir.path(), &[b"a".as_slice(); 10]);
     let spool = open_spool(dir.path());
-    let mut seqs = Vec::new();
-    loop {
-        match spool.read(100, 1 << 20) {
-            Read::Deliveries(deliveries) => seqs.extend(deliveries.iter().map(|d| d.seq)),
-            Read::OnDisk(ticket) => {
-                seqs.extend(spool.read_disk(ticket).unwrap().iter().map(|d| d.seq));
-            }
-            Read::Empty => break,
-        }
-    }
-    assert_eq!(seqs.len(), 10);
+    assert_eq!(read_all(&spool).len(), 10);
     spool.settle(&[1, 2, 3, 6, 9], Outcome::Delivered);
     let ledger = spool.close().unwrap();
     drop(spool);
@@ -265,6 +269,37 @@ fn records_out_of_order_and_a_renamed_segment_are_noticed() {
     fs::rename(&segment, dir.path().join(segment::name(0))).unwrap();
     let expected = DamageKind::Misnamed { first_seq: 1 };
     assert_eq!(see(dir.path()).kinds(), [expected]);
+}
+
+#[test]
+fn a_record_with_a_number_of_another_segment_is_passed_over_by_the_tools_and_in_every_life() {
+    let dir = tempfile::tempdir().unwrap();
+    spool_of(dir.path(), &[b"one", b"two"]);
+    spool_of(dir.path(), &[b"ten"]);
+    for (index, seq) in [(0, 3), (0, 1_000), (1, 2)] {
+        let segment = segment_path(dir.path(), index);
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes.extend(record::encode(seq, &message(b"forged")).unwrap());
+        fs::write(&segment, &bytes).unwrap();
+    }
+    let seen = see(dir.path());
+    let order = |seq, from, to| DamageKind::Order { seq, from, to };
+    let expected = [
+        order(3, 3, Some(3)),
+        order(1_000, 3, Some(3)),
+        order(2, 4, None),
+    ];
+    assert_eq!((seen.seqs(), seen.lost), (vec![1, 2, 3], 0));
+    assert_eq!(seen.kinds(), expected);
+
+    for life in 0..4 {
+        let spool = open_spool(dir.path());
+        let seqs = read_all(&spool);
+        assert_eq!(seqs, [1, 2, 3][life.min(3)..], "life {life}");
+        spool.settle(&seqs[..seqs.len().min(1)], Outcome::Delivered);
+        let ledger = spool.close().unwrap();
+        assert_eq!((ledger.accepted(), ledger.dropped()), (3, 0), "life {life}");
+    }
 }
 
 #[test]

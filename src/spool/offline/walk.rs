@@ -1,14 +1,15 @@
 //! Reading one segment from end to end, and checking it on the way.
 //!
 //! A window of bounded size moves over the file, so memory does not depend on how long it is, be it a
-//! segment or not. Where there is no record, the walk goes on with the next sound one, as the relay does.
+//! segment or not. Where there is no record, the walk goes on with the next sound one, as the relay does, and
+//! like the relay it passes over a record whose number belongs elsewhere.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::spool::Seq;
 use crate::spool::record::{self, Decoded, RECORD_BYTES_MAX, Record};
-use crate::spool::segment::HEADER_BYTES;
+use crate::spool::segment::{HEADER_BYTES, Order};
 use crate::spool::storage::{Storage as _, StorageFile};
 
 use super::{Damage, DamageKind, Offline, OfflineError, Segment};
@@ -60,14 +61,13 @@ impl Offline {
             match record::decode(bytes) {
                 Decoded::Record { record, len } => {
                     let len = len as u64;
-                    if let Some(damage) = check.record(record.seq, at, len) {
-                        visit(Found::Damage(damage))?;
-                    }
-                    let settled = self.is_settled(record.seq);
-                    visit(Found::Record {
-                        record,
-                        len,
-                        settled,
+                    visit(match check.record(record.seq, at, len) {
+                        Some(damage) => Found::Damage(damage),
+                        None => Found::Record {
+                            record,
+                            len,
+                            settled: self.is_settled(record.seq),
+                        },
                     })?;
                     at += len;
                 }
@@ -91,8 +91,7 @@ impl Offline {
 /// What has been seen of a segment, against what must be true of it.
 struct Check<'a> {
     segment: &'a Segment,
-    /// The least number the next record may have.
-    next_seq: Seq,
+    order: Order,
     records: u64,
     /// Damaged stretches that are not a torn tail.
     stretches: u64,
@@ -102,7 +101,10 @@ impl<'a> Check<'a> {
     fn new(segment: &'a Segment) -> Self {
         Check {
             segment,
-            next_seq: segment.first_seq,
+            order: Order {
+                from: segment.first_seq,
+                end: segment.end_seq,
+            },
             records: 0,
             stretches: 0,
         }
@@ -137,12 +139,14 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// What is wrong with a record here that is numbered `seq`; the relay passes over it.
     fn record(&mut self, seq: Seq, offset: u64, len: u64) -> Option<Damage> {
-        let (from, to) = (self.next_seq, self.segment.next_first_seq);
-        self.records += 1;
-        self.next_seq = self.next_seq.max(seq.saturating_add(1));
-        let fits = seq >= from && to.is_none_or(|to| seq < to);
-        (!fits).then(|| self.damage(DamageKind::Order { seq, from, to }, offset, len))
+        let Order { from, end: to } = self.order;
+        if self.order.admits(seq) {
+            self.records += 1;
+            return None;
+        }
+        Some(self.damage(DamageKind::Order { seq, from, to }, offset, len))
     }
 
     fn stretch(&mut self, torn: bool, offset: u64, len: u64) -> Damage {

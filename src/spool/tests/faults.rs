@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::ledger::Outcome;
-use super::super::{AppendError, OpenError, Options};
+use super::super::{AppendError, FullPolicy, OpenError, Options};
 use super::message;
 use super::model::{Effect, Model, Operation, Trigger};
 use super::stepped::Stepped;
@@ -23,6 +23,15 @@ fn options() -> Options {
 
 fn open(model: &Model) -> Stepped {
     Stepped::open(Arc::new(model.clone()), options()).unwrap().0
+}
+
+fn open_dropping_newest(model: &Model, bytes_max: u64) -> Stepped {
+    let options = Options {
+        bytes_max,
+        full: FullPolicy::DropNewest,
+        ..options()
+    };
+    Stepped::open(Arc::new(model.clone()), options).unwrap().0
 }
 
 fn append(stepped: &Stepped, count: usize) {
@@ -188,6 +197,47 @@ fn a_full_disk_withholds_acknowledgements_and_flow_resumes_when_there_is_room() 
     assert_eq!(stepped.spool.progress().safe, safe + 5);
     assert!(stepped.spool.has_space());
     assert_eq!(stepped.close().unwrap().spooled, 5);
+}
+
+#[test]
+fn on_a_full_disk_drop_newest_keeps_nobody_waiting_for_the_next_try() {
+    let model = Model::default();
+    let mut stepped = open_dropping_newest(&model, u64::MAX);
+    append(&stepped, 3);
+    stepped.run();
+    model.set_capacity(Some(model.used_bytes()));
+    append(&stepped, 1);
+    stepped.run();
+    for dropped in 1..5 {
+        assert_eq!(stepped.spool.progress().safe, 4 + dropped);
+        assert_eq!(stepped.spool.ledger().dropped_full, dropped);
+        append(&stepped, 1);
+    }
+    model.set_capacity(None);
+    stepped.run_late();
+    append(&stepped, 1);
+    stepped.run();
+    assert_eq!(stepped.read_all().unwrap().len(), 4);
+    assert_eq!(stepped.close().unwrap().spooled, 4);
+}
+
+#[test]
+fn what_drop_newest_gives_up_takes_no_memory_and_its_count_survives_a_crash() {
+    let model = Model::default();
+    let mut stepped = open_dropping_newest(&model, 200);
+    append(&stepped, 1_000);
+    stepped.run();
+    append(&stepped, 1_000);
+    stepped.run();
+    let ledger = stepped.spool.ledger();
+    assert!((1..10).contains(&ledger.spooled), "{ledger:?}");
+    assert_eq!(ledger.dropped_full, 2_000 - ledger.spooled);
+    assert!(stepped.held_count() < 10, "{}", stepped.held_count());
+
+    // Not closed: the process is killed.
+    let again = open(&model.copy());
+    assert_eq!(again.spool.ledger(), ledger);
+    assert_eq!(again.read_all().unwrap().len() as u64, ledger.spooled);
 }
 
 #[test]

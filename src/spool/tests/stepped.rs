@@ -91,4 +91,9 @@ impl Stepped {
     pub(super) fn held_bytes(&self) -> usize {
         self.spool.shared.core().held_bytes()
     }
+
+    /// Messages of which memory has anything.
+    pub(super) fn held_count(&self) -> u64 {
+        self.spool.shared.core().held_count()
+    }
 }

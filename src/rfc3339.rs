@@ -9,7 +9,7 @@ const MONTH_DAYS_FROM_MARCH: [u64; 12] = [31, 30, 31, 30, 31, 31, 30, 31, 30, 31
 
 /// `unix_ms` milliseconds after the Unix epoch in UTC, such as `2026-11-23T08:05:09.120Z`; `None` from the
 /// year 10000 on.
-pub(super) fn utc(unix_ms: u64) -> Option<String> {
+pub(crate) fn utc(unix_ms: u64) -> Option<String> {
     if unix_ms >= YEAR_10000_MS {
         return None;
     }

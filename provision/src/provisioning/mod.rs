@@ -1,0 +1,210 @@
+//! Registering a device and undoing it: the steps, over the two narrow clients.
+//!
+//! Neither AWS nor balenaCloud knows transactions, the function may be cut short between any two
+//! calls, a call that failed may have taken effect, and two requests for one device may run at once.
+//! So nothing is remembered and nothing assumed: [`register`] looks at everything, [`decision`] picks
+//! one step, the step is made, and all is looked at again, until there is nothing left to do.
+//!
+//! ```text
+//!        ┌──────────► look ─────► decide ──► the device has everything ──► done
+//!        │                          │
+//!        └── adopt · issue · store · clear · wait
+//! ```
+//!
+//! Invariant: who changes anything looks again before it says "done". Whoever makes the very last
+//! change therefore sees the very state that stays, and it is a valid one.
+//!
+//! A certificate is made inactive, tied to its Thing first, and activated last before it is stored:
+//! one that nobody knows of any more has never opened anything. It is removed in the other direction,
+//! inactive first. One that is inactive is never woken up again: it is being made or removed.
+//!
+//! What cannot be recovered is a private key that was never stored; its certificate is replaced.
+
+pub mod decision;
+mod observation;
+mod removal;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::time::Duration;
+
+use crate::balena::{Balena, BalenaError, Owner, Variable};
+use crate::iot::{Certificate, Iot, IotError, Issued, Status};
+use crate::pair;
+use decision::Step;
+use observation::Observation;
+
+pub use removal::undo;
+
+/// How long a request that runs at the same time is given to finish, each time.
+const RIVAL_DELAY: Duration = Duration::from_secs(1);
+/// How often it is given that time. It may also be dead: what it left looks the same.
+const RIVAL_WAITS_MAX: u32 = 3;
+/// How many certificates one request makes at most. More than one only if others keep undoing it.
+const CERTIFICATES_MAX: u32 = 3;
+
+/// The two parties, and what the owner calls the policy.
+#[derive(Debug)]
+pub struct Parties<I, B> {
+    /// AWS IoT Core.
+    pub iot: I,
+    /// balenaCloud.
+    pub balena: B,
+    /// `AWS_IOT_POLICY`.
+    pub policy: String,
+}
+
+/// Whose registration it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Registration<'a> {
+    /// The Thing's name.
+    pub thing: &'a str,
+    /// Where the credentials are kept; `None`: nowhere, for a test or for a device that is gone.
+    pub owner: Option<Owner>,
+    /// The CSR of a device that keeps its key.
+    pub csr: Option<&'a str>,
+}
+
+/// How a registration ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// It took some work.
+    Now,
+    /// The device had everything.
+    Before,
+}
+
+/// Why it did not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// AWS.
+    #[error(transparent)]
+    Iot(#[from] IotError),
+    /// balenaCloud.
+    #[error(transparent)]
+    Balena(#[from] BalenaError),
+    /// The owner has locked the device out.
+    #[error(
+        "this device's certificate is revoked in AWS IoT; delete the certificate there to let the device register again"
+    )]
+    Revoked,
+    /// Other requests for the same device keep interfering.
+    #[error("other requests for this device are under way; try again")]
+    Contended,
+}
+
+/// Registers a device, or completes what an earlier request began.
+pub async fn register<I: Iot, B: Balena>(
+    parties: &Parties<I, B>,
+    registration: &Registration<'_>,
+) -> Result<Registered, StepError> {
+    let mut own: Option<Issued> = None;
+    let mut outcome = Registered::Before;
+    let (mut issued, mut waits) = (0, 0);
+    loop {
+        let seen = parties.observe(registration).await?;
+        let patient = waits < RIVAL_WAITS_MAX;
+        let own_id = own.as_ref().map(|own| own.certificate.id.as_str());
+        match decision::next_step(&seen, own_id, patient) {
+            Step::Done => return Ok(outcome),
+            Step::Revoked => return Err(StepError::Revoked),
+            Step::Clear(superfluous) => {
+                // the device has all it needs: this is no news to it
+                for certificate in superfluous {
+                    again_if_overtaken(parties.retire(registration.thing, certificate).await)?;
+                }
+                continue;
+            }
+            Step::Wait => {
+                waits += 1;
+                tokio::time::sleep(RIVAL_DELAY).await;
+            }
+            Step::Adopt(certificate) => {
+                parties.iot.create_thing(registration.thing).await?;
+                let attached = parties
+                    .iot
+                    .attach_thing(registration.thing, &certificate.arn);
+                again_if_overtaken(attached.await)?;
+            }
+            Step::Issue if issued == CERTIFICATES_MAX => return Err(StepError::Contended),
+            Step::Issue => {
+                issued += 1;
+                own = parties.issue(registration).await?;
+            }
+            Step::Store => {
+                if let (Some(owner), Some(own)) = (registration.owner, &own) {
+                    parties.store(owner, own).await?;
+                }
+            }
+        }
+        outcome = Registered::Now;
+    }
+}
+
+/// A step that somebody else's was faster than is not an error: the next look tells what is to be done.
+fn again_if_overtaken(outcome: Result<(), IotError>) -> Result<(), IotError> {
+    match outcome {
+        Err(error) if error.overtaken => Ok(()),
+        outcome => outcome,
+    }
+}
+
+impl<I: Iot, B: Balena> Parties<I, B> {
+    /// Makes a certificate, complete and active; `None` if another request removed it meanwhile.
+    async fn issue(&self, registration: &Registration<'_>) -> Result<Option<Issued>, IotError> {
+        let thing = registration.thing;
+        self.iot.create_thing(thing).await?;
+        let issued = self.iot.create_certificate(registration.csr).await?;
+        let Certificate { id, arn, .. } = &issued.certificate;
+        let attached = async {
+            self.iot.attach_thing(thing, arn).await?;
+            self.iot.attach_policy(&self.policy, arn).await?;
+            self.iot.set_active(id, true).await
+        };
+        match attached.await {
+            Ok(()) => Ok(Some(issued)),
+            Err(error) if error.overtaken && self.iot.certificate(id).await?.is_none() => Ok(None),
+            Err(error) => {
+                // so that a policy that does not exist leaves no heap of certificates; what this
+                // leaves is inactive, and the next request that succeeds removes it
+                self.retire(thing, &issued.certificate).await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Stores a certificate and its key.
+    async fn store(&self, owner: Owner, issued: &Issued) -> Result<(), BalenaError> {
+        let certificate = pair::encode(&issued.certificate.pem);
+        self.balena
+            .set(owner, Variable::Certificate, &certificate)
+            .await?;
+        match &issued.key {
+            Some(key) => {
+                let key = pair::encode(key.expose());
+                self.balena.set(owner, Variable::PrivateKey, &key).await
+            }
+            None => self.balena.remove(owner, Variable::PrivateKey).await,
+        }
+    }
+
+    /// Removes a certificate, inactive first.
+    async fn retire(&self, thing: &str, certificate: &Certificate) -> Result<(), IotError> {
+        let Certificate {
+            id, arn, status, ..
+        } = certificate;
+        if *status != Status::Revoked {
+            self.iot.set_active(id, false).await?;
+        }
+        for policy in self.iot.policies_of(arn).await? {
+            self.iot.detach_policy(&policy, arn).await?;
+        }
+        self.iot.detach_thing(thing, arn).await?;
+        self.iot.delete_certificate(id).await
+    }
+
+    /// Looks at everything that belongs to a registration.
+    async fn observe(&self, registration: &Registration<'_>) -> Result<Observation, StepError> {
+        Observation::take(self, registration).await
+    }
+}

@@ -1,0 +1,167 @@
+//! What a request does to what it finds, without any fault.
+
+use super::super::{Registered, Registration, StepError, register, undo};
+use super::faults::complete;
+use super::world::{DEVICE, DEVICE_KEY, OWNER, POLICY, World, parties};
+use crate::balena::Variable;
+use crate::iot::Status;
+use crate::request::TEST_THING;
+
+/// The order in which a first registration changes things.
+const FIRST_REGISTRATION: [&str; 7] = [
+    "CreateThing",
+    "CreateKeysAndCertificate",
+    "AttachThingPrincipal",
+    "AttachPolicy",
+    "UpdateCertificate",
+    "POST AWS_CERT",
+    "POST AWS_PRIVATE_KEY",
+];
+
+fn changes(world: &World) -> Vec<&'static str> {
+    let reads = ["List", "Describe", "GET"];
+    let is_read = |call: &&str| reads.iter().any(|read| call.starts_with(read));
+    let calls = world.state().calls.clone();
+    calls.into_iter().filter(|call| !is_read(call)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_registration_makes_everything_and_a_second_one_changes_nothing() {
+    let world = World::default();
+    let parties = parties(&world);
+    assert_eq!(register(&parties, &DEVICE).await, Ok(Registered::Now));
+    assert_eq!(world.state().wrongs(None), [""; 0]);
+    assert_eq!(changes(&world), FIRST_REGISTRATION);
+    assert_eq!(register(&parties, &DEVICE).await, Ok(Registered::Before));
+    assert_eq!(changes(&world), FIRST_REGISTRATION);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_leaves_nothing_and_can_be_repeated() {
+    let world = World::default();
+    complete(&mut world.state());
+    let parties = parties(&world);
+    assert_eq!(undo(&parties, &DEVICE).await, Ok(()));
+    assert!(world.state().is_empty());
+    assert_eq!(
+        changes(&world),
+        [
+            "UpdateCertificate",
+            "DetachPolicy",
+            "DetachThingPrincipal",
+            "DeleteCertificate",
+            "DeleteThing",
+            "DELETE AWS_PRIVATE_KEY",
+            "DELETE AWS_CERT",
+        ]
+    );
+    let before = changes(&world).len();
+    assert_eq!(undo(&parties, &DEVICE).await, Ok(()));
+    assert_eq!(changes(&world).len(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_balena_cloud_knows_no_more_is_removed_from_aws() {
+    let world = World::default();
+    complete(&mut world.state());
+    world.state().variables.clear();
+    let gone = Registration {
+        owner: None,
+        ..DEVICE
+    };
+    assert_eq!(undo(&parties(&world), &gone).await, Ok(()));
+    assert!(world.state().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_certificate_whose_thing_was_deleted_by_hand_gets_its_thing_back() {
+    let world = World::default();
+    complete(&mut world.state());
+    world.state().things.clear();
+    for entry in world.state().certificates.values_mut() {
+        entry.things.clear();
+    }
+    let registered = register(&parties(&world), &DEVICE).await;
+    assert_eq!(registered, Ok(Registered::Now));
+    assert_eq!(world.state().wrongs(None), [""; 0]);
+    assert_eq!(world.state().issued, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_certificate_of_another_thing_is_not_touched_even_if_it_is_stored_here() {
+    for request in ["POST", "DELETE"] {
+        let world = World::default();
+        complete(&mut world.state());
+        let other = "another-thing".to_owned();
+        world.state().things = [other.clone()].into();
+        let id = world.state().certificates.keys().next().cloned().unwrap();
+        world.state().entry(&id).things = [other.clone()].into();
+        let parties = parties(&world);
+        if request == "POST" {
+            assert_eq!(register(&parties, &DEVICE).await, Ok(Registered::Now));
+        } else {
+            assert_eq!(undo(&parties, &DEVICE).await, Ok(()));
+        }
+        let state = world.state();
+        let entry = state.certificates.get(&id).unwrap();
+        assert_eq!(entry.certificate.status, Status::Active, "{request}");
+        assert!(entry.things.contains(&other) && entry.policies.contains(POLICY));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_was_turned_off_is_replaced_and_a_revoked_one_is_not() {
+    let world = World::default();
+    complete(&mut world.state());
+    let id = world.state().certificates.keys().next().cloned().unwrap();
+    world.state().entry(&id).certificate.status = Status::Inactive;
+    let replaced = register(&parties(&world), &DEVICE).await;
+    assert_eq!(replaced, Ok(Registered::Now));
+    assert!(!world.state().certificates.contains_key(&id));
+
+    let id = world.state().certificates.keys().next().cloned().unwrap();
+    world.state().entry(&id).certificate.status = Status::Revoked;
+    let locked_out = register(&parties(&world), &DEVICE).await;
+    assert_eq!(locked_out, Err(StepError::Revoked));
+    assert_eq!(world.state().certificates.len(), 1);
+    assert_eq!(undo(&parties(&world), &DEVICE).await, Ok(()));
+    assert!(world.state().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_keeps_its_key_gets_a_certificate_only_and_a_new_one_for_a_new_key() {
+    let world = World::default();
+    complete(&mut world.state());
+    let with_csr = Registration {
+        csr: Some(&DEVICE_KEY.1),
+        ..DEVICE
+    };
+    let parties = parties(&world);
+    // it had a key of AWS's making before
+    assert_eq!(register(&parties, &with_csr).await, Ok(Registered::Now));
+    assert_eq!(world.state().wrongs(with_csr.csr), [""; 0]);
+    let key = (OWNER, Variable::PrivateKey);
+    assert!(!world.state().variables.contains_key(&key));
+    assert_eq!(register(&parties, &with_csr).await, Ok(Registered::Before));
+    // and back
+    assert_eq!(register(&parties, &DEVICE).await, Ok(Registered::Now));
+    assert_eq!(world.state().wrongs(None), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_test_registration_keeps_one_certificate_and_leaves_balena_cloud_alone() {
+    let world = World::default();
+    let test = Registration {
+        thing: TEST_THING,
+        owner: None,
+        csr: None,
+    };
+    let parties = parties(&world);
+    assert_eq!(register(&parties, &test).await, Ok(Registered::Now));
+    assert_eq!(register(&parties, &test).await, Ok(Registered::Before));
+    assert_eq!(world.state().active().len(), 1);
+    assert_eq!(undo(&parties, &test).await, Ok(()));
+    assert!(world.state().is_empty());
+    let calls = world.state().calls.clone();
+    assert!(calls.iter().all(|call| !call.contains(' ')), "{calls:?}");
+}

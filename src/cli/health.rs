@@ -1,0 +1,184 @@
+//! `cloud-relay health`: whether the relay beside this process is alive and lets clients in.
+//!
+//! It does what an app does first, CONNECT, and waits for CONNACK, all within [`TIMEOUT`]. It needs no
+//! secret, and the relay's log stays silent about it unless `LOG_LEVEL` is `debug`. It says nothing about the
+//! cloud: a relay without one accepts and spools, and starting it anew would not help.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, ConfigErrors};
+
+/// How long connecting and the answer may take together: an idle Pi Zero needs some milliseconds, one that syncs
+/// to a worn card a second or two. The image's HEALTHCHECK allows more than this.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// CONNECT at level 4, clean session, no keep-alive, no client identifier (MQTT 3.1.1, section 3.1).
+const CONNECT: &[u8] = b"\x10\x0C\0\x04MQTT\x04\x02\0\0\0\0";
+/// CONNACK: connection accepted, no session present (section 3.2).
+const CONNACK: [u8; 4] = *b"\x20\x02\0\0";
+/// DISCONNECT (section 3.14).
+const DISCONNECT: &[u8] = b"\xE0\0";
+
+/// Why the relay is not healthy.
+#[derive(Debug, thiserror::Error)]
+enum HealthError {
+    #[error("{0}")]
+    Environment(#[from] ConfigErrors),
+    #[error("nothing takes connections at {address} (LOCAL_MQTT_LISTEN): {source}")]
+    Connect {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(
+        "{address} (LOCAL_MQTT_LISTEN) takes connections, but does not answer CONNECT: {source}"
+    )]
+    Silent {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(
+        "{address} (LOCAL_MQTT_LISTEN) answers CONNECT with {answer:02x?}, which lets no client in"
+    )]
+    Refused {
+        address: SocketAddr,
+        answer: [u8; CONNACK.len()],
+    },
+}
+
+/// Checks the relay that this process's environment describes. Code 0 and a line on stdout: healthy; 1 and a line on
+/// stderr: not. Docker knows no other codes.
+pub fn run() -> ExitCode {
+    match Config::local_listen_from_env()
+        .map_err(HealthError::from)
+        .and_then(|listen| check(reachable(listen), TIMEOUT))
+    {
+        Ok(address) => super::print(&format!("healthy: {address} lets MQTT clients in\n")),
+        Err(error) => {
+            eprintln!("unhealthy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where a client on the same host finds what listens on `listen`: "every address" is none to connect to.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// CONNECT, CONNACK, DISCONNECT within `timeout`.
+fn check(address: SocketAddr, timeout: Duration) -> Result<SocketAddr, HealthError> {
+    let began = Instant::now();
+    let mut stream = TcpStream::connect_timeout(&address, timeout)
+        .map_err(|source| HealthError::Connect { address, source })?;
+    let answer = ask(&mut stream, began, timeout)
+        .map_err(|source| HealthError::Silent { address, source })?;
+    if answer != CONNACK {
+        return Err(HealthError::Refused { address, answer });
+    }
+    Ok(address)
+}
+
+/// The answer to CONNECT. What the other side makes of DISCONNECT is its own affair.
+fn ask(
+    stream: &mut TcpStream,
+    began: Instant,
+    timeout: Duration,
+) -> io::Result<[u8; CONNACK.len()]> {
+    stream.set_write_timeout(Some(timeout))?;
+    stream.write_all(CONNECT)?;
+    let mut answer = [0; CONNACK.len()];
+    // byte by byte, so that one that trickles cannot take longer either
+    for byte in answer.chunks_mut(1) {
+        let left = timeout.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        stream.read_exact(byte)?;
+    }
+    stream.write_all(DISCONNECT).ok();
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Long enough to be met by a busy machine where an answer comes.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    /// Where none comes.
+    const IMPATIENCE: Duration = Duration::from_millis(50);
+
+    /// A listener that gives `answer` to the first connection, then waits until that is closed; returns what it
+    /// got.
+    fn answering(answer: &'static [u8]) -> (SocketAddr, thread::JoinHandle<Vec<u8>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(answer).unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).ok();
+            got
+        });
+        (address, peer)
+    }
+
+    #[test]
+    fn a_broker_that_lets_clients_in_is_healthy_and_gets_a_goodbye() {
+        let (address, peer) = answering(&CONNACK);
+        assert_eq!(check(address, PATIENCE).unwrap(), address);
+        assert_eq!(peer.join().unwrap(), [CONNECT, DISCONNECT].concat());
+    }
+
+    #[test]
+    fn a_broker_that_refuses_is_not() {
+        // 3: server unavailable
+        let (address, _peer) = answering(b"\x20\x02\0\x03");
+        let error = check(address, PATIENCE).unwrap_err().to_string();
+        assert!(error.contains("[20, 02, 00, 03]"), "{error}");
+    }
+
+    #[test]
+    fn what_closes_or_says_too_little_or_nothing_is_not() {
+        for answer in ["", "\x20\x02\0"] {
+            let (address, _peer) = answering(answer.as_bytes());
+            let error = check(address, IMPATIENCE).unwrap_err().to_string();
+            assert!(error.contains("does not answer CONNECT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_port_where_nobody_listens_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error = check(address, PATIENCE).unwrap_err().to_string();
+        assert!(
+            error.contains("nothing takes connections") && error.contains(&address.to_string()),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_asked_at_home() {
+        for (listen, home) in [
+            ("0.0.0.0:1883", "127.0.0.1:1883"),
+            ("[::]:1884", "[::1]:1884"),
+            ("10.1.2.3:1883", "10.1.2.3:1883"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), home);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Convicted messages on their way to the dead letters.
+//!
+//! They are written where blocking is allowed, as many at a time as wait. The spool settles a message when its letter
+//! is durable, and not before. While the disk refuses, what waits is tried again; the others flow on.
+
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::cloud::digest::{Digest, News};
+use crate::dead_letters::{DeadLetters, Letter, PutError};
+use crate::spool::Seq;
+
+/// Letters that may wait...
+const LETTERS_MAX: usize = 1_000;
+/// ...and their bytes.
+const BYTES_MAX: usize = 2 * 1024 * 1024;
+/// After a failure the next try comes within this, further ones at most this far apart.
+const RETRY_BASE: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_mins(1);
+
+/// Letters that were to be written, and whether they are.
+#[derive(Debug)]
+pub(super) struct Written {
+    letters: Vec<Letter>,
+    result: Result<(), PutError>,
+}
+
+/// The way to the dead letters. It outlives a connection, but what waits in it does not: the spool has it.
+#[derive(Debug)]
+pub(super) struct Post {
+    dead_letters: DeadLetters,
+    waiting: Vec<Letter>,
+    waiting_bytes: usize,
+    writing: Option<JoinHandle<Written>>,
+    /// After a failure: when to try again.
+    retry: Option<Instant>,
+    backoff: Backoff,
+    digest: Digest,
+    given_up_told: u64,
+}
+
+impl Post {
+    pub(super) fn new(dead_letters: DeadLetters) -> Self {
+        Post {
+            dead_letters,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            writing: None,
+            retry: None,
+            backoff: Backoff::new(RETRY_BASE, RETRY_MAX),
+            digest: Digest::default(),
+            given_up_told: 0,
+        }
+    }
+
+    /// Whether no more should be added.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= LETTERS_MAX || self.waiting_bytes >= BYTES_MAX
+    }
+
+    /// Whether the disk refuses.
+    pub(super) fn is_failing(&self) -> bool {
+        self.retry.is_some()
+    }
+
+    /// Whether a write is under way.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Whether nothing waits that could be written now.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_writing() && (self.waiting.is_empty() || self.is_failing())
+    }
+
+    /// The first message of those that wait for a disk that refuses.
+    pub(super) fn oldest(&self) -> Option<Seq> {
+        let first = self.waiting.first().filter(|_| self.is_failing());
+        first.map(|letter| letter.seq)
+    }
+
+    pub(super) fn add(&mut self, letter: Letter) {
+        self.waiting_bytes += letter.len_bytes();
+        self.waiting.push(letter);
+    }
+
+    /// Forgets what waits.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+    }
+
+    /// Begins to write what waits, if it is time.
+    pub(super) fn start(&mut self, now: Instant) {
+        let must_wait = self.retry.is_some_and(|at| at > now);
+        if self.waiting.is_empty() || self.is_writing() || must_wait {
+            return;
+        }
+        let letters = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        let dead_letters = self.dead_letters.clone();
+        self.writing = Some(tokio::task::spawn_blocking(move || Written {
+            result: dead_letters.put(&letters),
+            letters,
+        }));
+    }
+
+    /// Waits for the end of the write that is under way. May be dropped and called again.
+    pub(super) async fn written(&mut self) -> Result<Written, JoinError> {
+        let Some(writing) = &mut self.writing else {
+            return std::future::pending().await;
+        };
+        let written = writing.await;
+        self.writing = None;
+        written
+    }
+
+    /// Takes note of the end of a write. Returns the letters that are durable.
+    pub(super) fn note(
+        &mut self,
+        written: Result<Written, JoinError>,
+        now: Instant,
+        random: f64,
+    ) -> Vec<Letter> {
+        let Written { letters, result } = match written {
+            Ok(written) => written,
+            Err(defect) => {
+                tracing::error!("writing dead letters ended unexpectedly: {defect}");
+                return Vec::new();
+            }
+        };
+        if let Err(error) = result {
+            if self.retry.is_none() {
+                tracing::warn!(
+                    "{error}; messages that the cloud never takes stay in the spool, and others flow on"
+                );
+            }
+            self.retry = Some(now + self.backoff.next_delay(random));
+            for letter in letters {
+                self.add(letter);
+            }
+            return Vec::new();
+        }
+        if self.retry.take().is_some() {
+            tracing::info!("dead letters can be written again");
+            self.backoff.reset();
+        }
+        self.tell(&letters, now);
+        letters
+    }
+
+    /// When there is something to do or to tell.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let can_start = !self.waiting.is_empty() && !self.is_writing();
+        let retry = self.retry.filter(|_| can_start);
+        [retry, self.digest.due()].into_iter().flatten().min()
+    }
+
+    /// Tells what has been counted for long enough.
+    pub(super) fn tell_due(&mut self, now: Instant) {
+        for News { count, words } in self.digest.take_due(now) {
+            tracing::warn!("{count} more dead letters or of them removed; the last: {words}");
+        }
+    }
+
+    fn tell(&mut self, letters: &[Letter], now: Instant) {
+        for Letter { seq, reason, .. } in letters {
+            let words = format!("message {seq}, {}", reason.words);
+            if let Some(news) = self.digest.note(reason.why, words, now) {
+                tracing::warn!(
+                    "a dead letter, kept for `cloud-relay dead-letters`: {}",
+                    news.words
+                );
+            }
+        }
+        let given_up = self.dead_letters.given_up();
+        if given_up > self.given_up_told {
+            let removed = given_up - self.given_up_told;
+            self.given_up_told = given_up;
+            let words =
+                format!("DEAD_LETTERS_MAX_BYTES is reached, the {removed} oldest were removed");
+            if let Some(news) = self.digest.note("given-up", words, now) {
+                tracing::warn!("dead letters: {}", news.words);
+            }
+        }
+    }
+}
