@@ -95,12 +95,13 @@ impl App {
         let (store, recovery) = Store::open(&directory, config.spool)?;
         log_recovery(&recovery);
         let dead_letters = open_dead_letters(&config);
+        // First, so that whoever can connect to the broker can look at the relay too.
+        let status = Status::bind(&config.status);
         let listener = local::bind(config.local_listen).await?;
         tracing::info!(
             "accepting MQTT on {}",
             listener.local_addr().unwrap_or(config.local_listen)
         );
-        let status = Status::bind(&config.status);
         Ok(App {
             config,
             store,
