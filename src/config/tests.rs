@@ -275,6 +275,7 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
     let long = "x".repeat(300);
     let cases: &[(&str, &str, &str)] = &[
         ("LOG_LEVEL", "verbose", "error, warn, info"),
+        ("PROVISION_KEY", "tpm", "cloud or device"),
         ("SPOOL_MAX_BYTES", "4194303", "bytes from 4194304 to"),
         ("SPOOL_MIN_FREE_BYTES", "-1", "bytes from 0 to"),
         ("SPOOL_FULL", "drop", "block, drop_oldest or drop_newest"),
@@ -473,6 +474,33 @@ fn a_key_pasted_into_the_wrong_variable_shows_only_its_header() {
     let pasted = format!("{header}{SECRET}");
     let text = faults(&[("AWS_PORT", pasted.as_str())]).to_string();
     assert!(!text.contains("hunter2") && text.contains('…'), "{text}");
+}
+
+#[test]
+fn a_device_that_keeps_its_key_is_ready_with_the_certificate_alone() {
+    let device = ("PROVISION_KEY", "Device");
+    let url = ("PROVISION_URL", "https://example.com/p");
+    let (cert, key) = (("AWS_CERT", "c"), ("AWS_PRIVATE_KEY", "k"));
+    let known = [("AWS_DATA_ENDPOINT", "a.b"), ("BALENA_DEVICE_UUID", "c0")];
+    let readiness = |pairs: &[(&str, &str)]| config(&[&known, pairs].concat()).readiness();
+    assert_eq!(readiness(&[device, cert]), Readiness::Ready);
+    assert_eq!(readiness(&[device, cert, key]), Readiness::Ready);
+    assert_eq!(readiness(&[device, url]), Readiness::NeedsCredentials);
+    assert_eq!(readiness(&[device, key, url]), Readiness::NeedsCredentials);
+    assert_eq!(readiness(&[cert]), Readiness::NeedsCredentials);
+    let Readiness::Unconfigured { missing } = readiness(&[device]) else {
+        panic!("a certificate is needed")
+    };
+    assert!(missing.ends_with("or AWS_CERT"), "{missing}");
+}
+
+#[test]
+fn only_awss_cloud_function_takes_a_key_of_the_devices_own() {
+    let azure = ("CLOUD_PROVIDER", "AZURE");
+    let errors = faults(&[azure, ("PROVISION_KEY", "device")]).to_string();
+    assert!(errors.contains("works with AWS only"), "{errors}");
+    let config = config(&[azure, ("PROVISION_KEY", "cloud")]);
+    assert_eq!(config.key_maker, KeyMaker::Cloud);
 }
 
 #[test]
