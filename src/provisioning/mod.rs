@@ -179,6 +179,13 @@ impl<T: Transport> Task<'_, T> {
     async fn work(&self) -> Infallible {
         if let Some(unpaired) = &self.settings.unpaired {
             tracing::warn!("{}", unpaired.reason);
+            if self.settings.url.is_some() {
+                tracing::info!(
+                    "unless AWS_PRIVATE_KEY comes, a certificate for a key of the device's own is \
+                     asked for in {} minutes",
+                    unpaired.patience.as_secs() / 60
+                );
+            }
             self.await_remainder(unpaired.patience).await;
         } else if self.settings.credentials.some_present() {
             let missing = self.missing();
