@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::clock_gate::ClockGate;
 use crate::cloud::{self, Endpoint, Extras, Source, tls};
-use crate::config::{AwsConfig, CloudConfig, Config, Readiness};
-use crate::credentials::{CredentialNames, Credentials};
+use crate::config::{AwsConfig, CloudConfig, Config, KeyMaker, Readiness};
+use crate::credentials::{CredentialNames, Credentials, UnpairedError};
 use crate::dead_letters::{self, DeadLetters};
 use crate::local::{self, LocalBroker, LocalError, Publisher};
 use crate::logging;
@@ -216,21 +216,19 @@ async fn uplink(
     shutdown: CancellationToken,
 ) -> Result<(), AppError> {
     let stuck = match config.readiness() {
-        Readiness::NeedsCredentials => {
-            let opened = ClockGate::new(None).wait(&state, clock::now);
-            if shutdown.run_until_cancelled(opened).await.is_none() {
-                return Ok(());
-            }
-            let settings = provisioning::Settings::from(config);
-            return Ok(provisioning::run(settings, state, shutdown).await?);
-        }
+        Readiness::NeedsCredentials => return provision(config, None, state, shutdown).await,
         Readiness::Unconfigured { missing } => State::Unconfigured { missing },
         Readiness::Ready => match endpoint(config, publisher) {
             Ok(endpoint) => {
                 cloud::run(endpoint, source, state, shutdown).await;
                 return Ok(());
             }
-            Err(reason) => State::Misconfigured { reason },
+            Err(NoEndpoint::Unpaired(error)) if error.is_cured_by_registering() => {
+                return provision(config, Some(&error), state, shutdown).await;
+            }
+            Err(error) => State::Misconfigured {
+                reason: error.to_string(),
+            },
         },
     };
     state.set(stuck);
@@ -238,14 +236,57 @@ async fn uplink(
     Ok(())
 }
 
-/// The cloud's endpoint, or in words why there cannot be one.
-fn endpoint(config: &Config, publisher: Publisher) -> Result<Endpoint, String> {
+/// Asks for credentials, once the clock is right enough for TLS.
+async fn provision(
+    config: &Config,
+    unpaired: Option<&UnpairedError>,
+    state: StateBoard,
+    shutdown: CancellationToken,
+) -> Result<(), AppError> {
+    let opened = ClockGate::new(None).wait(&state, clock::now);
+    if shutdown.run_until_cancelled(opened).await.is_none() {
+        return Ok(());
+    }
+    let settings = provisioning::Settings {
+        unpaired: unpaired.map(Into::into),
+        ..provisioning::Settings::from(config)
+    };
+    Ok(provisioning::run(settings, state, shutdown).await?)
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+enum NoEndpoint {
+    /// Another cloud.
+    #[error("CLOUD_PROVIDER: this version relays to AWS only, not to {0}; messages are kept")]
+    Provider(&'static str),
+    /// Certificate and key do not do.
+    #[error(transparent)]
+    Unpaired(#[from] UnpairedError),
+    /// The roots.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
+/// The cloud's endpoint.
+fn endpoint(config: &Config, publisher: Publisher) -> Result<Endpoint, NoEndpoint> {
     match &config.cloud {
         Some(CloudConfig::Aws(aws)) => aws_endpoint(aws, config, publisher),
-        _ => Err(format!(
-            "CLOUD_PROVIDER: this version relays to AWS only, not to {}; messages are kept",
-            config.provider.name()
-        )),
+        _ => Err(NoEndpoint::Provider(config.provider.name())),
+    }
+}
+
+fn aws_credentials(aws: &AwsConfig, config: &Config) -> Result<Credentials, UnpairedError> {
+    match (&aws.cert, &aws.private_key) {
+        (Some(cert), key) if config.key_maker == KeyMaker::Device => {
+            Credentials::of_device(cert, key.as_ref(), &config.data_dir)
+        }
+        (Some(cert), Some(key)) => Ok(Credentials::from_base64_pem(
+            cert,
+            key,
+            CredentialNames::AWS,
+        )?),
+        _ => Err(UnpairedError::Unset),
     }
 }
 
@@ -253,10 +294,9 @@ fn aws_endpoint(
     aws: &AwsConfig,
     config: &Config,
     publisher: Publisher,
-) -> Result<Endpoint, String> {
-    let credentials = aws_credentials(aws)?;
-    let tls = tls::client_config(&credentials, aws.root_ca_path.as_deref(), aws.port)
-        .map_err(|error| error.to_string())?;
+) -> Result<Endpoint, NoEndpoint> {
+    let credentials = aws_credentials(aws, config)?;
+    let tls = tls::client_config(&credentials, aws.root_ca_path.as_deref(), aws.port)?;
     Ok(Endpoint {
         host: aws.endpoint.clone(),
         port: aws.port,
@@ -275,17 +315,10 @@ fn aws_endpoint(
     })
 }
 
-fn aws_credentials(aws: &AwsConfig) -> Result<Credentials, String> {
-    let (Some(cert), Some(key)) = (&aws.cert, &aws.private_key) else {
-        return Err("AWS_CERT and AWS_PRIVATE_KEY must both be set".to_owned());
-    };
-    Credentials::from_base64_pem(cert, key, CredentialNames::AWS).map_err(|error| error.to_string())
-}
-
 /// What of the configuration the status page shows.
 fn setup(config: &Config, listener: &TcpListener) -> Setup {
     let credentials = match &config.cloud {
-        Some(CloudConfig::Aws(aws)) => aws_credentials(aws).ok(),
+        Some(CloudConfig::Aws(aws)) => aws_credentials(aws, config).ok(),
         _ => None,
     };
     let validity = credentials.and_then(|credentials| credentials.validity());

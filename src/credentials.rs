@@ -3,8 +3,10 @@
 //! [`Credentials::from_base64_pem`] decodes both, checks that they belong together, and names the
 //! faulty variable in every error. A value that is PEM text already (with line breaks, or with `\n`
 //! written out) is taken as well. When the certificate is valid is told and not checked, and
-//! whether the cloud knows it is not known here.
+//! whether the cloud knows it is not known here. A key that the device made itself: `device_key`.
 
+mod csr;
+mod device_key;
 mod validity;
 
 use std::fmt;
@@ -19,6 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls_pemfile::Item;
 
+pub use self::device_key::{DeviceKey, DeviceKeyError, UnpairedError};
 pub use self::validity::Validity;
 
 use crate::secret::Secret;

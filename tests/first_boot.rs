@@ -268,3 +268,52 @@ async fn a_device_that_has_its_credentials_needs_no_provision_url_and_no_supervi
     let report = site.publish(&Load::new(1, "sensors", 50)).await.unwrap();
     site.arrived(&report.acked).await.unwrap();
 }
+
+/// Where the relay keeps a key of its own.
+fn device_key(fleet: &Fleet) -> std::path::PathBuf {
+    fleet.site.relay().data_dir().join("device-key.pem")
+}
+
+#[tokio::test]
+async fn a_device_that_keeps_its_key_gets_a_certificate_and_after_a_lost_volume_another() {
+    let fleet = Fleet::new(Push::EachWrite).await;
+    fleet.balena.set_variable("PROVISION_KEY", "device");
+    fleet.boot().await;
+    let acked = fleet.publish(1).await;
+    fleet.site.arrived(&acked).await.unwrap();
+    let variables = fleet.balena.variables();
+    assert!(variables.contains_key("AWS_CERT") && !variables.contains_key("AWS_PRIVATE_KEY"));
+    let first = std::fs::read_to_string(device_key(&fleet)).unwrap();
+
+    // the key is gone with its volume: the certificate that is left is of no use
+    fleet.site.relay().terminate().await.unwrap();
+    std::fs::remove_file(device_key(&fleet)).unwrap();
+    let connects = fleet.site.cloud().counts().connects;
+    fleet
+        .site
+        .start_with(&fleet.balena.environment())
+        .await
+        .unwrap();
+    fleet.says("was the volume replaced?").await;
+    let all = fleet.site.cloud().wait_for_connects(connects + 1, PATIENCE);
+    all.await.unwrap();
+    let acked = fleet.publish(2).await;
+    fleet.site.arrived(&acked).await.unwrap();
+    assert_ne!(std::fs::read_to_string(device_key(&fleet)).unwrap(), first);
+    let log = fleet.site.relay().log().lines().join("\n");
+    assert!(!log.contains("PRIVATE KEY"), "{log}");
+    for key in first.lines().filter(|line| !line.starts_with('-')) {
+        assert!(!log.contains(key), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_cloud_function_that_makes_the_key_itself_serves_a_device_that_would_keep_one() {
+    let fleet = Fleet::new(Push::EachWrite).await;
+    fleet.endpoint.ignore_csr();
+    fleet.balena.set_variable("PROVISION_KEY", "device");
+    fleet.boot().await;
+    let acked = fleet.publish(1).await;
+    fleet.site.arrived(&acked).await.unwrap();
+    assert!(fleet.balena.variables().contains_key("AWS_PRIVATE_KEY"));
+}

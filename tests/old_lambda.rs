@@ -62,7 +62,7 @@ fn first_boot(site: &Site, lambda: &OldLambda, balena: &Balena) -> Environment {
     all
 }
 
-async fn provisions(event_format: &str) {
+async fn provisions(event_format: &str, provision_key: &str) {
     let site = Site::new(RELAY).await.expect("a site");
     let lambda = OldLambda::start(event_format).await;
     let options = BalenaOptions {
@@ -70,7 +70,8 @@ async fn provisions(event_format: &str) {
         ..BalenaOptions::new(DEVICE_UUID)
     };
     let balena = Arc::new(Balena::start(options).await.expect("a Supervisor"));
-    let first = first_boot(&site, &lambda, &balena);
+    let mut first = first_boot(&site, &lambda, &balena);
+    first.insert("PROVISION_KEY".to_owned(), provision_key.to_owned());
     let relay = site.relay();
     let says = async |part: &str, from: usize| {
         let line = relay.log().wait_for(part, from, PATIENCE).await;
@@ -121,10 +122,15 @@ async fn provisions(event_format: &str) {
 
 #[tokio::test]
 async fn the_old_lambda_provisions_the_relay_and_later_says_that_the_thing_exists() {
-    provisions("2.0").await;
+    provisions("2.0", "cloud").await;
 }
 
 #[tokio::test]
 async fn the_old_lambda_behind_a_rest_api_does_the_same() {
-    provisions("1.0").await;
+    provisions("1.0", "cloud").await;
+}
+
+#[tokio::test]
+async fn the_old_lambda_passes_over_a_signing_request_and_the_relay_takes_its_key() {
+    provisions("2.0", "device").await;
 }

@@ -26,8 +26,8 @@ fn relay() -> String {
     relay.display().to_string()
 }
 
-#[tokio::test]
-async fn a_relay_without_credentials_is_provisioned_and_what_it_took_meanwhile_arrives() {
+/// Goes the whole way with `PROVISION_KEY=key`; the stage, on which the device is provisioned.
+async fn goes_the_whole_way(key: &str) -> (Site, Stage) {
     let site = Site::new(&relay()).await.expect("a site");
     let options = BalenaOptions {
         variables: site.settings(),
@@ -52,6 +52,7 @@ async fn a_relay_without_credentials_is_provisioned_and_what_it_took_meanwhile_a
     let report = site.publish(&load).await.expect("the relay accepts");
     assert!(report.is_complete(&load));
 
+    balena.set_variable("PROVISION_KEY", key);
     // the owner sets the address: from here on nobody does anything
     balena.set_variable("PROVISION_URL", &format!("{}?token={token}", stage.url));
     site.arrived(&report.acked).await.expect("all is there");
@@ -71,4 +72,18 @@ async fn a_relay_without_credentials_is_provisioned_and_what_it_took_meanwhile_a
             "{lines}"
         );
     }
+    (site, stage)
+}
+
+#[tokio::test]
+async fn a_relay_without_credentials_is_provisioned_and_what_it_took_meanwhile_arrives() {
+    let (_site, stage) = goes_the_whole_way("cloud").await;
+    assert!(stage.api.service_variable("AWS_PRIVATE_KEY").is_some());
+}
+
+#[tokio::test]
+async fn a_relay_that_keeps_its_key_is_provisioned_with_a_certificate_alone() {
+    let (site, stage) = goes_the_whole_way("device").await;
+    assert_eq!(stage.api.service_variable("AWS_PRIVATE_KEY"), None);
+    assert!(site.relay().data_dir().join("device-key.pem").exists());
 }

@@ -14,8 +14,8 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -85,6 +85,15 @@ impl fmt::Debug for DeviceIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeviceIdentity").finish_non_exhaustive()
     }
+}
+
+/// What came of a signing request.
+#[derive(Clone, Debug)]
+pub struct SignedRequest {
+    /// The certificate as PEM.
+    pub certificate_pem: String,
+    /// The key that it is for, as DER.
+    pub public_key: Vec<u8>,
 }
 
 /// A server's certificate and private key, ready for rustls.
@@ -211,6 +220,24 @@ impl CertificateAuthority {
         params.not_before = valid.start.into();
         params.not_after = valid.end.into();
         self.issue_device_with(common_name, KeyFormat::Pkcs8, params)
+    }
+
+    /// A device certificate for the key of a signing request (PEM), whose signature is checked.
+    pub fn sign_request(&self, common_name: &str, csr: &str) -> Result<SignedRequest, CaError> {
+        let make = |source| CaError::Make {
+            what: format!("a certificate from the signing request of {common_name}"),
+            source,
+        };
+        let request = CertificateSigningRequestParams::from_pem(csr).map_err(make)?;
+        let certificate = request.signed_by(&self.issuer).map_err(make)?;
+        self.issued
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((certificate.der().clone(), common_name.to_owned()));
+        Ok(SignedRequest {
+            certificate_pem: certificate.pem(),
+            public_key: request.public_key.der_bytes().to_vec(),
+        })
     }
 
     fn issue_device_with(

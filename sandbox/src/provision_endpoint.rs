@@ -1,14 +1,18 @@
 //! The cloud function `provision`, as seen over HTTP.
 //!
 //! `POST` registers a device: a Thing, a certificate, and the variables `AWS_CERT` and
-//! `AWS_PRIVATE_KEY`, in this order, written into balenaCloud; `DELETE` undoes it. Answers can be
+//! `AWS_PRIVATE_KEY`, in this order, written into balenaCloud; `DELETE` undoes it. A request with a
+//! `csr` gets a certificate for that key, unless [`ProvisionEndpoint::ignore_csr`]. Answers can be
 //! scripted, and every request is kept. A registration that has begun is finished even if the
 //! client goes away, as a cloud function's is.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -116,7 +120,9 @@ pub struct EndpointOptions {
 struct Shared {
     options: EndpointOptions,
     script: Mutex<VecDeque<Answer>>,
-    things: Mutex<BTreeSet<String>>,
+    /// The Things, and the device's own key (DER) that its certificate is for, if it is.
+    things: Mutex<BTreeMap<String, Option<Vec<u8>>>>,
+    ignores_csr: AtomicBool,
     seen: watch::Sender<Vec<SeenRequest>>,
 }
 
@@ -133,6 +139,7 @@ impl ProvisionEndpoint {
             options,
             script: Mutex::default(),
             things: Mutex::default(),
+            ignores_csr: AtomicBool::new(false),
             seen: watch::Sender::new(Vec::new()),
         });
         let handler = Arc::clone(&shared);
@@ -154,12 +161,17 @@ impl ProvisionEndpoint {
 
     /// Makes a Thing exist, as a registration does that failed half-way.
     pub fn plant_thing(&self, name: &str) {
-        lock(&self.shared.things).insert(name.to_owned());
+        lock(&self.shared.things).insert(name.to_owned(), None);
+    }
+
+    /// From now on the endpoint is an old cloud function's: it passes over `csr`.
+    pub fn ignore_csr(&self) {
+        self.shared.ignores_csr.store(true, Ordering::Relaxed);
     }
 
     /// The Things that exist.
     pub fn things(&self) -> Vec<String> {
-        lock(&self.shared.things).iter().cloned().collect()
+        lock(&self.shared.things).keys().cloned().collect()
     }
 
     /// The requests so far.
@@ -239,6 +251,7 @@ async fn work(shared: Arc<Shared>, call: Call) -> Reply {
 struct Body {
     #[serde(default)]
     uuid: String,
+    csr: Option<String>,
 }
 
 impl Shared {
@@ -255,7 +268,12 @@ impl Shared {
             return Reply::text(400, format!("device {thing} is unknown to balenaCloud"));
         }
         let done = match call.method.as_str() {
-            "POST" => self.register(thing, real).await,
+            "POST" => match &body.csr {
+                Some(csr) if !self.ignores_csr.load(Ordering::Relaxed) => {
+                    self.certify(thing, real, csr)
+                }
+                _ => self.register(thing, real).await,
+            },
             "DELETE" => Ok(self.remove(thing, real)),
             other => return Reply::text(400, format!("method {other} is not supported")),
         };
@@ -263,9 +281,10 @@ impl Shared {
     }
 
     async fn register(&self, thing: &str, real: bool) -> Result<Reply, CaError> {
-        if !lock(&self.things).insert(thing.to_owned()) {
+        if lock(&self.things).contains_key(thing) {
             return Ok(Reply::text(400, "thing already exists"));
         }
+        lock(&self.things).insert(thing.to_owned(), None);
         let identity = self
             .options
             .authority
@@ -275,6 +294,22 @@ impl Shared {
             balena.set_variable("AWS_CERT", &identity.certificate_base64());
             tokio::time::sleep(self.options.pause_between_variables).await;
             balena.set_variable("AWS_PRIVATE_KEY", &identity.private_key_base64());
+        }
+        Ok(Reply::text(201, "device created"))
+    }
+
+    /// The same for a device that keeps its key: one variable, and a new one for a new key.
+    fn certify(&self, thing: &str, real: bool, csr: &str) -> Result<Reply, CaError> {
+        let signed = self.options.authority.sign_request(thing, csr)?;
+        let key = Some(signed.public_key);
+        if lock(&self.things).get(thing) == Some(&key) {
+            return Ok(Reply::text(400, "thing already exists"));
+        }
+        lock(&self.things).insert(thing.to_owned(), key);
+        if real {
+            let balena = &self.options.balena;
+            balena.set_variable("AWS_CERT", &STANDARD.encode(signed.certificate_pem));
+            balena.remove_variable("AWS_PRIVATE_KEY");
         }
         Ok(Reply::text(201, "device created"))
     }

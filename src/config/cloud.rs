@@ -101,18 +101,50 @@ impl Provider {
     }
 }
 
+/// `PROVISION_KEY`: who makes the device's private key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyMaker {
+    /// The cloud function, which stores it in balenaCloud.
+    #[default]
+    Cloud,
+    /// The device, which keeps it in `DATA_DIR` and asks for a certificate by a signing request.
+    Device,
+}
+
+impl KeyMaker {
+    pub(super) fn read(raw: &Raw, provider: Provider, reading: &mut Reading) -> Self {
+        let parse = |text: &str| match (text.to_ascii_lowercase().as_str(), provider) {
+            ("cloud", _) => Ok(KeyMaker::Cloud),
+            ("device", Provider::Aws) => Ok(KeyMaker::Device),
+            ("device", _) => Err("cloud, for `device` works with AWS only".to_owned()),
+            _ => Err("cloud or device".to_owned()),
+        };
+        let maker = reading.parse("PROVISION_KEY", raw.provision_key.as_deref(), parse);
+        maker.unwrap_or_default()
+    }
+
+    /// As in `PROVISION_KEY`.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyMaker::Cloud => "cloud",
+            KeyMaker::Device => "device",
+        }
+    }
+}
+
 /// Which variables carry the provider's credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialVariables {
-    /// All that the cloud function sets.
+    /// All that the cloud function sets and the relay cannot do without.
     pub expected: &'static [&'static str],
     /// Those that are not set.
     pub missing: Vec<&'static str>,
 }
 
 impl CredentialVariables {
-    pub(super) fn read(raw: &Raw, provider: Provider) -> Self {
+    pub(super) fn read(raw: &Raw, provider: Provider, key_maker: KeyMaker) -> Self {
         let (expected, values): (&'static [&'static str], Vec<&Option<String>>) = match provider {
+            Provider::Aws if key_maker == KeyMaker::Device => (&["AWS_CERT"], vec![&raw.aws_cert]),
             Provider::Aws => (
                 &["AWS_CERT", "AWS_PRIVATE_KEY"],
                 vec![&raw.aws_cert, &raw.aws_private_key],

@@ -30,7 +30,9 @@ use std::time::Duration;
 
 use tracing::Level;
 
-pub use cloud::{AwsConfig, AzureConfig, CloudConfig, CredentialVariables, GcpConfig, Provider};
+pub use cloud::{
+    AwsConfig, AzureConfig, CloudConfig, CredentialVariables, GcpConfig, KeyMaker, Provider,
+};
 pub use fault::{ConfigErrors, Fault};
 pub use http_url::HttpUrl;
 
@@ -117,6 +119,8 @@ pub struct Config {
     pub credentials: CredentialVariables,
     /// `PROVISION_URL`.
     pub provisioning: Option<HttpUrl>,
+    /// `PROVISION_KEY`.
+    pub key_maker: KeyMaker,
     /// The Supervisor's API, if the service's labels grant it.
     pub supervisor: Option<Supervisor>,
 }
@@ -225,6 +229,7 @@ impl Config {
             HttpUrl::parse,
         );
         let provider = Provider::read(raw, reading);
+        let key_maker = KeyMaker::read(raw, provider, reading);
         let device = Device::read(raw, reading);
         Config {
             data_dir: read_data_dir(raw, reading),
@@ -266,13 +271,15 @@ impl Config {
                     value::number(0..=DENIED_HOLD_S_MAX, "seconds"),
                 )
                 .map_or(DENIED_HOLD, Duration::from_secs),
-            credentials: CredentialVariables::read(raw, provider),
+            credentials: CredentialVariables::read(raw, provider, key_maker),
             provisioning,
+            key_maker,
             supervisor: Supervisor::read(raw, reading),
         }
     }
 
-    /// What the relay can do with this configuration.
+    /// What the relay can do with this configuration. A device that keeps its key is ready with the
+    /// certificate alone; whether the two belong together is seen when they are loaded.
     pub fn readiness(&self) -> Readiness {
         let credentials = &self.credentials;
         if !credentials.missing.is_empty() {
@@ -381,6 +388,7 @@ impl Config {
                 "PROVISION_URL={}",
                 or_unset(self.provisioning.as_ref().map(|url| url as _))
             ),
+            format!("PROVISION_KEY={}", self.key_maker.name()),
             format!(
                 "supervisor={}",
                 or_unset(supervisor.map(|api| &api.address as _))

@@ -30,6 +30,7 @@ pub(super) struct Raw {
     pub(super) pack_max_bytes: Option<String>,
     pub(super) pack_max_ms: Option<String>,
     pub(super) provision_url: Option<String>,
+    pub(super) provision_key: Option<String>,
 
     pub(super) aws_data_endpoint: Option<String>,
     pub(super) aws_port: Option<String>,

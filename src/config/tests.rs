@@ -279,6 +279,7 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
     let long = "x".repeat(300);
     let cases: &[(&str, &str, &str)] = &[
         ("LOG_LEVEL", "verbose", "error, warn, info"),
+        ("PROVISION_KEY", "tpm", "cloud or device"),
         ("SPOOL_MAX_BYTES", "4194303", "bytes from 4194304 to"),
         ("SPOOL_MIN_FREE_BYTES", "-1", "bytes from 0 to"),
         ("SPOOL_FULL", "drop", "block, drop_oldest or drop_newest"),
@@ -525,3 +526,5 @@ fn the_summary_is_one_line_that_tells_secrets_only_as_set_or_unset() {
         assert!(summary.contains(part), "{part:?} not in {summary}");
     }
 }
+
+mod key_maker;

@@ -14,8 +14,11 @@
 //! device and lost its key for good. Only a DELETE undoes that, which is the owner's to send; the
 //! next POST does the rest.
 //!
-//! Some credentials without the others are normal, since balenaCloud pushes them one by one: then
-//! nothing is sent, only waited for.
+//! Some credentials without the others are normal, since balenaCloud pushes them one by one: they
+//! are waited for, and asked for only if they do not come. A new cloud function then completes them.
+//!
+//! With `PROVISION_KEY=device` the request carries a signing request for the device's own key, and
+//! the credentials are a certificate alone. If that key is lost, the device registers with a new one.
 //!
 //! Invariant: nothing secret is logged; `PROVISION_URL` may carry a token in its query.
 
@@ -25,13 +28,16 @@ mod supervisor;
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::config::{Config, CredentialVariables, Device, HttpUrl, Provider, Supervisor};
+use crate::config::{Config, CredentialVariables, Device, HttpUrl, KeyMaker, Provider, Supervisor};
+use crate::credentials::{DeviceKey, UnpairedError};
 use crate::state::{State, StateBoard};
 use http::{Http, Request, Transport};
 use request::Outcome;
@@ -55,6 +61,8 @@ const PUSH_PATIENCE: Duration = Duration::from_mins(1);
 const CREDENTIALS_PATIENCE: Duration = Duration::from_mins(10);
 /// How long the remaining credentials are waited for once some are there.
 const REMAINDER_PATIENCE: Duration = Duration::from_mins(5);
+/// How long after a disk that does not take the device's key is tried again.
+const KEY_RETRY: Duration = Duration::from_mins(1);
 
 /// What provisioning needs to know.
 #[derive(Clone, Debug)]
@@ -67,8 +75,33 @@ pub struct Settings {
     pub device: Device,
     /// Which credentials are missing.
     pub credentials: CredentialVariables,
+    /// Where the device keeps its key, if it makes it itself.
+    pub key_dir: Option<PathBuf>,
+    /// Why the device's key and the certificate that is there do not do, if that is so.
+    pub unpaired: Option<Unpaired>,
     /// Who can speed up their arrival.
     pub supervisor: Option<Supervisor>,
+}
+
+/// A certificate without its key.
+#[derive(Clone, Debug)]
+pub struct Unpaired {
+    /// What is wrong, in words.
+    reason: String,
+    /// How long the key may yet come from an old cloud function. One that is lost does not.
+    patience: Duration,
+}
+
+impl From<&UnpairedError> for Unpaired {
+    fn from(error: &UnpairedError) -> Self {
+        Unpaired {
+            reason: error.to_string(),
+            patience: match error {
+                UnpairedError::Lost { .. } => Duration::ZERO,
+                _ => REMAINDER_PATIENCE,
+            },
+        }
+    }
 }
 
 impl From<&Config> for Settings {
@@ -78,6 +111,8 @@ impl From<&Config> for Settings {
             url: config.provisioning.clone(),
             device: config.device.clone(),
             credentials: config.credentials.clone(),
+            key_dir: (config.key_maker == KeyMaker::Device).then(|| config.data_dir.clone()),
+            unpaired: None,
             supervisor: config.supervisor.clone(),
         }
     }
@@ -142,20 +177,38 @@ enum Registered {
 
 impl<T: Transport> Task<'_, T> {
     async fn work(&self) -> Infallible {
-        if self.settings.credentials.some_present() {
-            return self.await_remainder().await;
+        if let Some(unpaired) = &self.settings.unpaired {
+            tracing::warn!("{}", unpaired.reason);
+            if self.settings.url.is_some() {
+                tracing::info!(
+                    "unless AWS_PRIVATE_KEY comes, a certificate for a key of the device's own is \
+                     asked for in {} minutes",
+                    unpaired.patience.as_secs() / 60
+                );
+            }
+            self.await_remainder(unpaired.patience).await;
+        } else if self.settings.credentials.some_present() {
+            let missing = self.missing();
+            tracing::info!(
+                "{missing} is not here yet; balenaCloud pushes the credentials one by one"
+            );
+            self.await_remainder(REMAINDER_PATIENCE).await;
         }
-        match self.registration() {
+        match self.registration().await {
             Ok(registration) => self.provision(&registration).await,
             Err(state) => {
-                self.state.set(state);
-                pending().await
+                self.state.set(self.at_a_loss().unwrap_or(state));
+                if !self.settings.credentials.some_present() {
+                    return pending().await;
+                }
+                let mut updates = Updates::new(self.transport, self.settings.supervisor.as_ref());
+                updates.keep_asking(Duration::ZERO).await
             }
         }
     }
 
     /// The request, or the state to be in when it cannot be made.
-    fn registration(&self) -> Result<Registration<'_>, State> {
+    async fn registration(&self) -> Result<Registration<'_>, State> {
         let Some(url) = &self.settings.url else {
             let missing = "set PROVISION_URL to the address of the cloud function".to_owned();
             return Err(State::Unconfigured { missing });
@@ -166,8 +219,29 @@ impl<T: Transport> Task<'_, T> {
                 .to_owned();
             return Err(State::Misconfigured { reason });
         };
-        let body = request::body(uuid, self.settings.device.service.as_deref());
+        let csr = self.csr(uuid).await;
+        let body = request::body(
+            uuid,
+            self.settings.device.service.as_deref(),
+            csr.as_deref(),
+        );
         Ok(Registration { url, body })
+    }
+
+    /// The signing request of a device that makes its key itself; the key is on disk by then.
+    async fn csr(&self, uuid: &str) -> Option<String> {
+        let key_dir = self.settings.key_dir.as_ref()?;
+        loop {
+            let (key_dir, uuid) = (key_dir.clone(), uuid.to_owned());
+            let made = spawn_blocking(move || DeviceKey::load_or_create(&key_dir)?.csr(&uuid));
+            let reason = match made.await {
+                Ok(Ok(csr)) => return Some(csr),
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => format!("the device's key could not be made: {error}"),
+            };
+            self.state.set(State::Misconfigured { reason });
+            sleep(KEY_RETRY).await;
+        }
     }
 
     /// Registers, waits for credentials, and registers again if they do not come.
@@ -245,25 +319,34 @@ impl<T: Transport> Task<'_, T> {
         }
     }
 
-    /// Waits for what is still missing; there is nothing to register.
-    async fn await_remainder(&self) -> Infallible {
-        let missing = self.settings.credentials.missing.join(" and ");
-        tracing::info!("{missing} is not here yet; balenaCloud pushes the credentials one by one");
+    /// The names of the variables that are missing.
+    fn missing(&self) -> String {
+        self.settings.credentials.missing.join(" and ")
+    }
+
+    /// Waits for what may be on its way.
+    async fn await_remainder(&self, patience: Duration) {
         self.state.set(State::AwaitingCredentials);
-        sleep(REMAINDER_PATIENCE).await;
-        let minutes = REMAINDER_PATIENCE.as_secs() / 60;
-        let remedy = match self.registration() {
-            Ok(registration) => undo(&registration),
-            Err(_) => "set it by hand".to_owned(),
-        };
-        self.state.set(State::Misconfigured {
-            reason: format!(
-                "{missing} has not come within {minutes} minutes, though other credentials are \
-                 set; if it is not among the variables in balenaCloud, {remedy}"
+        sleep(patience).await;
+    }
+
+    /// What to say of credentials that are incomplete, when they cannot be asked for.
+    fn at_a_loss(&self) -> Option<State> {
+        const REMEDY: &str = "set PROVISION_URL, so that the relay can ask for the rest";
+        if self.settings.url.is_some() {
+            return None; // something else is missing
+        }
+        let reason = match &self.settings.unpaired {
+            Some(unpaired) => format!("{}; {REMEDY}", unpaired.reason),
+            None if self.settings.credentials.some_present() => format!(
+                "{} has not come within {} minutes, though other credentials are set; {REMEDY}, or \
+                 set it by hand",
+                self.missing(),
+                REMAINDER_PATIENCE.as_secs() / 60,
             ),
-        });
-        let mut updates = Updates::new(self.transport, self.settings.supervisor.as_ref());
-        updates.keep_asking(Duration::ZERO).await
+            None => return None,
+        };
+        Some(State::Misconfigured { reason })
     }
 }
 

@@ -13,21 +13,25 @@ use crate::config::Provider;
 const EXCERPT_CHARS_MAX: usize = 200;
 
 /// The body, its keys in this order. A service that has no name is left out, and the cloud function
-/// then sets the variables for the whole device.
+/// then sets the variables for the whole device. Only a device that keeps its key sends `csr`; the old
+/// functions pass over it.
 #[derive(Serialize)]
 struct Body<'a> {
     uuid: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     balena_service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csr: Option<&'a str>,
 }
 
 /// The request's body.
-pub(super) fn body(uuid: &str, service: Option<&str>) -> String {
+pub(super) fn body(uuid: &str, service: Option<&str>, csr: Option<&str>) -> String {
     let body = Body {
         uuid,
         balena_service: service,
+        csr,
     };
-    serde_json::to_string(&body).expect("invariant: two strings always serialise")
+    serde_json::to_string(&body).expect("invariant: strings always serialise")
 }
 
 /// What an answer means for the device.
@@ -123,13 +127,13 @@ mod tests {
     #[test]
     fn the_body_is_compact_json_with_the_uuid_first() {
         assert_eq!(
-            body("c0ffee", Some("relay")),
+            body("c0ffee", Some("relay"), None),
             r#"{"uuid":"c0ffee","balena_service":"relay"}"#
         );
-        assert_eq!(body("c0ffee", None), r#"{"uuid":"c0ffee"}"#);
+        assert_eq!(body("c0ffee", None, None), r#"{"uuid":"c0ffee"}"#);
         assert_eq!(
-            body("x", Some("a\"b\\")),
-            r#"{"uuid":"x","balena_service":"a\"b\\"}"#
+            body("x", Some("a\"b\\"), Some("PEM\n")),
+            r#"{"uuid":"x","balena_service":"a\"b\\","csr":"PEM\n"}"#
         );
     }
 

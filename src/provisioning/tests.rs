@@ -158,6 +158,8 @@ fn settings() -> Settings {
             expected: &["AWS_CERT", "AWS_PRIVATE_KEY"],
             missing: vec!["AWS_CERT", "AWS_PRIVATE_KEY"],
         },
+        key_dir: None,
+        unpaired: None,
         supervisor: Some(supervisor),
     }
 }
@@ -389,30 +391,6 @@ async fn the_supervisor_is_asked_ever_more_seldom_but_never_given_up_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_two_credentials_means_waiting_not_registering() {
-    let mut settings = settings();
-    settings.credentials.missing = vec!["AWS_PRIVATE_KEY"];
-    let mut running = Running::start(settings, vec![], vec![answer(202, "")]);
-    running.until("awaiting-credentials").await;
-    running.nothing_for(REMAINDER_PATIENCE * 9 / 10).await;
-    assert_eq!(running.state(), State::AwaitingCredentials);
-    let update = running.next().await;
-    assert!(update.is_update());
-    assert_eq!(
-        (update.at - running.started).as_secs(),
-        REMAINDER_PATIENCE.as_secs()
-    );
-    let State::Misconfigured { reason } = running.state() else {
-        panic!("{:?}", running.state())
-    };
-    assert!(
-        reason.starts_with("AWS_PRIVATE_KEY has not come within 5 minutes"),
-        "{reason}"
-    );
-    running.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn without_a_uuid_or_an_address_nothing_is_sent_and_the_variable_is_named() {
     let mut nameless = settings();
     nameless.device.uuid = None;
@@ -492,3 +470,5 @@ fn settings_follow_the_configuration() {
     assert_eq!(settings.credentials.missing, ["AWS_PRIVATE_KEY"]);
     assert!(settings.url.is_some() && settings.supervisor.is_none());
 }
+
+mod incomplete;

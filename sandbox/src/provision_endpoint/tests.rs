@@ -126,3 +126,25 @@ async fn the_second_variable_is_written_even_if_the_client_left_after_the_first(
     );
     assert_eq!(balena.variables().len(), 2);
 }
+
+#[tokio::test]
+async fn a_signing_request_gets_a_certificate_and_no_key_and_another_key_another_certificate() {
+    let (endpoint, balena) = endpoint().await;
+    let request = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key);
+        let csr = csr.unwrap().pem().unwrap();
+        serde_json::json!({"uuid": "the-uuid", "csr": csr}).to_string()
+    };
+    let (one, other) = (request(), request());
+    for (body, status) in [(&one, 201), (&one, 400), (&other, 201), (&one, 201)] {
+        assert_eq!(post(&endpoint, body).await.unwrap().0, status);
+        let names: Vec<String> = balena.variables().into_keys().collect();
+        assert_eq!(names, ["AWS_CERT"]);
+    }
+    endpoint.ignore_csr();
+    let known = answer(400, "thing already exists");
+    assert_eq!(post(&endpoint, &other).await, known);
+    let bad = r#"{"uuid":"the-uuid","csr":"x"}"#;
+    assert_eq!(post(&endpoint, bad).await, known);
+}

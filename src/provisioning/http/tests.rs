@@ -71,7 +71,7 @@ async fn the_request_goes_out_byte_for_byte_as_the_contract_says() {
     let (address, server) =
         answer_once(b"HTTP/1.1 201 Created\r\ncontent-length: 14\r\n\r\ndevice created".to_vec())
             .await;
-    let body = crate::provisioning::request::body("c0ffee", Some("relay"));
+    let body = crate::provisioning::request::body("c0ffee", Some("relay"), None);
     let url = url(&format!("http://{address}/provision?token=t"));
     let request = Request {
         url: &url,
