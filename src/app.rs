@@ -4,6 +4,8 @@
 //! acknowledgements that become due; then the egress waits a moment for what is in flight and says
 //! DISCONNECT; then the spool is synced and closed. The first task that fails starts the same order.
 
+mod uplink;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -13,15 +15,12 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
-use crate::clock_gate::ClockGate;
-use crate::cloud::{self, Endpoint, Extras, Source, tls};
-use crate::config::{AwsConfig, CloudConfig, Config, KeyMaker, Readiness};
-use crate::credentials::{CredentialNames, Credentials, UnpairedError};
+use crate::cloud::Source;
+use crate::config::{CloudConfig, Config};
 use crate::dead_letters::{self, DeadLetters};
-use crate::local::{self, LocalBroker, LocalError, Publisher};
+use crate::local::{self, LocalBroker, LocalError};
 use crate::logging;
-use crate::provisioning::{self, ProvisionError};
+use crate::provisioning::ProvisionError;
 use crate::spool::Recovery;
 use crate::spool::ledger::Ledger;
 use crate::state::{State, StateBoard};
@@ -163,7 +162,7 @@ impl App {
             };
             let stop = stop_uplink.clone();
             async move {
-                let uplink = uplink(&config, publisher, source, state, stop);
+                let uplink = uplink::run(&config, publisher, source, state, stop);
                 tokio::select! {
                     ended = uplink => ended,
                     never = telling => match never {},
@@ -207,118 +206,10 @@ impl App {
     }
 }
 
-/// What leads to the cloud: depending on the configuration, nothing, provisioning or the egress.
-async fn uplink(
-    config: &Config,
-    publisher: Publisher,
-    source: Source,
-    state: StateBoard,
-    shutdown: CancellationToken,
-) -> Result<(), AppError> {
-    let stuck = match config.readiness() {
-        Readiness::NeedsCredentials => return provision(config, None, state, shutdown).await,
-        Readiness::Unconfigured { missing } => State::Unconfigured { missing },
-        Readiness::Ready => match endpoint(config, publisher) {
-            Ok(endpoint) => {
-                cloud::run(endpoint, source, state, shutdown).await;
-                return Ok(());
-            }
-            Err(NoEndpoint::Unpaired(error)) if error.is_cured_by_registering() => {
-                return provision(config, Some(&error), state, shutdown).await;
-            }
-            Err(error) => State::Misconfigured {
-                reason: error.to_string(),
-            },
-        },
-    };
-    state.set(stuck);
-    shutdown.cancelled().await;
-    Ok(())
-}
-
-/// Asks for credentials, once the clock is right enough for TLS.
-async fn provision(
-    config: &Config,
-    unpaired: Option<&UnpairedError>,
-    state: StateBoard,
-    shutdown: CancellationToken,
-) -> Result<(), AppError> {
-    let opened = ClockGate::new(None).wait(&state, clock::now);
-    if shutdown.run_until_cancelled(opened).await.is_none() {
-        return Ok(());
-    }
-    let settings = provisioning::Settings {
-        unpaired: unpaired.map(Into::into),
-        ..provisioning::Settings::from(config)
-    };
-    Ok(provisioning::run(settings, state, shutdown).await?)
-}
-
-/// Why there is no endpoint.
-#[derive(Debug, thiserror::Error)]
-enum NoEndpoint {
-    /// Another cloud.
-    #[error("CLOUD_PROVIDER: this version relays to AWS only, not to {0}; messages are kept")]
-    Provider(&'static str),
-    /// Certificate and key do not do.
-    #[error(transparent)]
-    Unpaired(#[from] UnpairedError),
-    /// The roots.
-    #[error(transparent)]
-    Tls(#[from] tls::TlsError),
-}
-
-/// The cloud's endpoint.
-fn endpoint(config: &Config, publisher: Publisher) -> Result<Endpoint, NoEndpoint> {
-    match &config.cloud {
-        Some(CloudConfig::Aws(aws)) => aws_endpoint(aws, config, publisher),
-        _ => Err(NoEndpoint::Provider(config.provider.name())),
-    }
-}
-
-fn aws_credentials(aws: &AwsConfig, config: &Config) -> Result<Credentials, UnpairedError> {
-    match (&aws.cert, &aws.private_key) {
-        (Some(cert), key) if config.key_maker == KeyMaker::Device => {
-            Credentials::of_device(cert, key.as_ref(), &config.data_dir)
-        }
-        (Some(cert), Some(key)) => Ok(Credentials::from_base64_pem(
-            cert,
-            key,
-            CredentialNames::AWS,
-        )?),
-        _ => Err(UnpairedError::Unset),
-    }
-}
-
-fn aws_endpoint(
-    aws: &AwsConfig,
-    config: &Config,
-    publisher: Publisher,
-) -> Result<Endpoint, NoEndpoint> {
-    let credentials = aws_credentials(aws, config)?;
-    let tls = tls::client_config(&credentials, aws.root_ca_path.as_deref(), aws.port)?;
-    Ok(Endpoint {
-        host: aws.endpoint.clone(),
-        port: aws.port,
-        client_id: config.device.uuid.clone().unwrap_or_default(),
-        tls,
-        validity: credentials.validity(),
-        mqtt_version: config.mqtt_version,
-        quota: config.quota,
-        denied_hold: config.denied_hold,
-        packing: config.packing,
-        extras: Extras {
-            subscriptions: config.subscriptions.clone(),
-            status_topic: config.status_topic.clone(),
-            publisher,
-        },
-    })
-}
-
 /// What of the configuration the status page shows.
 fn setup(config: &Config, listener: &TcpListener) -> Setup {
     let credentials = match &config.cloud {
-        Some(CloudConfig::Aws(aws)) => aws_credentials(aws, config).ok(),
+        Some(CloudConfig::Aws(aws)) => uplink::aws_credentials(aws, config).ok(),
         _ => None,
     };
     let validity = credentials.and_then(|credentials| credentials.validity());

@@ -5,6 +5,7 @@
 //! acknowledging; then everything unsettled is taken from the spool again by the next one.
 
 mod aside;
+mod farewell;
 mod lost;
 mod packs;
 mod post;
@@ -45,8 +46,6 @@ use crate::store::Store;
 /// While PINGRESP is due, the cloud must be heard from within this time, and the time that what is in flight
 /// before the PINGREQ needs on a slow link.
 const PINGRESP_TIMEOUT: Duration = Duration::from_secs(10);
-/// At shutdown, how long to wait for acknowledgements of what is in flight. It spares duplicates.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much is taken from the spool at once, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 /// Room made for each read of answers, in bytes: a thousand acknowledgements.
@@ -423,49 +422,6 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.ping_sent = Some(now);
         }
         Ok(())
-    }
-
-    /// Waits a moment for what is in flight, then says DISCONNECT. A connection lost meanwhile is no
-    /// failure any more: the spool has everything.
-    async fn farewell(&mut self) -> Result<(), LostReason> {
-        let deadline = Instant::now() + FAREWELL_TIMEOUT;
-        if !self.settle_down(deadline).await {
-            return Ok(());
-        }
-        // Whoever closes before it is acknowledged makes some brokers publish the will after all.
-        if self.say_stopped(Instant::now()) && !self.settle_down(deadline).await {
-            return Ok(());
-        }
-        packet::write_disconnect(&mut self.unsent)?;
-        let goodbye = async {
-            send(&mut self.writer, &mut self.unsent, &mut self.flushed).await?;
-            self.writer.shutdown().await
-        };
-        if let Ok(Err(error)) = tokio::time::timeout_at(deadline, goodbye).await {
-            tracing::debug!("the cloud was gone before DISCONNECT: {error}");
-        }
-        Ok(())
-    }
-
-    /// Waits for the answers that are due, until `deadline`. Returns whether the connection is still there.
-    async fn settle_down(&mut self, deadline: Instant) -> bool {
-        while !self.window.is_empty() || self.session.aside.errands.waiting() {
-            tokio::select! {
-                () = sleep_until(deadline) => break,
-                read = self.reader.read_buf(&mut self.received) => {
-                    if self.answered(read).is_err() {
-                        return false;
-                    }
-                }
-                sent = send(&mut self.writer, &mut self.unsent, &mut self.flushed),
-                    if !self.flushed || !self.unsent.is_empty() => {
-                    if sent.is_err() {
-                        return false;
-                    }
-                }
-            }
-        }
-        true
     }
 }
 

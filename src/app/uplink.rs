@@ -1,0 +1,126 @@
+//! What leads to the cloud: which task it is depends on what the configuration has. How the tasks end together is not
+//! decided here.
+
+use tokio_util::sync::CancellationToken;
+
+use super::AppError;
+use crate::clock;
+use crate::clock_gate::ClockGate;
+use crate::cloud::{self, Endpoint, Extras, Source, tls};
+use crate::config::{AwsConfig, CloudConfig, Config, KeyMaker, Readiness};
+use crate::credentials::{CredentialNames, Credentials, UnpairedError};
+use crate::local::Publisher;
+use crate::provisioning;
+use crate::state::{State, StateBoard};
+
+/// What leads to the cloud: depending on the configuration, nothing, provisioning or the egress.
+pub(super) async fn run(
+    config: &Config,
+    publisher: Publisher,
+    source: Source,
+    state: StateBoard,
+    shutdown: CancellationToken,
+) -> Result<(), AppError> {
+    let stuck = match config.readiness() {
+        Readiness::NeedsCredentials => return provision(config, None, state, shutdown).await,
+        Readiness::Unconfigured { missing } => State::Unconfigured { missing },
+        Readiness::Ready => match endpoint(config, publisher) {
+            Ok(endpoint) => {
+                cloud::run(endpoint, source, state, shutdown).await;
+                return Ok(());
+            }
+            Err(NoEndpoint::Unpaired(error)) if error.is_cured_by_registering() => {
+                return provision(config, Some(&error), state, shutdown).await;
+            }
+            Err(error) => State::Misconfigured {
+                reason: error.to_string(),
+            },
+        },
+    };
+    state.set(stuck);
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+/// Asks for credentials, once the clock is right enough for TLS.
+async fn provision(
+    config: &Config,
+    unpaired: Option<&UnpairedError>,
+    state: StateBoard,
+    shutdown: CancellationToken,
+) -> Result<(), AppError> {
+    let opened = ClockGate::new(None).wait(&state, clock::now);
+    if shutdown.run_until_cancelled(opened).await.is_none() {
+        return Ok(());
+    }
+    let settings = provisioning::Settings {
+        unpaired: unpaired.map(Into::into),
+        ..provisioning::Settings::from(config)
+    };
+    Ok(provisioning::run(settings, state, shutdown).await?)
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+enum NoEndpoint {
+    /// Another cloud.
+    #[error("CLOUD_PROVIDER: this version relays to AWS only, not to {0}; messages are kept")]
+    Provider(&'static str),
+    /// Certificate and key do not do.
+    #[error(transparent)]
+    Unpaired(#[from] UnpairedError),
+    /// The roots.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
+/// The cloud's endpoint.
+fn endpoint(config: &Config, publisher: Publisher) -> Result<Endpoint, NoEndpoint> {
+    match &config.cloud {
+        Some(CloudConfig::Aws(aws)) => aws_endpoint(aws, config, publisher),
+        _ => Err(NoEndpoint::Provider(config.provider.name())),
+    }
+}
+
+/// Certificate and key, as far as the configuration has them.
+pub(super) fn aws_credentials(
+    aws: &AwsConfig,
+    config: &Config,
+) -> Result<Credentials, UnpairedError> {
+    match (&aws.cert, &aws.private_key) {
+        (Some(cert), key) if config.key_maker == KeyMaker::Device => {
+            Credentials::of_device(cert, key.as_ref(), &config.data_dir)
+        }
+        (Some(cert), Some(key)) => Ok(Credentials::from_base64_pem(
+            cert,
+            key,
+            CredentialNames::AWS,
+        )?),
+        _ => Err(UnpairedError::Unset),
+    }
+}
+
+fn aws_endpoint(
+    aws: &AwsConfig,
+    config: &Config,
+    publisher: Publisher,
+) -> Result<Endpoint, NoEndpoint> {
+    let credentials = aws_credentials(aws, config)?;
+    let tls = tls::client_config(&credentials, aws.root_ca_path.as_deref(), aws.port)?;
+    Ok(Endpoint {
+        host: aws.endpoint.clone(),
+        port: aws.port,
+        client_id: config.device.uuid.clone().unwrap_or_default(),
+        tls,
+        validity: credentials.validity(),
+        mqtt_version: config.mqtt_version,
+        quota: config.quota,
+        denied_hold: config.denied_hold,
+        packing: config.packing,
+        extras: Extras {
+            subscriptions: config.subscriptions.clone(),
+            status_topic: config.status_topic.clone(),
+            publisher,
+        },
+    })
+}
