@@ -13,10 +13,11 @@ demo: ## the whole story on this machine: cloud, provisioning, relay and sensor;
 	$(CARGO) build --locked -p cloud-relay
 	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(RELAY)
 
-test: setup ## every test: the crates, the foreign peers, the container files
+test: setup ## every test: the crates, the foreign peers, the container files, the page in a browser
 	$(CARGO) test --workspace --locked
 	tests/peers/check
 	node --test tests/validate/*.test.mjs
+	node --test tests/browser/*.test.mjs
 
 check: lint test ## what CI runs: formatting, lints, dependencies, spelling, then the tests
 

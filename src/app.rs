@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
@@ -20,11 +20,13 @@ use crate::config::{AwsConfig, CloudConfig, Config, KeyMaker, Readiness};
 use crate::credentials::{CredentialNames, Credentials, UnpairedError};
 use crate::dead_letters::{self, DeadLetters};
 use crate::local::{self, LocalBroker, LocalError, Publisher};
+use crate::logging;
 use crate::provisioning::{self, ProvisionError};
 use crate::spool::Recovery;
 use crate::spool::ledger::Ledger;
 use crate::state::{State, StateBoard};
 use crate::state_topic;
+use crate::status::{Heartbeat, Setup, Sources, Status};
 use crate::store::{Store, StoreError};
 
 /// The directory of the spool under `DATA_DIR`.
@@ -64,6 +66,8 @@ pub struct App {
     found: Ledger,
     dead_letters: DeadLetters,
     listener: TcpListener,
+    status: Status,
+    log: logging::Memory,
 }
 
 /// A task of the relay, whose end is told once, however often it is asked for.
@@ -86,12 +90,14 @@ impl Task {
 }
 
 impl App {
-    /// Opens the spool and takes the local port.
-    pub async fn build(config: Config) -> Result<Self, AppError> {
+    /// Opens the spool and takes the local ports. What `log` remembers is shown on the status page.
+    pub async fn build(config: Config, log: logging::Memory) -> Result<Self, AppError> {
         let directory = config.data_dir.join(SPOOL_DIRECTORY);
         let (store, recovery) = Store::open(&directory, config.spool)?;
         log_recovery(&recovery);
         let dead_letters = open_dead_letters(&config);
+        // First, so that whoever can connect to the broker can look at the relay too.
+        let status = Status::bind(&config.status);
         let listener = local::bind(config.local_listen).await?;
         tracing::info!(
             "accepting MQTT on {}",
@@ -103,6 +109,8 @@ impl App {
             found: recovery.ledger,
             dead_letters,
             listener,
+            status,
+            log,
         })
     }
 
@@ -114,13 +122,32 @@ impl App {
             found,
             dead_letters,
             listener,
+            status,
+            log,
         } = self;
         let state = StateBoard::new(State::Connecting);
         let routes = Arc::new(config.routes.clone());
         let stop_local = CancellationToken::new();
         let stop_uplink = CancellationToken::new();
+        // Ends when `run` does, however that comes about.
+        let stop_status = CancellationToken::new();
+        let _stop_status = stop_status.clone().drop_guard();
 
-        let broker = LocalBroker::new(local::Options::default());
+        let options = local::Options::default();
+        let heartbeat = Heartbeat::new(Instant::now());
+        tokio::spawn(heartbeat.keep_beating(stop_status.clone()));
+        let sources = Sources {
+            setup: setup(&config, &listener),
+            spool: config.spool,
+            store: store.clone(),
+            state: state.clone(),
+            local: Arc::clone(&options.counters),
+            heartbeat,
+            log,
+        };
+        status.start(sources, stop_status);
+
+        let broker = LocalBroker::new(options);
         let publisher = broker.publisher(stop_local.clone());
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
@@ -286,6 +313,24 @@ fn aws_endpoint(
             publisher,
         },
     })
+}
+
+/// What of the configuration the status page shows.
+fn setup(config: &Config, listener: &TcpListener) -> Setup {
+    let credentials = match &config.cloud {
+        Some(CloudConfig::Aws(aws)) => aws_credentials(aws, config).ok(),
+        _ => None,
+    };
+    let validity = credentials.and_then(|credentials| credentials.validity());
+    let broker = listener.local_addr().unwrap_or(config.local_listen);
+    Setup {
+        device: config.device.uuid.clone(),
+        broker: broker.to_string(),
+        route: config.routes.to_string(),
+        provider: config.provider.name().to_owned(),
+        cloud: config.cloud.as_ref().map(ToString::to_string),
+        certificate_expires_unix_s: validity.map(|validity| validity.until_unix_s),
+    }
 }
 
 fn log_recovery(recovery: &Recovery) {

@@ -23,7 +23,8 @@
 //! * [`credentials`]: certificate and key as they come from the environment.
 //! * [`state`]: what the relay is doing, told once per change.
 //! * [`state_topic`]: the same for local clients, as a retained message.
-//! * [`logging`]: plain single lines on stdout.
+//! * `status`: what the relay shows of itself over HTTP.
+//! * [`logging`]: single lines on stdout, and the memory of the last warnings.
 //! * [`clock_gate`]: waits for a clock that can be believed.
 //! * [`backoff`], [`secret`], [`clock`]: small pure pieces.
 
@@ -45,5 +46,6 @@ pub mod secret;
 pub mod spool;
 pub mod state;
 pub mod state_topic;
+mod status;
 pub mod store;
 pub mod topic;

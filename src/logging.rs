@@ -1,31 +1,90 @@
-//! Plain single lines on stdout, where balenaOS picks them up.
+//! Single lines on stdout, plain or JSON, where balenaOS picks them up.
 //!
 //! One event is one line: control characters in it, line breaks too, are written as escapes. No
-//! colours, and no time stamp, for balena's log adds its own. Other crates' records show from `warn`
+//! colours; plain lines have no time stamp, for balena's log adds its own. A warning that repeats is summed up,
+//! and the last ones are kept for the status page. Other crates' records show from `warn`
 //! up, from `info` up when ours are at `debug` or `trace`: what they print below that is not known to
 //! be free of secrets.
 
-use std::fmt;
+#[cfg(test)]
+pub(crate) mod capture;
+mod line;
+mod problems;
+mod repeats;
+#[cfg(test)]
+mod tests;
 
+use std::fmt;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+use self::line::Line;
+use self::problems::Problems;
+use self::repeats::Repeats;
+use crate::clock;
+
+pub(crate) use self::problems::Problem;
 
 /// What the targets of this crate's own events start with.
 const OUR_TARGET: &str = "cloud_relay";
 
-/// Sends this process's log to stdout from now on. Fails if that was done before.
-pub fn init(level: Level) -> Result<(), SetGlobalDefaultError> {
-    tracing::subscriber::set_global_default(subscriber(level, std::io::stdout))
+/// How a line looks: `LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `LEVEL module: message name=value`.
+    #[default]
+    Plain,
+    /// A JSON object with `level`, `module`, `message`, `time_unix_ms` and the fields.
+    Json,
 }
 
-/// A subscriber that writes to `writer`.
-pub fn subscriber<W>(level: Level, writer: W) -> impl Subscriber + Send + Sync
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Plain => "plain",
+            Format::Json => "json",
+        })
+    }
+}
+
+/// What the log remembers. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Mutex<Remembered>>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    repeats: Repeats,
+    problems: Problems,
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last warnings and errors, the latest first.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        self.lock().problems.list()
+    }
+}
+
+/// Sends this process's log to stdout from now on. Fails if that was done before.
+pub fn init(level: Level, format: Format) -> Result<Memory, SetGlobalDefaultError> {
+    let (subscriber, memory) = subscriber(level, format, std::io::stdout);
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(memory)
+}
+
+/// A subscriber that writes to `writer`, and what it remembers.
+fn subscriber<W>(level: Level, format: Format, writer: W) -> (impl Subscriber + Send + Sync, Memory)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -37,153 +96,43 @@ where
     let filter = Targets::new()
         .with_target(OUR_TARGET, level)
         .with_default(LevelFilter::from_level(others));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_writer(writer)
-        .event_format(SingleLine);
-    tracing_subscriber::registry().with(filter).with(lines)
+    let memory = Memory::default();
+    let lines = Lines {
+        format,
+        writer,
+        memory: memory.clone(),
+    };
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    (subscriber, memory)
 }
 
-/// `LEVEL module: message name=value`, always one line.
-struct SingleLine;
+/// Writes each event as a line.
+struct Lines<W> {
+    format: Format,
+    writer: W,
+    memory: Memory,
+}
 
-impl<S, N> FormatEvent<S, N> for SingleLine
+impl<S, W> Layer<S> for Lines<W>
 where
-    S: Subscriber + for<'s> LookupSpan<'s>,
-    N: for<'w> FormatFields<'w> + 'static,
+    S: Subscriber,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut fields = String::new();
-        context.format_fields(Writer::new(&mut fields), event)?;
-        let metadata = event.metadata();
-        let target = metadata.target();
-        let module = target.strip_prefix("cloud_relay::").unwrap_or(target);
-        write!(writer, "{} {module}: ", metadata.level())?;
-        for character in fields.chars() {
-            if character.is_control() {
-                write!(writer, "{}", character.escape_default())?;
-            } else {
-                writer.write_char(character)?;
-            }
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let line = Line::of(event);
+        let now = Instant::now();
+        let mut remembered = self.memory.lock();
+        if line.level <= Level::WARN {
+            remembered.problems.note(&line, now);
         }
-        writer.write_char('\n')
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod capture {
-    //! Catches what a test logs, as the container would print it.
-
-    use std::io;
-    use std::sync::{Arc, Mutex, Once, PoisonError};
-
-    use tracing::Level;
-    use tracing::subscriber::DefaultGuard;
-    use tracing_subscriber::fmt::MakeWriter;
-
-    /// The text logged by this thread since [`Captured::start`].
-    #[derive(Clone, Debug, Default)]
-    pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
-
-    impl Captured {
-        /// Captures until the guard is dropped.
-        pub(crate) fn start(level: Level) -> (Self, DefaultGuard) {
-            keep_events_alive();
-            let captured = Captured::default();
-            let guard =
-                tracing::subscriber::set_default(super::subscriber(level, captured.clone()));
-            (captured, guard)
+        let mut text = String::new();
+        let mut lines = remembered.repeats.due(now);
+        lines.extend(remembered.repeats.look(line, now));
+        for line in lines {
+            text.push_str(&line.render(self.format, clock::now()));
         }
-
-        /// Everything so far.
-        pub(crate) fn text(&self) -> String {
-            let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            String::from_utf8_lossy(&bytes).into_owned()
-        }
-    }
-
-    /// While there is only one subscriber, tracing asks whichever thread meets an event first whether
-    /// anybody wants it, and remembers a test's "no" for all threads. A second subscriber, there for
-    /// good, keeps it from doing so.
-    fn keep_events_alive() {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            let everything = super::subscriber(Level::TRACE, io::sink);
-            tracing::subscriber::set_global_default(everything)
-                .expect("invariant: no test sets the global subscriber");
-        });
-    }
-
-    impl io::Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'w> MakeWriter<'w> for Captured {
-        type Writer = Captured;
-
-        fn make_writer(&'w self) -> Captured {
-            self.clone()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::capture::Captured;
-    use super::*;
-
-    #[test]
-    fn an_event_is_one_plain_line_with_its_fields() {
-        let (log, _guard) = Captured::start(Level::INFO);
-        tracing::info!(state = "connected", attempts = 2, "up");
-        assert_eq!(
-            log.text(),
-            "INFO logging::tests: up state=\"connected\" attempts=2\n"
-        );
-    }
-
-    #[test]
-    fn line_breaks_and_control_characters_are_escaped() {
-        let (log, _guard) = Captured::start(Level::INFO);
-        tracing::warn!(topic = "x\ny", "first\nsecond \u{1b}[31mred\r");
-        let text = log.text();
-        assert_eq!(text.lines().count(), 1, "{text:?}");
-        assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
-        assert!(text.contains("first\\nsecond"), "{text:?}");
-    }
-
-    #[test]
-    fn other_crates_are_quieter_than_ours() {
-        let (log, _guard) = Captured::start(Level::TRACE);
-        tracing::trace!("ours");
-        tracing::debug!(target: "hyper::proto", "header value");
-        tracing::info!(target: "rumqttd", "started");
-        assert_eq!(
-            log.text(),
-            "TRACE logging::tests: ours\nINFO rumqttd: started\n"
-        );
-    }
-
-    #[test]
-    fn at_error_level_only_errors_show() {
-        let (log, _guard) = Captured::start(Level::ERROR);
-        tracing::warn!(target: "rumqttd", "odd");
-        tracing::error!("ours");
-        assert_eq!(log.text(), "ERROR logging::tests: ours\n");
+        drop(remembered);
+        // A log that nobody can read any more is no reason to end, and there is nowhere to say so.
+        let _unread = self.writer.make_writer().write_all(text.as_bytes());
     }
 }

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Ok(Command::Routes(command)) => command.run(),
         Ok(Command::Spool(command)) => command.run(),
         Ok(Command::DeadLetters(command)) => command.run(),
+        Ok(Command::Status(command)) => command.run(),
         Ok(Command::Print(text)) => cli::print(&text),
         Err(error) => faulty(&error),
     }
@@ -39,7 +40,7 @@ fn faulty(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    logging::init(config.log_level)?;
+    let memory = logging::init(config.log_level, config.log_format)?;
     tracing::info!(
         "Cloud Relay {}: {}",
         env!("CARGO_PKG_VERSION"),
@@ -50,7 +51,7 @@ fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let result = runtime.block_on(async {
         let stop = app::stop_signal()?;
-        App::build(config).await?.run(stop).await?;
+        App::build(config, memory).await?.run(stop).await?;
         Ok(())
     });
     // A name lookup that hangs must not keep the process from ending.

@@ -3,6 +3,8 @@
 //! In every one of these states the local broker accepts and spools.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -82,12 +84,19 @@ impl fmt::Display for State {
 
 /// Where the state is written and watched. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct StateBoard(watch::Sender<State>);
+pub struct StateBoard(watch::Sender<State>, Arc<Links>);
+
+/// How often the cloud was reached and lost.
+#[derive(Debug, Default)]
+struct Links {
+    made: AtomicU64,
+    lost: AtomicU64,
+}
 
 impl StateBoard {
     /// A board that shows `initial`.
     pub fn new(initial: State) -> Self {
-        StateBoard(watch::Sender::new(initial))
+        StateBoard(watch::Sender::new(initial), Arc::default())
     }
 
     /// Shows `next` and logs it if it differs from what was shown.
@@ -101,9 +110,29 @@ impl StateBoard {
             } else {
                 tracing::info!("{next}");
             }
+            if next == State::Connected {
+                self.1.made.fetch_add(1, Ordering::Relaxed);
+            } else if *current == State::Connected {
+                self.1.lost.fetch_add(1, Ordering::Relaxed);
+            }
             *current = next;
             true
         });
+    }
+
+    /// What is shown now.
+    pub fn current(&self) -> State {
+        self.0.borrow().clone()
+    }
+
+    /// How many connections to the cloud were accepted by it.
+    pub fn connections_made(&self) -> u64 {
+        self.1.made.load(Ordering::Relaxed)
+    }
+
+    /// How many of them were lost.
+    pub fn connections_lost(&self) -> u64 {
+        self.1.lost.load(Ordering::Relaxed)
     }
 
     /// Follows the state from now on.
@@ -130,6 +159,8 @@ mod tests {
             board.set(state.clone());
         }
         board.set(State::Connected);
+        assert_eq!(board.current(), State::Connected);
+        assert_eq!((board.connections_made(), board.connections_lost()), (2, 1));
         assert_eq!(
             log.text(),
             "INFO state: connected\nWARN state: disconnected: no route\nINFO state: connected\n"

@@ -52,17 +52,21 @@ pub struct RelayProcess {
     process: Process,
     data_dir: TempDir,
     listen: SocketAddr,
-    /// Keeps the port from others while the process is down.
-    _reserved: Option<ReservedPort>,
+    /// `STATUS_LISTEN`, if it is not left to the environment.
+    status: Option<SocketAddr>,
+    /// Keeps the ports from others while the process is down.
+    _reserved: Vec<ReservedPort>,
 }
 
 impl RelayProcess {
-    /// The relay at `program` (see [`program`]), with a new data directory and a free port, not started yet.
+    /// The relay at `program` (see [`program`]), with a new data directory and free ports, not started yet.
     pub fn new(program: impl Into<PathBuf>) -> Result<Self, RelayError> {
-        let reserved = ReservedPort::new().map_err(|source| RelayError::Port { source })?;
-        let relay = Self::listening_on(program, reserved.addr())?;
+        let reserve = || ReservedPort::new().map_err(|source| RelayError::Port { source });
+        let (mqtt, status) = (reserve()?, reserve()?);
+        let relay = Self::listening_on(program, mqtt.addr())?;
         Ok(RelayProcess {
-            _reserved: Some(reserved),
+            status: Some(status.addr()),
+            _reserved: vec![mqtt, status],
             ..relay
         })
     }
@@ -76,6 +80,15 @@ impl RelayProcess {
         Self::in_place_of_relay(process, listen)
     }
 
+    /// The same with its status page at `status`.
+    #[must_use]
+    pub fn with_status(self, status: SocketAddr) -> Self {
+        RelayProcess {
+            status: Some(status),
+            ..self
+        }
+    }
+
     /// Any other program, treated as if it were the relay.
     pub fn in_place_of_relay(process: Process, listen: SocketAddr) -> Result<Self, RelayError> {
         let parent = std::env::temp_dir();
@@ -87,7 +100,8 @@ impl RelayProcess {
             process,
             data_dir,
             listen,
-            _reserved: None,
+            status: None,
+            _reserved: Vec::new(),
         })
     }
 
@@ -101,13 +115,16 @@ impl RelayProcess {
         Ok(relay)
     }
 
-    /// Starts it with `DATA_DIR`, `LOCAL_MQTT_LISTEN` and `environment`, which wins, and nothing
+    /// Starts it with `DATA_DIR`, `LOCAL_MQTT_LISTEN`, `STATUS_LISTEN` and `environment`, which wins, and nothing
     /// else. One that still runs is killed first: this is also the restart after a crash.
     pub async fn start(&self, environment: &Environment) -> Result<(), RelayError> {
         let mut all = Environment::from([
             ("DATA_DIR".to_owned(), self.data_dir().display().to_string()),
             ("LOCAL_MQTT_LISTEN".to_owned(), self.listen.to_string()),
         ]);
+        if let Some(status) = self.status {
+            all.insert("STATUS_LISTEN".to_owned(), status.to_string());
+        }
         all.extend(environment.clone());
         if self.process.is_running() {
             self.kill_9().await?;
@@ -133,6 +150,11 @@ impl RelayProcess {
     /// `LOCAL_MQTT_LISTEN`.
     pub fn listen_addr(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// `STATUS_LISTEN`, for a relay made with [`RelayProcess::new`] or [`RelayProcess::with_status`].
+    pub fn status_addr(&self) -> Option<SocketAddr> {
+        self.status
     }
 
     /// Waits for a log line with `part` in it, also among those already written.

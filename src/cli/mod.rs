@@ -8,6 +8,7 @@ mod dead_letters;
 pub mod health;
 mod routes;
 mod spool;
+mod status;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,12 +20,14 @@ use std::process::ExitCode;
 pub use self::dead_letters::{Action, DeadLettersCommand, Which};
 pub use self::routes::RoutesCommand;
 pub use self::spool::{SpoolCommand, SpoolTool};
+pub use self::status::StatusCommand;
 
 /// `EX_USAGE`: arguments or environment are faulty; trying again will not help.
 pub const EXIT_USAGE: u8 = 64;
 
 const USAGE: &str = "\
 Usage: cloud-relay                   run the relay; its settings come from the environment
+       cloud-relay status [--json]   what the running relay is doing
        cloud-relay health            ask whether the relay beside it lets clients in: code 0 or 1
        cloud-relay routes            print the rules that lead to the cloud, as the environment sets them
        cloud-relay routes explain TOPIC …
@@ -34,6 +37,14 @@ Usage: cloud-relay                   run the relay; its settings come from the e
        cloud-relay --help | --version
 
 `cloud-relay spool --help` lists the tools, `cloud-relay dead-letters --help` the rest.
+";
+
+const STATUS_USAGE: &str = "\
+Usage: cloud-relay status [--json]   what the running relay is doing
+
+Asks it at STATUS_LISTEN (127.0.0.1:9180), with STATUS_PASSWORD if that is set.
+
+Exit codes: 0 data is accepted and safe, 1 it is not, 64 wrong usage, 69 no relay answers.
 ";
 
 const SPOOL_USAGE: &str = "\
@@ -55,6 +66,8 @@ version does not know, 66 no spool there, 74 the system refused, 75 a relay is r
 pub enum Command {
     /// Be the relay.
     Relay,
+    /// Ask the running relay.
+    Status(StatusCommand),
     /// Ask whether the relay is healthy.
     Health,
     /// Explain the routes.
@@ -94,6 +107,7 @@ impl Command {
             Some("routes") => parse_routes(words),
             Some("spool") => parse_spool(words),
             Some("dead-letters") => dead_letters::parse(words),
+            Some("status") => parse_status(words),
             Some("-h" | "--help") => Ok(Command::Print(USAGE.to_owned())),
             Some("-V" | "--version") => Ok(Command::Print(format!(
                 "cloud-relay {}\n",
@@ -102,6 +116,18 @@ impl Command {
             _ => Err(unknown(&first, USAGE)),
         }
     }
+}
+
+fn parse_status(words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut command = StatusCommand::default();
+    for word in words {
+        match word.to_str() {
+            Some("--json") => command.json = true,
+            Some("-h" | "--help") => return Ok(Command::Print(STATUS_USAGE.to_owned())),
+            _ => return Err(unknown(&word, STATUS_USAGE)),
+        }
+    }
+    Ok(Command::Status(command))
 }
 
 fn parse_health(mut words: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
@@ -229,6 +255,13 @@ mod tests {
     }
 
     #[test]
+    fn the_status_is_for_people_or_for_programs() {
+        let status = |json| Command::Status(StatusCommand { json });
+        assert_eq!(parse("status"), Ok(status(false)));
+        assert_eq!(parse("status --json"), Ok(status(true)));
+    }
+
+    #[test]
     fn routes_are_shown_or_explained_for_topics() {
         let explain = |topics: &[&str]| {
             let topics = topics.iter().map(ToString::to_string).collect();
@@ -248,6 +281,7 @@ mod tests {
             ("-V", "cloud-relay "),
             ("health --help", "health  "),
             ("spool --help", "spool export"),
+            ("status --json -h", "STATUS_LISTEN"),
             ("spool verify --data-dir /d --help", "spool export"),
         ] {
             let Ok(Command::Print(text)) = parse(words) else {
@@ -262,6 +296,7 @@ mod tests {
         for (words, part) in [
             ("spol", "spol"),
             ("--verbose", "--verbose"),
+            ("status --jason", "--jason"),
             ("spool", "name of a tool"),
             ("routes explain", "needs a topic"),
             ("routes sensors", "sensors"),

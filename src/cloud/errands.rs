@@ -127,9 +127,18 @@ impl Errands {
         self.will_suspect = false;
     }
 
-    /// Whether this connection has the will, so that its orderly end has to be told instead.
-    pub(super) fn with_will(&self) -> bool {
-        self.with_will
+    /// Whether this connection has the will, so that its orderly end has to be told instead: then that is what an
+    /// answer is waited for.
+    pub(super) fn stop(&mut self, now: Instant) -> bool {
+        let online = |entry: &Entry| entry.errand == Errand::SayOnline;
+        let index = self.entries.iter().position(online);
+        self.asked = index.filter(|_| self.with_will).map(|index| (index, now));
+        self.asked.is_some()
+    }
+
+    /// Whether an answer is due.
+    pub(super) fn waiting(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// Whether messages have to wait: for an answer, or for their turn to end.

@@ -163,6 +163,7 @@ impl Session {
         };
         link.session.store.set_linked(true);
         let ended = link.run(shutdown).await;
+        let ended = ended.map_err(|reason| link.explain(reason));
         link.session.store.set_linked(false);
         link.session.pacing.connection_ended(Instant::now());
         if let Err(reason) = &ended {
@@ -172,7 +173,7 @@ impl Session {
         match ended {
             Ok(()) => Ended::Shutdown,
             Err(reason) => Ended::Lost {
-                reason: link.explain(reason),
+                reason,
                 progress: link.progress,
             },
         }
@@ -428,23 +429,13 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// failure any more: the spool has everything.
     async fn farewell(&mut self) -> Result<(), LostReason> {
         let deadline = Instant::now() + FAREWELL_TIMEOUT;
-        while !self.window.is_empty() {
-            tokio::select! {
-                () = sleep_until(deadline) => break,
-                read = self.reader.read_buf(&mut self.received) => {
-                    if self.answered(read).is_err() {
-                        return Ok(());
-                    }
-                }
-                sent = send(&mut self.writer, &mut self.unsent, &mut self.flushed),
-                    if !self.flushed || !self.unsent.is_empty() => {
-                    if sent.is_err() {
-                        return Ok(());
-                    }
-                }
-            }
+        if !self.settle_down(deadline).await {
+            return Ok(());
         }
-        self.say_stopped();
+        // Whoever closes before it is acknowledged makes some brokers publish the will after all.
+        if self.say_stopped(Instant::now()) && !self.settle_down(deadline).await {
+            return Ok(());
+        }
         packet::write_disconnect(&mut self.unsent)?;
         let goodbye = async {
             send(&mut self.writer, &mut self.unsent, &mut self.flushed).await?;
@@ -454,6 +445,27 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             tracing::debug!("the cloud was gone before DISCONNECT: {error}");
         }
         Ok(())
+    }
+
+    /// Waits for the answers that are due, until `deadline`. Returns whether the connection is still there.
+    async fn settle_down(&mut self, deadline: Instant) -> bool {
+        while !self.window.is_empty() || self.session.aside.errands.waiting() {
+            tokio::select! {
+                () = sleep_until(deadline) => break,
+                read = self.reader.read_buf(&mut self.received) => {
+                    if self.answered(read).is_err() {
+                        return false;
+                    }
+                }
+                sent = send(&mut self.writer, &mut self.unsent, &mut self.flushed),
+                    if !self.flushed || !self.unsent.is_empty() => {
+                    if sent.is_err() {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
     }
 }
 

@@ -39,6 +39,7 @@ pub use http_url::HttpUrl;
 use crate::cloud::MqttVersion;
 use crate::cloud::pacing::Quota;
 use crate::cloud::packing::Packing;
+use crate::logging::Format;
 use crate::routes::{Routes, Rulebook};
 use crate::secret::Secret;
 use crate::spool;
@@ -49,6 +50,8 @@ use raw::Raw;
 pub const DEFAULT_DATA_DIR: &str = "/data";
 /// `LOCAL_MQTT_LISTEN`: this device only, on MQTT's registered port.
 pub const DEFAULT_LOCAL_LISTEN: &str = "127.0.0.1:1883";
+/// `STATUS_LISTEN`: this device only.
+pub const DEFAULT_STATUS_LISTEN: &str = "127.0.0.1:9180";
 /// `PRODUCER_TOPIC` and, but for ClearBlade, `CLOUD_CONSUMER_TOPIC`.
 pub const DEFAULT_TOPIC: &str = "sensors";
 /// `CLOUD_CONSUMER_TOPIC` for Google and ClearBlade.
@@ -82,6 +85,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `LOG_LEVEL`.
     pub log_level: Level,
+    /// `LOG_FORMAT`.
+    pub log_format: Format,
+    /// `STATUS_LISTEN`, `STATUS_PASSWORD`.
+    pub status: StatusConfig,
     /// `LOCAL_MQTT_LISTEN`.
     pub local_listen: SocketAddr,
     /// `SPOOL_MAX_BYTES`, `SPOOL_MIN_FREE_BYTES`, `SPOOL_FULL`, `SPOOL_LINGER_MS`.
@@ -116,6 +123,15 @@ pub struct Config {
     pub key_maker: KeyMaker,
     /// The Supervisor's API, if the service's labels grant it.
     pub supervisor: Option<Supervisor>,
+}
+
+/// Where the relay shows what it is doing, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusConfig {
+    /// `STATUS_LISTEN`; `None` means `off`.
+    pub listen: Option<SocketAddr>,
+    /// `STATUS_PASSWORD`: asked for if it is set.
+    pub password: Option<Secret>,
 }
 
 /// Who this device and service are, as balena tells every container.
@@ -168,6 +184,14 @@ impl Config {
         reading.finish(data_dir)
     }
 
+    /// Reads `STATUS_LISTEN` and `STATUS_PASSWORD` only, for tools that ask a running relay.
+    pub fn status_from_env() -> Result<StatusConfig, ConfigErrors> {
+        let raw = Raw::from_vars(vars());
+        let mut reading = Reading::default();
+        let status = StatusConfig::read(&raw, &mut reading);
+        reading.finish(status)
+    }
+
     /// Reads `LOCAL_MQTT_LISTEN` only, as [`Config::data_dir_from_env`] does `DATA_DIR`.
     pub fn local_listen_from_env() -> Result<SocketAddr, ConfigErrors> {
         let raw = Raw::from_vars(vars());
@@ -212,6 +236,10 @@ impl Config {
             log_level: reading
                 .parse("LOG_LEVEL", raw.log_level.as_deref(), value::log_level)
                 .unwrap_or(Level::INFO),
+            log_format: reading
+                .parse("LOG_FORMAT", raw.log_format.as_deref(), value::log_format)
+                .unwrap_or_default(),
+            status: StatusConfig::read(raw, reading),
             local_listen: read_local_listen(raw, reading),
             spool: read_spool(raw, reading),
             dead_letters_bytes_max: reading
@@ -301,7 +329,21 @@ impl Config {
         let mut parts = vec![
             format!("DATA_DIR={}", self.data_dir.display()),
             format!("LOG_LEVEL={}", self.log_level),
+            format!("LOG_FORMAT={}", self.log_format),
             format!("LOCAL_MQTT_LISTEN={}", self.local_listen),
+            format!(
+                "STATUS_LISTEN={}",
+                (self.status.listen)
+                    .map_or_else(|| "off".to_owned(), |address| address.to_string())
+            ),
+            format!(
+                "STATUS_PASSWORD={}",
+                if self.status.password.is_some() {
+                    "set"
+                } else {
+                    "unset"
+                }
+            ),
             format!("SPOOL_MAX_BYTES={}", self.spool.bytes_max),
             format!("SPOOL_MIN_FREE_BYTES={}", self.spool.free_bytes_min),
             format!("SPOOL_FULL={}", self.spool.full),
@@ -354,6 +396,21 @@ impl Config {
             format!("SUPERVISOR_FORCE_UPDATE={force_update}"),
         ]);
         parts.join(" ")
+    }
+}
+
+impl StatusConfig {
+    fn read(raw: &Raw, reading: &mut Reading) -> Self {
+        let listen = reading.parse(
+            "STATUS_LISTEN",
+            raw.status_listen.as_deref(),
+            value::status_listen,
+        );
+        let password = raw.status_password.as_deref();
+        StatusConfig {
+            listen: listen.unwrap_or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], 9180)))),
+            password: reading.parse_hidden("STATUS_PASSWORD", password, value::secret),
+        }
     }
 }
 

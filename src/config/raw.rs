@@ -9,6 +9,9 @@ use serde::Deserialize;
 pub(super) struct Raw {
     pub(super) data_dir: Option<String>,
     pub(super) log_level: Option<String>,
+    pub(super) log_format: Option<String>,
+    pub(super) status_listen: Option<String>,
+    pub(super) status_password: Option<String>,
     pub(super) local_mqtt_listen: Option<String>,
     pub(super) spool_max_bytes: Option<String>,
     pub(super) spool_min_free_bytes: Option<String>,

@@ -28,6 +28,10 @@ fn an_empty_environment_gives_the_documented_defaults() {
     assert_eq!(config.data_dir, PathBuf::from(DEFAULT_DATA_DIR));
     assert_eq!(config.log_level, Level::INFO);
     assert_eq!(config.local_listen.to_string(), DEFAULT_LOCAL_LISTEN);
+    assert_eq!(config.log_format, Format::Plain);
+    let listen = config.status.listen.map(|address| address.to_string());
+    assert_eq!(listen.as_deref(), Some(DEFAULT_STATUS_LISTEN));
+    assert_eq!(config.status.password, None);
     assert_eq!(config.routes, Routes::new("sensors", "sensors"));
     assert_eq!(config.provider, Provider::Aws);
     assert_eq!(
@@ -417,6 +421,8 @@ fn readiness_follows_what_is_there() {
 /// Each variable that may hold a secret, with values that are good and that are bad.
 const SECRET: &str = "hunter2hunter2";
 const SECRET_BEARERS: &[(&str, &str)] = &[
+    ("STATUS_PASSWORD", SECRET),
+    ("STATUS_PASSWORD", "hunter2hunter2\u{FFFD}"),
     ("AWS_CERT", SECRET),
     ("AWS_CERT", "hunter2hunter2\u{FFFD}"),
     ("AWS_PRIVATE_KEY", SECRET),
@@ -474,6 +480,26 @@ fn a_key_pasted_into_the_wrong_variable_shows_only_its_header() {
     let pasted = format!("{header}{SECRET}");
     let text = faults(&[("AWS_PORT", pasted.as_str())]).to_string();
     assert!(!text.contains("hunter2") && text.contains('…'), "{text}");
+}
+
+#[test]
+fn the_status_page_can_be_off_or_elsewhere_and_the_log_json() {
+    let config = config(&[("STATUS_LISTEN", "OFF"), ("LOG_FORMAT", "JSON")]);
+    assert_eq!(
+        (config.status.listen, config.log_format),
+        (None, Format::Json)
+    );
+    let summary = config.summary();
+    assert!(summary.contains("STATUS_LISTEN=off ") && summary.contains("LOG_FORMAT=json "));
+    for (name, value) in [
+        ("STATUS_LISTEN", "9180"),
+        ("STATUS_LISTEN", "no"),
+        ("STATUS_LISTEN", "relay:9180"),
+        ("LOG_FORMAT", "xml"),
+    ] {
+        let text = faults(&[(name, value)]).to_string();
+        assert!(text.contains(name) && text.contains(value), "{text}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tracing::Level;
 
 use super::DEVICE_UUID_BYTES_MAX;
 use crate::cloud::MqttVersion;
+use crate::logging::Format;
 use crate::secret::Secret;
 use crate::spool::FullPolicy;
 
@@ -21,6 +22,27 @@ pub(super) fn log_level(text: &str) -> Result<Level, String> {
         "trace" => Ok(Level::TRACE),
         _ => Err("error, warn, info, debug or trace".to_owned()),
     }
+}
+
+/// `LOG_FORMAT`.
+pub(super) fn log_format(text: &str) -> Result<Format, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "plain" => Ok(Format::Plain),
+        "json" => Ok(Format::Json),
+        _ => Err("plain or json".to_owned()),
+    }
+}
+
+/// `STATUS_LISTEN`: as [`listen`], or `off`.
+pub(super) fn status_listen(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    listen(text).map(Some).map_err(|_| {
+        "off, or an IP address and a port: 127.0.0.1:9180 for this device only, 0.0.0.0:9180 to be \
+         seen on every network"
+            .to_owned()
+    })
 }
 
 /// `LOCAL_MQTT_LISTEN`. `localhost` is taken as 127.0.0.1; a port alone is refused, because whether

@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::acks::Owed;
 use super::aliases::Aliases;
-use super::counters::Counters;
+use super::counters::{Clients, ConnectedClient, Counters};
 use super::deadlines::{Deadlines, Expired};
 use super::handshake::{self, Admitted};
 use super::inbound::{Client, Handled};
@@ -181,7 +181,7 @@ where
     let (client_id, peer) = (connection.client.id.clone(), connection.client.peer);
     tracing::debug!(client_id, %peer, "client connected");
     let end = {
-        let _present = Present::new(&shared.counters);
+        let _present = Present::new(&shared.counters, &client_id, peer);
         connection.rounds(&mut reader, &mut writer).await
     };
     end.log(&client_id, peer);
@@ -208,18 +208,22 @@ where
 }
 
 /// Counts a client as connected for as long as it lives.
-struct Present<'a>(&'a Counters);
+struct Present<'a>(&'a Clients, u64);
 
 impl<'a> Present<'a> {
-    fn new(counters: &'a Counters) -> Self {
-        counters.clients_connected.add(1);
-        Present(counters)
+    fn new(counters: &'a Counters, client_id: &str, peer: SocketAddr) -> Self {
+        let client = ConnectedClient {
+            id: client_id.to_owned(),
+            peer,
+            since: Instant::now(),
+        };
+        Present(&counters.clients, counters.clients.add(client))
     }
 }
 
 impl Drop for Present<'_> {
     fn drop(&mut self) {
-        self.0.clients_connected.subtract(1);
+        self.0.remove(self.1);
     }
 }
 

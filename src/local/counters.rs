@@ -1,6 +1,11 @@
-//! What the broker counts, for whoever reports it. Counting never blocks and never fails.
+//! What the broker counts, for whoever reports it. Counting never fails, and never waits for a reader.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
 
 /// One number that many tasks change and anyone may read.
 #[derive(Debug, Default)]
@@ -15,17 +20,56 @@ impl Counter {
     pub(super) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
+}
 
-    pub(super) fn subtract(&self, n: u64) {
-        self.0.fetch_sub(n, Ordering::Relaxed);
+/// A client that is connected.
+#[derive(Clone, Debug)]
+pub struct ConnectedClient {
+    /// Its client identifier: whatever it chose.
+    pub id: String,
+    /// Where it connects from.
+    pub peer: SocketAddr,
+    /// Since when.
+    pub since: Instant,
+}
+
+/// The clients that are connected, in the order in which they came: at most `Limits::connections_max`.
+#[derive(Debug, Default)]
+pub struct Clients(Mutex<BTreeMap<u64, ConnectedClient>>);
+
+impl Clients {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, ConnectedClient>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The first `count_max` of them.
+    pub fn list(&self, count_max: usize) -> Vec<ConnectedClient> {
+        self.lock().values().take(count_max).cloned().collect()
+    }
+
+    /// Adds one and returns what to [`Clients::remove`] it by.
+    pub(super) fn add(&self, client: ConnectedClient) -> u64 {
+        let mut clients = self.lock();
+        let key = clients.last_key_value().map_or(0, |(last, _)| last + 1);
+        clients.insert(key, client);
+        key
+    }
+
+    pub(super) fn remove(&self, key: u64) {
+        self.lock().remove(&key);
     }
 }
 
-/// The broker's counters. All but `clients_connected` only rise.
+/// The broker's counters. They only rise, but for `clients`.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Clients that are connected now.
-    pub clients_connected: Counter,
+    pub clients: Clients,
     /// Connections closed at once because `Limits::connections_max` was reached.
     pub connections_refused: Counter,
     /// PUBLISH packets taken from clients; a repeated `QoS` 2 one counts once.

@@ -48,7 +48,7 @@ mod wills;
 #[cfg(test)]
 mod tests;
 
-pub use counters::{Counter, Counters};
+pub use counters::{Clients, ConnectedClient, Counter, Counters};
 pub use limits::Limits;
 pub use publisher::{Delivered, Publisher, STATE_TOPIC};
 pub use server::{LocalBroker, LocalError, Options, bind, serve};

@@ -296,6 +296,11 @@ impl Spool {
         self.shared.core().ledger()
     }
 
+    /// Bytes that count against [`Options::bytes_max`].
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.core().used_bytes()
+    }
+
     /// Says whether the consumer has a connection to the cloud: only then may messages linger in memory.
     pub fn set_linked(&self, linked: bool) {
         let mut core = self.shared.core();

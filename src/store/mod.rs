@@ -150,6 +150,16 @@ impl Store {
         self.0.spool.ledger()
     }
 
+    /// How far the spool is, and whether it is full or has failed.
+    pub fn progress(&self) -> Progress {
+        self.0.spool.progress()
+    }
+
+    /// Bytes that count against `SPOOL_MAX_BYTES`.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.spool.used_bytes()
+    }
+
     /// Resolves when the spool has failed, with the reason.
     pub async fn failed(&self) -> String {
         loop {

@@ -33,6 +33,8 @@ use self::voice::{Speaker, Voice};
 const DEVICE_UUID: &str = "5a6dbc0de0123456789abcdef0123456";
 /// MQTT's registered port, taken if it is free.
 const MQTT_PORT: u16 = 1883;
+/// Where the relay's status page is by default, taken if it is free.
+const STATUS_PORT: u16 = 9180;
 /// How long each step may take before the demo has failed.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the cloud function lets the relay wait: time for a backlog.
@@ -70,7 +72,7 @@ pub(crate) enum DemoError {
     Relay(#[from] RelayError),
     #[error("cannot make a temporary directory: {0}")]
     TempDir(std::io::Error),
-    #[error("cannot find a free port for the local broker: {0}")]
+    #[error("cannot find a free port for the relay: {0}")]
     Port(std::io::Error),
     #[error("{0}")]
     Sensor(String),
@@ -143,8 +145,13 @@ async fn build(options: &DemoOptions, voice: Voice) -> Result<Stage, DemoError> 
     ] {
         balena.set_variable(name, &value);
     }
-    let listen = local_address(&voice).await?;
-    let relay = Arc::new(RelayProcess::listening_on(&options.relay, listen)?);
+    let listen = local_address(MQTT_PORT, &voice).await?;
+    let status = local_address(STATUS_PORT, &voice).await?;
+    let relay = RelayProcess::listening_on(&options.relay, listen)?.with_status(status);
+    let relay = Arc::new(relay);
+    voice.tell(&format!(
+        "the relay's status page, to look at meanwhile: http://{status}/"
+    ));
     let (counter, printed) = watch::channel(0);
     let tellers = tellers(&voice, &cloud, &balena, &relay, counter);
     Ok(Stage {
@@ -159,9 +166,9 @@ async fn build(options: &DemoOptions, voice: Voice) -> Result<Stage, DemoError> 
     })
 }
 
-/// Port 1883 if it is free, another if not.
-async fn local_address(voice: &Voice) -> Result<SocketAddr, DemoError> {
-    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, MQTT_PORT));
+/// `port` if it is free, another if not.
+async fn local_address(port: u16, voice: &Voice) -> Result<SocketAddr, DemoError> {
+    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if TcpListener::bind(wanted).await.is_ok() {
         return Ok(wanted);
     }
@@ -170,7 +177,7 @@ async fn local_address(voice: &Voice) -> Result<SocketAddr, DemoError> {
         .and_then(|listener| listener.local_addr())
         .map_err(DemoError::Port)?;
     voice.tell(&format!(
-        "port {MQTT_PORT} is taken; the relay will listen on {}",
+        "port {port} is taken; the relay will listen on {}",
         other.port()
     ));
     Ok(other)

@@ -73,11 +73,13 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         Ok(())
     }
 
-    /// Says that the device stops, which the will says only of a connection that is lost.
-    pub(super) fn say_stopped(&mut self) {
-        if self.session.aside.errands.with_will() {
+    /// Says that the device stops, which the will says only of a connection that is lost. Returns whether it did.
+    pub(super) fn say_stopped(&mut self, now: Instant) -> bool {
+        let says = self.session.aside.errands.stop(now);
+        if says {
             self.say(Status::Stopped);
         }
+        says
     }
 
     fn say(&mut self, status: Status) {

@@ -120,7 +120,7 @@ async fn a_client_that_goes_away_while_the_spool_is_full_is_noticed() {
         .await;
     client.expect_nothing().await;
     client.ended().await.unwrap();
-    assert_eq!(bench.counters.clients_connected.get(), 0);
+    assert_eq!(bench.counters.clients.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]

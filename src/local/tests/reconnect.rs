@@ -111,7 +111,7 @@ async fn a_second_connection_takes_the_session_over_and_the_first_ones_will_is_p
     old.ended().await.unwrap();
     watcher.send(&publish("a", "x", 1, 1)).await;
     new.expect(&publish("a", "x", 1, 1)).await;
-    assert_eq!(bench.counters.clients_connected.get(), 2);
+    assert_eq!(bench.counters.clients.count(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -207,6 +207,11 @@ impl Core {
         }
     }
 
+    /// Bytes that count against [`Options::bytes_max`]: on disk and waiting to be written.
+    pub(in crate::spool) fn used_bytes(&self) -> u64 {
+        self.disk_bytes + self.tail.unwritten_bytes() as u64
+    }
+
     pub(in crate::spool) fn options(&self) -> Options {
         self.options
     }

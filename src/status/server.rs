@@ -1,0 +1,212 @@
+//! HTTP: accepts, reads a request, answers it, closes. One request a connection keeps the books short.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::TcpListener as StdListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::answer;
+use super::content::Content;
+use super::door::Door;
+use super::observer::Observer;
+use super::page::Page;
+
+/// How often what moves is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The most that a request's head may have, in bytes; the least that hyper can be told.
+const HEAD_BYTES_MAX: usize = 8_192;
+/// A connection error (too few file descriptors) is waited out for so long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The limits of the server. [`Default`] holds the values the relay runs with; tests shrink them.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    /// Connections at a time. One more waits in the system's queue.
+    pub(super) connections_max: usize,
+    /// Live pages at a time; fewer than connections, so that health can be asked for at any time. One more is
+    /// told to come back.
+    pub(super) live_max: usize,
+    /// From the connection to the end of the answer. Then it is closed.
+    pub(super) request_timeout: Duration,
+    /// A live page is closed after this; browsers connect again by themselves.
+    pub(super) live_timeout: Duration,
+    /// How often a live page gets a look.
+    pub(super) live_interval: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 16,
+            live_max: 8,
+            request_timeout: Duration::from_secs(10),
+            live_timeout: Duration::from_mins(10),
+            live_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What every answer is made from. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Site(Arc<Inner>);
+
+struct Inner {
+    observer: Mutex<Observer>,
+    pub(super) door: Door,
+    pub(super) page: Page,
+    pub(super) live_places: Arc<Semaphore>,
+    pub(super) limits: Limits,
+}
+
+impl Site {
+    pub(super) fn new(observer: Observer, door: Door, limits: Limits) -> Self {
+        Site(Arc::new(Inner {
+            observer: Mutex::new(observer),
+            door,
+            page: Page::new(),
+            live_places: Arc::new(Semaphore::new(limits.live_max)),
+            limits,
+        }))
+    }
+
+    /// Never held across an await.
+    pub(super) fn observer(&self) -> MutexGuard<'_, Observer> {
+        self.0
+            .observer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn door(&self) -> &Door {
+        &self.0.door
+    }
+
+    pub(super) fn page(&self) -> &Page {
+        &self.0.page
+    }
+
+    pub(super) fn live_places(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.live_places)
+    }
+
+    pub(super) fn live_interval(&self) -> Duration {
+        self.0.limits.live_interval
+    }
+
+    /// A snapshot as JSON.
+    pub(super) fn json(&self, with_history: bool) -> String {
+        let mut observer = self.observer();
+        let snapshot = if with_history {
+            observer.whole_snapshot()
+        } else {
+            observer.snapshot()
+        };
+        drop(observer);
+        serde_json::to_string(&snapshot).unwrap_or_else(|error| {
+            tracing::warn!("a snapshot cannot be written as JSON: {error}");
+            "{}".to_owned()
+        })
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").finish_non_exhaustive()
+    }
+}
+
+/// Watches and, if there is a listener, serves, until `stop`.
+pub(super) async fn run(
+    listener: Option<StdListener>,
+    door: Door,
+    observer: Observer,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let site = Site::new(observer, door, limits);
+    let served = async {
+        match listener.map(TcpListener::from_std) {
+            Some(Ok(listener)) => serve(listener, &site).await,
+            Some(Err(error)) => tracing::warn!("no status page: {error}"),
+            None => {}
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = watch(&site) => {}
+        () = served => {}
+    }
+}
+
+async fn watch(site: &Site) {
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        site.observer().look(Instant::now());
+    }
+}
+
+async fn serve(listener: TcpListener, site: &Site) {
+    let mut connections = JoinSet::new();
+    loop {
+        if connections.len() >= site.0.limits.connections_max {
+            connections.join_next().await;
+        }
+        tokio::select! {
+            Some(_ended) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _peer)) => {
+                    connections.spawn(converse(stream, site.clone()));
+                }
+                Err(error) => {
+                    tracing::debug!("the status page cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Serves one connection. Whatever goes wrong on it is the other side's to see.
+async fn converse(stream: TcpStream, site: Site) {
+    let Limits {
+        request_timeout,
+        live_timeout,
+        ..
+    } = site.0.limits;
+    let is_live = AtomicBool::new(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answer(&request, &site);
+        is_live.store(matches!(answer.body(), Content::Live(_)), Ordering::Relaxed);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(request_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut ended = timeout(request_timeout, connection.as_mut()).await;
+    if ended.is_err() && is_live.load(Ordering::Relaxed) {
+        ended = timeout(live_timeout, connection).await;
+    }
+    if let Ok(Err(error)) = ended {
+        tracing::debug!("a connection to the status page broke: {error}");
+    }
+}
