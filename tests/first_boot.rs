@@ -279,6 +279,9 @@ async fn a_device_that_keeps_its_key_gets_a_certificate_and_after_a_lost_volume_
     let fleet = Fleet::new(Push::EachWrite).await;
     fleet.balena.set_variable("PROVISION_KEY", "device");
     fleet.boot().await;
+    // only now: an earlier one would race with the re-creation
+    let connected = fleet.site.cloud().wait_for_connects(1, PATIENCE);
+    connected.await.unwrap();
     let acked = fleet.publish(1).await;
     fleet.site.arrived(&acked).await.unwrap();
     let variables = fleet.balena.variables();
@@ -313,6 +316,9 @@ async fn a_cloud_function_that_makes_the_key_itself_serves_a_device_that_would_k
     fleet.endpoint.ignore_csr();
     fleet.balena.set_variable("PROVISION_KEY", "device");
     fleet.boot().await;
+    // only now: an earlier one would race with the re-creation
+    let connected = fleet.site.cloud().wait_for_connects(1, PATIENCE);
+    connected.await.unwrap();
     let acked = fleet.publish(1).await;
     fleet.site.arrived(&acked).await.unwrap();
     assert!(fleet.balena.variables().contains_key("AWS_PRIVATE_KEY"));
