@@ -5,7 +5,7 @@
 //! cloud: a relay without one accepts and spools, and starting it anew would not help.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ enum HealthError {
 pub fn run() -> ExitCode {
     match Config::local_listen_from_env()
         .map_err(HealthError::from)
-        .and_then(|listen| check(reachable(listen), TIMEOUT))
+        .and_then(|listen| check(super::reachable(listen), TIMEOUT))
     {
         Ok(address) => super::print(&format!("healthy: {address} lets MQTT clients in\n")),
         Err(error) => {
@@ -61,16 +61,6 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Where a client on the same host finds what listens on `listen`: "every address" is none to connect to.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 /// CONNECT, CONNACK, DISCONNECT within `timeout`.
@@ -178,7 +168,10 @@ mod tests {
             ("[::]:1884", "[::1]:1884"),
             ("10.1.2.3:1883", "10.1.2.3:1883"),
         ] {
-            assert_eq!(reachable(listen.parse().unwrap()).to_string(), home);
+            assert_eq!(
+                crate::cli::reachable(listen.parse().unwrap()).to_string(),
+                home
+            );
         }
     }
 }

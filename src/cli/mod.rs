@@ -13,6 +13,7 @@ mod status;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -199,6 +200,16 @@ fn unknown(word: &OsString, usage: &'static str) -> UsageError {
         what: format!("unknown argument {}", word.display()),
         usage,
     }
+}
+
+/// Where a client on the same host finds what listens on `listen`: "every address" is none to connect to.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// Prints `text` to stdout. That nobody reads it any more is no failure.

@@ -149,7 +149,7 @@ impl DeadLettersCommand {
             Action::Show { id, raw } => show::show(&kept, id, *raw, out),
             Action::Replay { which, broker } => {
                 let config = Config::from_env()?;
-                let broker = broker.unwrap_or_else(|| replay::reachable(config.local_listen));
+                let broker = broker.unwrap_or_else(|| crate::cli::reachable(config.local_listen));
                 let chosen = which.choose(&kept)?;
                 replay::replay(&kept, &chosen, broker, &config.routes, (out, complaints))
             }

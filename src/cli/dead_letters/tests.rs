@@ -229,7 +229,7 @@ fn a_broker_on_every_network_is_reached_on_this_device() {
         ("[::]:1883", "[::1]:1883"),
         ("10.0.0.1:1", "10.0.0.1:1"),
     ] {
-        let found = replay::reachable(listen.parse().unwrap());
+        let found = crate::cli::reachable(listen.parse().unwrap());
         assert_eq!(found.to_string(), reachable);
     }
 }

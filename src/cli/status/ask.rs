@@ -1,7 +1,7 @@
 //! One GET to the running relay, with an end in sight.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -43,7 +43,7 @@ pub(super) enum AskError {
 
 /// The body of the answer to a GET of `path`.
 pub(super) fn ask(config: &StatusConfig, path: &str) -> Result<String, AskError> {
-    let address = reachable(config.listen.ok_or(AskError::Off)?);
+    let address = crate::cli::reachable(config.listen.ok_or(AskError::Off)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -52,16 +52,6 @@ pub(super) fn ask(config: &StatusConfig, path: &str) -> Result<String, AskError>
         let asked = tokio::time::timeout(TIMEOUT, get(address, config, path)).await;
         asked.unwrap_or(Err(AskError::Silent { address }))
     })
-}
-
-/// A relay that listens everywhere is asked on this device.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let address = match listen.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        address => address,
-    };
-    SocketAddr::new(address, listen.port())
 }
 
 async fn get(address: SocketAddr, config: &StatusConfig, path: &str) -> Result<String, AskError> {
