@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         // Kept across turns: a call that is dropped takes messages with it.
         let mut next: Option<NextMessages> = None;
         let mut cancelled = std::pin::pin!(shutdown.cancelled());
-        let mut alarm = Box::pin(sleep_until(self.deadline()));
+        let mut alarm = Box::pin(sleep_until(self.deadline(Instant::now())));
         self.take_answers()?;
         loop {
             let now = Instant::now();
@@ -254,17 +254,18 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             }
             self.run_errand(now)?;
             if !self.session.aside.errands.have_right_of_way(now) {
-                self.send_pending();
+                self.send_pending(now);
             }
             self.session.post.start(now);
-            if next.is_none() && self.wants_more() {
+            if next.is_none() && self.wants_more(now) {
                 let store = self.session.store.clone();
                 next = Some(Box::pin(async move {
                     store.next(IN_FLIGHT_MAX, READ_BYTES).await
                 }));
             }
-            if self.deadline() < alarm.deadline() {
-                alarm.as_mut().reset(self.deadline());
+            let deadline = self.deadline(now);
+            if deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
             }
             self.received.reserve(ANSWERS_BYTES);
             tokio::select! {
@@ -285,8 +286,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                     self.posted(written);
                 }
                 () = alarm.as_mut() => {
-                    self.on_alarm(Instant::now())?;
-                    alarm.as_mut().reset(self.deadline());
+                    let now = Instant::now();
+                    self.on_alarm(now)?;
+                    alarm.as_mut().reset(self.deadline(now));
                 }
             }
         }
@@ -376,17 +378,17 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// The next moment at which something must have happened, or can be done.
-    fn deadline(&self) -> Instant {
+    fn deadline(&self, now: Instant) -> Instant {
         let deadlines = [
             self.window.deadline(),
             self.paced_until,
             self.held.next_due().filter(|_| !self.returning),
             self.denied.next_due().filter(|_| !self.returning),
             self.return_at,
-            Some(self.calm_until()).filter(|moment| *moment > Instant::now()),
+            Some(self.calm_until()).filter(|moment| *moment > now),
             self.packer.next_due().filter(|_| !self.returning),
             self.session.post.deadline(),
-            self.session.aside.errands.deadline(Instant::now()),
+            self.session.aside.errands.deadline(now),
         ];
         (deadlines.into_iter().flatten()).fold(self.ping_deadline(), Instant::min)
     }

@@ -48,9 +48,9 @@ impl Outgoing {
 
 impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Whether more should be taken from the spool.
-    pub(super) fn wants_more(&self) -> bool {
+    pub(super) fn wants_more(&self, now: Instant) -> bool {
         self.pending.is_empty()
-            && self.room() > 0
+            && self.room(now) > 0
             && !self.returning
             && !self.held.is_full()
             && self.ahead_of_held() < AHEAD_OF_HELD_MAX
@@ -62,8 +62,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// How many more messages may be sent now.
-    fn room(&self) -> usize {
-        if Instant::now() < self.calm_until() {
+    fn room(&self, now: Instant) -> usize {
+        if now < self.calm_until() {
             return 0;
         }
         let in_flight_max = self.session.suspicion.in_flight_max();
@@ -72,8 +72,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// Encodes what the window, the quotas and the socket have room for.
-    pub(super) fn send_pending(&mut self) {
-        let now = Instant::now();
+    pub(super) fn send_pending(&mut self, now: Instant) {
         self.relieve(now);
         if self.returning {
             return;
@@ -86,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 due += 1;
             }
         }
-        while self.room() > 0
+        while self.room(now) > 0
             && self.unsent.len() < UNSENT_BYTES_MAX
             && self.paced_until.is_none_or(|moment| moment <= now)
             && let Some(outgoing) = self.pending.pop_front()
