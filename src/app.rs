@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cloud::Source;
 use crate::config::{CloudConfig, Config};
 use crate::dead_letters::{self, DeadLetters};
-use crate::local::{self, LocalBroker, LocalError};
+use crate::local::{self, Access, LocalBroker, LocalError};
 use crate::logging;
 use crate::provisioning::ProvisionError;
 use crate::spool::Recovery;
@@ -64,6 +64,7 @@ pub struct App {
     /// The ledger as this run found it.
     found: Ledger,
     dead_letters: DeadLetters,
+    access: Access,
     listener: TcpListener,
     status: Status,
     log: logging::Memory,
@@ -97,16 +98,24 @@ impl App {
         let dead_letters = open_dead_letters(&config);
         // First, so that whoever can connect to the broker can look at the relay too.
         let status = Status::bind(&config.status);
-        let listener = local::bind(config.local_listen).await?;
-        tracing::info!(
-            "accepting MQTT on {}",
-            listener.local_addr().unwrap_or(config.local_listen)
-        );
+        let local = &config.local;
+        let access = Access::new(local.login.as_ref(), local.password_file.as_deref());
+        let access = access.map_err(LocalError::from)?;
+        let listener = local::bind(local.listen).await?;
+        let address = listener.local_addr().unwrap_or(local.listen);
+        tracing::info!("accepting MQTT on {address}");
+        if !address.ip().is_loopback() && !local.asks_for_login() {
+            tracing::warn!(
+                "LOCAL_MQTT_LISTEN={address} lets in everyone on every network it is on; set LOCAL_MQTT_USERNAME and \
+                 LOCAL_MQTT_PASSWORD"
+            );
+        }
         Ok(App {
             config,
             store,
             found: recovery.ledger,
             dead_letters,
+            access,
             listener,
             status,
             log,
@@ -120,6 +129,7 @@ impl App {
             store,
             found,
             dead_letters,
+            access,
             listener,
             status,
             log,
@@ -132,7 +142,10 @@ impl App {
         let stop_status = CancellationToken::new();
         let _stop_status = stop_status.clone().drop_guard();
 
-        let options = local::Options::default();
+        let options = local::Options {
+            access,
+            ..local::Options::default()
+        };
         let heartbeat = Heartbeat::new(Instant::now());
         tokio::spawn(heartbeat.keep_beating(stop_status.clone()));
         let sources = Sources {
@@ -213,7 +226,7 @@ fn setup(config: &Config, listener: &TcpListener) -> Setup {
         _ => None,
     };
     let validity = credentials.and_then(|credentials| credentials.validity());
-    let broker = listener.local_addr().unwrap_or(config.local_listen);
+    let broker = listener.local_addr().unwrap_or(config.local.listen);
     Setup {
         device: config.device.uuid.clone(),
         broker: broker.to_string(),

@@ -1,7 +1,7 @@
 //! `cloud-relay health`: whether the relay beside this process is alive and lets clients in.
 //!
-//! It does what an app does first, CONNECT, and waits for CONNACK, all within [`TIMEOUT`]. It needs no
-//! secret, and the relay's log stays silent about it unless `LOG_LEVEL` is `debug`. It says nothing about the
+//! It does what an app does first, CONNECT, and waits for CONNACK, all within [`TIMEOUT`], with the login of the
+//! environment if there is one. The relay's log stays silent about it unless `LOG_LEVEL` is `debug`. It says nothing about the
 //! cloud: a relay without one accepts and spools, and starting it anew would not help.
 
 use std::io::{self, Read as _, Write as _};
@@ -9,16 +9,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, LocalConfig};
 
 /// How long connecting and the answer may take together: an idle Pi Zero needs some milliseconds, one that syncs
 /// to a worn card a second or two. The image's HEALTHCHECK allows more than this.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// CONNECT at level 4, clean session, no keep-alive, no client identifier (MQTT 3.1.1, section 3.1).
-const CONNECT: &[u8] = b"\x10\x0C\0\x04MQTT\x04\x02\0\0\0\0";
 /// CONNACK: connection accepted, no session present (section 3.2).
 const CONNACK: [u8; 4] = *b"\x20\x02\0\0";
+/// CONNACK: not authorized.
+const CONNACK_NEEDS_LOGIN: [u8; 4] = *b"\x20\x02\0\x05";
 /// DISCONNECT (section 3.14).
 const DISCONNECT: &[u8] = b"\xE0\0";
 
@@ -51,9 +51,9 @@ enum HealthError {
 /// Checks the relay that this process's environment describes. Code 0 and a line on stdout: healthy; 1 and a line on
 /// stderr: not. Docker knows no other codes.
 pub fn run() -> ExitCode {
-    match Config::local_listen_from_env()
+    match Config::local_from_env()
         .map_err(HealthError::from)
-        .and_then(|listen| check(super::reachable(listen), TIMEOUT))
+        .and_then(|local| check(super::reachable(local.listen), &local, TIMEOUT))
     {
         Ok(address) => super::print(&format!("healthy: {address} lets MQTT clients in\n")),
         Err(error) => {
@@ -64,13 +64,20 @@ pub fn run() -> ExitCode {
 }
 
 /// CONNECT, CONNACK, DISCONNECT within `timeout`.
-fn check(address: SocketAddr, timeout: Duration) -> Result<SocketAddr, HealthError> {
+fn check(
+    address: SocketAddr,
+    local: &LocalConfig,
+    timeout: Duration,
+) -> Result<SocketAddr, HealthError> {
     let began = Instant::now();
     let mut stream = TcpStream::connect_timeout(&address, timeout)
         .map_err(|source| HealthError::Connect { address, source })?;
-    let answer = ask(&mut stream, began, timeout)
+    let answer = super::mqtt::connect("", local.login.as_ref())
+        .and_then(|connect| ask(&mut stream, &connect, began, timeout))
         .map_err(|source| HealthError::Silent { address, source })?;
-    if answer != CONNACK {
+    // Beside a password file there may be no login to use: then the broker that asks for one is alive.
+    let needs_login = local.login.is_none() && local.password_file.is_some();
+    if answer != CONNACK && !(needs_login && answer == CONNACK_NEEDS_LOGIN) {
         return Err(HealthError::Refused { address, answer });
     }
     Ok(address)
@@ -79,11 +86,12 @@ fn check(address: SocketAddr, timeout: Duration) -> Result<SocketAddr, HealthErr
 /// The answer to CONNECT. What the other side makes of DISCONNECT is its own affair.
 fn ask(
     stream: &mut TcpStream,
+    connect: &[u8],
     began: Instant,
     timeout: Duration,
 ) -> io::Result<[u8; CONNACK.len()]> {
     stream.set_write_timeout(Some(timeout))?;
-    stream.write_all(CONNECT)?;
+    stream.write_all(connect)?;
     let mut answer = [0; CONNACK.len()];
     // byte by byte, so that one that trickles cannot take longer either
     for byte in answer.chunks_mut(1) {
@@ -104,6 +112,11 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::config::LocalLogin;
+    use crate::secret::Secret;
+
+    /// CONNECT without login (MQTT 3.1.1, section 3.1).
+    const CONNECT: &[u8] = b"\x10\x0C\0\x04MQTT\x04\x02\0\0\0\0";
 
     /// Long enough to be met by a busy machine where an answer comes.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -125,10 +138,46 @@ mod tests {
         (address, peer)
     }
 
+    /// What is listened on does not matter here.
+    fn local() -> LocalConfig {
+        LocalConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            login: None,
+            password_file: None,
+        }
+    }
+
+    #[test]
+    fn a_broker_that_asks_for_a_login_is_healthy_where_a_file_has_the_logins() {
+        let with_file = LocalConfig {
+            password_file: Some("/data/users".into()),
+            ..local()
+        };
+        let (address, _peer) = answering(&CONNACK_NEEDS_LOGIN);
+        assert_eq!(check(address, &with_file, PATIENCE).unwrap(), address);
+        let (address, _peer) = answering(&CONNACK_NEEDS_LOGIN);
+        assert!(check(address, &local(), PATIENCE).is_err());
+    }
+
+    #[test]
+    fn the_login_of_the_environment_is_used() {
+        let with_login = LocalConfig {
+            login: Some(LocalLogin {
+                user: "app".to_owned(),
+                password: Secret::new("geheim"),
+            }),
+            ..local()
+        };
+        let (address, peer) = answering(&CONNACK);
+        check(address, &with_login, PATIENCE).unwrap();
+        let connect = b"\x10\x19\0\x04MQTT\x04\xC2\0\0\0\0\0\x03app\0\x06geheim";
+        assert_eq!(peer.join().unwrap(), [&connect[..], DISCONNECT].concat());
+    }
+
     #[test]
     fn a_broker_that_lets_clients_in_is_healthy_and_gets_a_goodbye() {
         let (address, peer) = answering(&CONNACK);
-        assert_eq!(check(address, PATIENCE).unwrap(), address);
+        assert_eq!(check(address, &local(), PATIENCE).unwrap(), address);
         assert_eq!(peer.join().unwrap(), [CONNECT, DISCONNECT].concat());
     }
 
@@ -136,7 +185,7 @@ mod tests {
     fn a_broker_that_refuses_is_not() {
         // 3: server unavailable
         let (address, _peer) = answering(b"\x20\x02\0\x03");
-        let error = check(address, PATIENCE).unwrap_err().to_string();
+        let error = check(address, &local(), PATIENCE).unwrap_err().to_string();
         assert!(error.contains("[20, 02, 00, 03]"), "{error}");
     }
 
@@ -144,7 +193,9 @@ mod tests {
     fn what_closes_or_says_too_little_or_nothing_is_not() {
         for answer in ["", "\x20\x02\0"] {
             let (address, _peer) = answering(answer.as_bytes());
-            let error = check(address, IMPATIENCE).unwrap_err().to_string();
+            let error = check(address, &local(), IMPATIENCE)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("does not answer CONNECT"), "{error}");
         }
     }
@@ -154,7 +205,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = check(address, PATIENCE).unwrap_err().to_string();
+        let error = check(address, &local(), PATIENCE).unwrap_err().to_string();
         assert!(
             error.contains("nothing takes connections") && error.contains(&address.to_string()),
             "{error}"

@@ -27,7 +27,7 @@ fn an_empty_environment_gives_the_documented_defaults() {
     let config = config(&[]);
     assert_eq!(config.data_dir, PathBuf::from(DEFAULT_DATA_DIR));
     assert_eq!(config.log_level, Level::INFO);
-    assert_eq!(config.local_listen.to_string(), DEFAULT_LOCAL_LISTEN);
+    assert_eq!(config.local.listen.to_string(), DEFAULT_LOCAL_LISTEN);
     assert_eq!(config.log_format, Format::Plain);
     let listen = config.status.listen.map(|address| address.to_string());
     assert_eq!(listen.as_deref(), Some(DEFAULT_STATUS_LISTEN));
@@ -103,7 +103,7 @@ fn every_variable_of_aws_arrives_where_it_belongs() {
     assert_eq!(config.device.uuid.as_deref(), Some("c0ffee"));
     assert_eq!(config.device.service.as_deref(), Some("relay"));
     assert_eq!(config.log_level, Level::DEBUG);
-    assert_eq!(config.local_listen.to_string(), "0.0.0.0:0");
+    assert_eq!(config.local.listen.to_string(), "0.0.0.0:0");
     assert_eq!(config.readiness(), Readiness::Ready);
 }
 
@@ -528,3 +528,28 @@ fn the_summary_is_one_line_that_tells_secrets_only_as_set_or_unset() {
 }
 
 mod key_maker;
+
+#[test]
+fn a_local_user_has_a_name_and_a_password_or_is_a_fault_that_shows_neither_password() {
+    let user = ("LOCAL_MQTT_USERNAME", "app");
+    let password = ("LOCAL_MQTT_PASSWORD", "geheim");
+    let read = |vars: &[(&str, &str)]| {
+        let vars = vars.iter().map(|(name, value)| (*name, *value));
+        Config::from_vars(vars.map(|(name, value)| (name.to_owned(), value.to_owned())))
+    };
+    let config = read(&[user, password]).unwrap();
+    assert_eq!(config.local.login.as_ref().unwrap().user, "app");
+    let summary = config.summary();
+    let line = "LOCAL_MQTT_USERNAME=app LOCAL_MQTT_PASSWORD=set LOCAL_MQTT_PASSWORD_FILE=unset";
+    assert!(summary.contains(line), "{summary}");
+    assert!(!summary.contains("geheim") && !format!("{config:?}").contains("geheim"));
+    for (alone, other) in [(user, password), (password, user)] {
+        let said = read(&[alone]).unwrap_err().to_string();
+        assert!(said.starts_with(alone.0), "{said}");
+        assert!(
+            said.contains(&format!("{} to be set as well", other.0)),
+            "{said}"
+        );
+        assert!(!said.contains("geheim"), "{said}");
+    }
+}

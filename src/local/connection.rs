@@ -67,6 +67,8 @@ pub(super) enum End {
     Packet(#[from] PacketError),
     #[error("{1}")]
     Protocol(Reason, &'static str),
+    #[error("it has no user name, or a wrong user name or password")]
+    LoginRefused(Reason),
     #[error(
         "its message to {topic:?} has {size_bytes} bytes (topic and payload); the spool takes at \
          most {max_bytes}"
@@ -101,7 +103,7 @@ impl End {
             End::TakenOver => Some(Reason::SessionTakenOver),
             End::KeepAlive => Some(Reason::KeepAliveTimeout),
             End::Packet(error) => Some(error.reason()),
-            End::Protocol(reason, _) => Some(*reason),
+            End::Protocol(reason, _) | End::LoginRefused(reason) => Some(*reason),
             End::TooLarge { .. } => Some(Reason::QuotaExceeded),
         }
     }
@@ -126,7 +128,11 @@ impl End {
             | End::Io(_) => {
                 tracing::info!(client_id, %peer, "connection closed: {self}");
             }
-            End::Packet(_) | End::Protocol(..) | End::TooLarge { .. } | End::SpoolFailed => {
+            End::Packet(_)
+            | End::Protocol(..)
+            | End::LoginRefused(_)
+            | End::TooLarge { .. }
+            | End::SpoolFailed => {
                 tracing::warn!(client_id, %peer, "connection closed: {self}");
             }
         }
@@ -138,7 +144,8 @@ impl End {
     /// those come for ever.
     fn log_before_connect(&self, peer: SocketAddr) {
         match self {
-            End::Closed | End::Io(_) | End::Stopped => {
+            // Failed logins are summed up by `access`.
+            End::Closed | End::Io(_) | End::Stopped | End::LoginRefused(_) => {
                 tracing::debug!(%peer, "a connection did not become a client's: {self}");
             }
             _ => tracing::info!(%peer, "a connection did not become a client's: {self}"),
@@ -160,7 +167,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let (mut input, mut out) = (BytesMut::new(), BytesMut::new());
-    let admission = handshake::admit(&shared, &mut reader, &mut input, &mut out);
+    let admission = handshake::admit(&shared, (&mut reader, peer), &mut input, &mut out);
     let admission = tokio::select! {
         () = shared.shutdown.cancelled() => Err(End::Stopped),
         admission = timeout(shared.limits.connect_timeout, admission) => {

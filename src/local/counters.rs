@@ -72,6 +72,8 @@ pub struct Counters {
     pub clients: Clients,
     /// Connections closed at once because `Limits::connections_max` was reached.
     pub connections_refused: Counter,
+    /// Clients that were refused for their user name or password, or because they named none.
+    pub logins_failed: Counter,
     /// PUBLISH packets taken from clients; a repeated `QoS` 2 one counts once.
     pub messages_received: Counter,
     /// Messages handed to the spool.

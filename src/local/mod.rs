@@ -17,14 +17,15 @@
 //! * One client never slows another: queues are bounded by bytes, writing has a time-out.
 //! * Whatever bytes a client sends cost at most its own connection.
 //!
-//! What it does not do: no login and no TLS (it listens on the device only), no enhanced
+//! What it does not do: no TLS (it listens on the device only), no enhanced
 //! authentication, no topic aliases towards clients, no persistence of local sessions and retained messages over a
 //! restart. A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained` and `broker` are pure;
-//! `packet` is the only module that knows the codec; `handshake`, `inbound`, `connection`, `wills` and `server`
+//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`, `connection`, `wills` and `server`
 //! do the I/O.
 
+mod access;
 mod acks;
 mod aliases;
 mod broker;
@@ -48,6 +49,7 @@ mod wills;
 #[cfg(test)]
 mod tests;
 
+pub use access::{Access, AccessError};
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
 pub use limits::Limits;
 pub use publisher::{Delivered, Publisher, STATE_TOPIC};

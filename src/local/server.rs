@@ -9,6 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::access::{Access, AccessError};
 use super::broker::Broker;
 use super::connection;
 use super::counters::Counters;
@@ -37,6 +38,9 @@ pub enum LocalError {
         /// The system's answer.
         source: io::Error,
     },
+    /// It cannot be said who may connect.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The spool has failed, so nothing can be acknowledged any more.
     #[error("the spool has failed: the local broker acknowledges nothing more and has closed")]
     SpoolFailed,
@@ -47,6 +51,8 @@ pub enum LocalError {
 pub struct Options {
     /// The limits to keep.
     pub limits: Limits,
+    /// Who may connect.
+    pub access: Access,
     /// Where to count. Keep a clone to read it.
     pub counters: Arc<Counters>,
 }
@@ -56,17 +62,23 @@ pub struct Options {
 pub struct LocalBroker {
     broker: Arc<Mutex<Broker>>,
     limits: Limits,
+    access: Access,
     counters: Arc<Counters>,
 }
 
 impl LocalBroker {
     /// A broker without sessions and retained messages.
     pub fn new(options: Options) -> Self {
-        let Options { limits, counters } = options;
+        let Options {
+            limits,
+            access,
+            counters,
+        } = options;
         let broker = Broker::new(limits.clone(), Arc::clone(&counters));
         LocalBroker {
             broker: Arc::new(Mutex::new(broker)),
             limits,
+            access,
             counters,
         }
     }
@@ -88,6 +100,7 @@ pub(super) struct Shared<I> {
     pub(super) ingress: I,
     pub(super) routes: Arc<Routes>,
     pub(super) limits: Limits,
+    pub(super) access: Access,
     pub(super) counters: Arc<Counters>,
     pub(super) shutdown: CancellationToken,
 }
@@ -102,6 +115,7 @@ impl<I: Ingress> Shared<I> {
         let LocalBroker {
             broker,
             limits,
+            access,
             counters,
         } = broker;
         Shared {
@@ -109,6 +123,7 @@ impl<I: Ingress> Shared<I> {
             ingress,
             routes,
             limits,
+            access,
             counters,
             shutdown,
         }

@@ -194,6 +194,11 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         "Local connections beyond the limit",
         local.connections_refused,
     );
+    book.count(
+        "local_logins_failed",
+        "Local clients without user name, or with a wrong user name or password",
+        local.logins_failed,
+    );
     let dropped: Vec<_> = local
         .dropped
         .iter()

@@ -11,6 +11,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::cli::mqtt::{self, packet, put_text};
+use crate::config::LocalLogin;
 use crate::dead_letters::{Entry, Opened, Shelf, ShelfError};
 use crate::routes::Routes;
 
@@ -21,7 +23,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// So many are published ahead of their acknowledgements.
 const IN_FLIGHT_MAX: usize = 20;
 
-const CONNECT: u8 = 0x10;
 const CONNACK: [u8; 2] = [0x20, 2];
 const PUBLISH_QOS1: u8 = 0x32;
 const PUBACK: [u8; 2] = [0x40, 2];
@@ -59,11 +60,12 @@ pub(super) enum ReplayError {
 pub(super) fn replay(
     shelf: &Shelf,
     chosen: &[Entry],
-    broker: SocketAddr,
+    (broker, login): (SocketAddr, Option<&LocalLogin>),
     routes: &Routes,
     (out, complaints): (&mut impl Write, &mut impl Write),
 ) -> Result<Verdict, LettersError> {
-    let stream = connect(broker).map_err(|source| ReplayError::NotListening { broker, source })?;
+    let stream =
+        connect(broker, login).map_err(|source| ReplayError::NotListening { broker, source })?;
     let mut replay = Replay {
         shelf,
         stream,
@@ -178,20 +180,20 @@ impl Replay<'_> {
 }
 
 /// A connection with a clean session, accepted.
-fn connect(broker: SocketAddr) -> io::Result<TcpStream> {
+fn connect(broker: SocketAddr, login: Option<&LocalLogin>) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&broker, ANSWER_TIMEOUT)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let client_id = format!("dead-letters-{}", std::process::id());
-    // Protocol 4, clean session, no keep alive (MQTT 3.1.1, section 3.1).
-    let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
-    put_text(&mut body, &client_id)?;
-    stream.write_all(&packet(CONNECT, &[&body])?)?;
+    stream.write_all(&mqtt::connect(&client_id, login)?)?;
     let mut connack = [0; 4];
     stream.read_exact(&mut connack)?;
     match connack {
         [kind, length, _, 0] if [kind, length] == CONNACK => Ok(stream),
+        [kind, length, _, 4 | 5] if [kind, length] == CONNACK => Err(io::Error::other(
+            "it refuses the login; set LOCAL_MQTT_USERNAME and LOCAL_MQTT_PASSWORD to one of its users",
+        )),
         _ => Err(io::Error::other("it refuses the connection")),
     }
 }
@@ -201,30 +203,4 @@ fn publish_packet(topic: &str, id: u16, payload: &[u8]) -> io::Result<Vec<u8>> {
     put_text(&mut head, topic)?;
     head.extend(id.to_be_bytes());
     packet(PUBLISH_QOS1, &[&head, payload])
-}
-
-fn put_text(bytes: &mut Vec<u8>, text: &str) -> io::Result<()> {
-    let len = u16::try_from(text.len()).map_err(io::Error::other)?;
-    bytes.extend(len.to_be_bytes());
-    bytes.extend(text.as_bytes());
-    Ok(())
-}
-
-/// A packet from its first byte and the parts of its body.
-fn packet(first: u8, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
-    let len: usize = parts.iter().map(|part| part.len()).sum();
-    let mut rest = u32::try_from(len).map_err(io::Error::other)?;
-    let mut bytes = vec![first];
-    loop {
-        let more = if rest > 127 { 128 } else { 0 };
-        bytes.push(u8::try_from(rest % 128).unwrap_or(0) | more);
-        rest /= 128;
-        if rest == 0 {
-            break;
-        }
-    }
-    for part in parts {
-        bytes.extend(*part);
-    }
-    Ok(bytes)
 }

@@ -34,6 +34,7 @@ async fn served(limits: Limits) -> Served {
     let options = Options {
         limits,
         counters: Arc::clone(&counters),
+        ..Options::default()
     };
     let routes = Arc::new(Routes::new(ROUTED, "cloud"));
     let serving = serve(

@@ -1,6 +1,7 @@
 //! The broker seen from its clients, split by question. Clients talk over in-memory streams and time is
 //! paused: it advances only when nothing can happen any more, so that waiting for "nothing" is exact.
 
+mod access;
 mod delivery;
 mod hostile;
 mod killers;
@@ -24,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Access;
 use super::connection;
 use super::counters::Counters;
 use super::limits::Limits;
@@ -54,10 +56,15 @@ impl Bench {
     }
 
     fn routing(topic: &str, limits: Limits) -> Self {
+        Bench::guarded(topic, limits, Access::default())
+    }
+
+    fn guarded(topic: &str, limits: Limits, access: Access) -> Self {
         let (spool, shutdown) = (FakeSpool::new(), CancellationToken::new());
         let counters = Arc::new(Counters::default());
         let options = Options {
             limits,
+            access,
             counters: Arc::clone(&counters),
         };
         let routes = Arc::new(Routes::new(topic, "cloud"));
