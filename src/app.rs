@@ -8,17 +8,17 @@ mod uplink;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::Source;
-use crate::config::{CloudConfig, Config};
+use crate::config::{CloudConfig, Config, LocalTls};
 use crate::dead_letters::{self, DeadLetters};
-use crate::local::{self, Access, LocalBroker, LocalError};
+use crate::local::{self, Access, Door, LocalBroker, LocalError, Tls};
 use crate::logging;
 use crate::provisioning::ProvisionError;
 use crate::spool::Recovery;
@@ -65,7 +65,8 @@ pub struct App {
     found: Ledger,
     dead_letters: DeadLetters,
     access: Access,
-    listener: TcpListener,
+    broker_address: SocketAddr,
+    doors: Vec<Door>,
     status: Status,
     log: logging::Memory,
 }
@@ -101,14 +102,16 @@ impl App {
         let local = &config.local;
         let access = Access::new(local.login.as_ref(), local.password_file.as_deref());
         let access = access.map_err(LocalError::from)?;
-        let listener = local::bind(local.listen).await?;
+        let listener = local::bind("LOCAL_MQTT_LISTEN", local.listen).await?;
         let address = listener.local_addr().unwrap_or(local.listen);
         tracing::info!("accepting MQTT on {address}");
-        if !address.ip().is_loopback() && !local.asks_for_login() {
-            tracing::warn!(
-                "LOCAL_MQTT_LISTEN={address} lets in everyone on every network it is on; set LOCAL_MQTT_USERNAME and \
-                 LOCAL_MQTT_PASSWORD"
-            );
+        warn_if_open("LOCAL_MQTT_LISTEN", address, local.asks_for_login());
+        let mut doors = vec![Door::plain(listener)];
+        if let Some(tls) = &local.tls {
+            let door = open_tls(tls).await?;
+            let guarded = local.asks_for_login() || tls.client_ca_path.is_some();
+            warn_if_open("LOCAL_MQTTS_LISTEN", tls.listen, guarded);
+            doors.push(door);
         }
         Ok(App {
             config,
@@ -116,7 +119,8 @@ impl App {
             found: recovery.ledger,
             dead_letters,
             access,
-            listener,
+            broker_address: address,
+            doors,
             status,
             log,
         })
@@ -130,7 +134,8 @@ impl App {
             found,
             dead_letters,
             access,
-            listener,
+            broker_address,
+            doors,
             status,
             log,
         } = self;
@@ -149,7 +154,7 @@ impl App {
         let heartbeat = Heartbeat::new(Instant::now());
         tokio::spawn(heartbeat.keep_beating(stop_status.clone()));
         let sources = Sources {
-            setup: setup(&config, &listener),
+            setup: setup(&config, broker_address),
             spool: config.spool,
             store: store.clone(),
             state: state.clone(),
@@ -164,7 +169,7 @@ impl App {
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
             let stop = stop_local.clone();
-            async move { Ok(local::serve(listener, store, routes, stop, broker).await?) }
+            async move { Ok(local::serve(doors, store, routes, stop, broker).await?) }
         });
         let mut uplink = Task::spawn({
             let telling = state_topic::keep_telling(state.subscribe(), publisher.clone());
@@ -219,14 +224,32 @@ impl App {
     }
 }
 
+/// The door for TLS. Its files are read.
+async fn open_tls(config: &LocalTls) -> Result<Door, LocalError> {
+    let tls = Tls::new(config.clone())?;
+    let listener = local::bind("LOCAL_MQTTS_LISTEN", config.listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    tracing::info!("accepting MQTT over TLS on {address}");
+    Ok(Door::tls(listener, Arc::new(tls)))
+}
+
+/// Said on every start, for nobody reads the first log of a device for ever.
+fn warn_if_open(variable: &str, address: SocketAddr, guarded: bool) {
+    if !address.ip().is_loopback() && !guarded {
+        tracing::warn!(
+            "{variable}={address} lets in everyone on every network it is on; set LOCAL_MQTT_USERNAME and \
+             LOCAL_MQTT_PASSWORD"
+        );
+    }
+}
+
 /// What of the configuration the status page shows.
-fn setup(config: &Config, listener: &TcpListener) -> Setup {
+fn setup(config: &Config, broker: SocketAddr) -> Setup {
     let credentials = match &config.cloud {
         Some(CloudConfig::Aws(aws)) => uplink::aws_credentials(aws, config).ok(),
         _ => None,
     };
     let validity = credentials.and_then(|credentials| credentials.validity());
-    let broker = listener.local_addr().unwrap_or(config.local.listen);
     Setup {
         device: config.device.uuid.clone(),
         broker: broker.to_string(),

@@ -144,6 +144,7 @@ mod tests {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             login: None,
             password_file: None,
+            tls: None,
         }
     }
 

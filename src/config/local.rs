@@ -17,6 +17,21 @@ pub struct LocalConfig {
     pub login: Option<LocalLogin>,
     /// `LOCAL_MQTT_PASSWORD_FILE`: more users.
     pub password_file: Option<PathBuf>,
+    /// `LOCAL_MQTTS_LISTEN` and what belongs to it.
+    pub tls: Option<LocalTls>,
+}
+
+/// Where the local broker listens for TLS, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalTls {
+    /// `LOCAL_MQTTS_LISTEN`.
+    pub listen: SocketAddr,
+    /// `LOCAL_MQTTS_CERT_PATH`.
+    pub cert_path: PathBuf,
+    /// `LOCAL_MQTTS_KEY_PATH`.
+    pub key_path: PathBuf,
+    /// `LOCAL_MQTTS_CLIENT_CA_PATH`: clients need a certificate of one of these.
+    pub client_ca_path: Option<PathBuf>,
 }
 
 /// A user of the local broker.
@@ -43,6 +58,7 @@ impl LocalConfig {
                 raw.local_mqtt_password_file.as_deref(),
                 |path| Ok(PathBuf::from(path)),
             ),
+            tls: LocalTls::read(raw, reading),
         }
     }
 
@@ -55,7 +71,7 @@ impl LocalConfig {
     pub(super) fn summary(&self) -> Vec<String> {
         let user = self.login.as_ref().map_or("unset", |login| &login.user);
         let set = if self.login.is_some() { "set" } else { "unset" };
-        vec![
+        let mut parts = vec![
             format!("LOCAL_MQTT_LISTEN={}", self.listen),
             format!("LOCAL_MQTT_USERNAME={user}"),
             format!("LOCAL_MQTT_PASSWORD={set}"),
@@ -63,7 +79,48 @@ impl LocalConfig {
                 "LOCAL_MQTT_PASSWORD_FILE={}",
                 path_or_unset(self.password_file.as_ref())
             ),
-        ]
+        ];
+        if let Some(tls) = &self.tls {
+            let client_ca = tls.client_ca_path.as_ref();
+            parts.extend([
+                format!("LOCAL_MQTTS_LISTEN={}", tls.listen),
+                format!("LOCAL_MQTTS_CERT_PATH={}", tls.cert_path.display()),
+                format!("LOCAL_MQTTS_KEY_PATH={}", tls.key_path.display()),
+                format!("LOCAL_MQTTS_CLIENT_CA_PATH={}", path_or_unset(client_ca)),
+            ]);
+        }
+        parts
+    }
+}
+
+impl LocalTls {
+    fn read(raw: &Raw, reading: &mut Reading) -> Option<Self> {
+        let listen = raw.local_mqtts_listen.as_deref();
+        let mut path = |name, value: &Option<String>| {
+            reading.parse(name, value.as_deref(), |path| match listen {
+                Some(_) => Ok(PathBuf::from(path)),
+                None => Err("LOCAL_MQTTS_LISTEN to be set as well".to_owned()),
+            })
+        };
+        let cert_path = path("LOCAL_MQTTS_CERT_PATH", &raw.local_mqtts_cert_path);
+        let key_path = path("LOCAL_MQTTS_KEY_PATH", &raw.local_mqtts_key_path);
+        let client_ca_path = path(
+            "LOCAL_MQTTS_CLIENT_CA_PATH",
+            &raw.local_mqtts_client_ca_path,
+        );
+        let listen = reading.parse("LOCAL_MQTTS_LISTEN", listen, |text| {
+            if cert_path.is_none() || key_path.is_none() {
+                let missing = "LOCAL_MQTTS_CERT_PATH and LOCAL_MQTTS_KEY_PATH to be set as well";
+                return Err(missing.to_owned());
+            }
+            value::listen(text)
+        });
+        Some(LocalTls {
+            listen: listen?,
+            cert_path: cert_path?,
+            key_path: key_path?,
+            client_ca_path,
+        })
     }
 }
 
@@ -94,7 +151,7 @@ impl LocalLogin {
 
 /// MQTT's user names and passwords have a length in two bytes.
 fn short_enough(text: String) -> Result<String, String> {
-    let fits = text.len() <= usize::from(u16::MAX);
+    let fits = u16::try_from(text.len()).is_ok();
     fits.then_some(text)
         .ok_or_else(|| "at most 65535 bytes".to_owned())
 }

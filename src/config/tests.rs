@@ -553,3 +553,37 @@ fn a_local_user_has_a_name_and_a_password_or_is_a_fault_that_shows_neither_passw
         assert!(!said.contains("geheim"), "{said}");
     }
 }
+
+#[test]
+fn tls_for_local_clients_needs_its_address_certificate_and_key() {
+    let read = |names: &[&str]| {
+        let value = |name: &&str| match *name {
+            "LOCAL_MQTTS_LISTEN" => "0.0.0.0:8883",
+            _ => "/data/x.pem",
+        };
+        let vars = names
+            .iter()
+            .map(|name| ((*name).to_owned(), value(name).to_owned()));
+        Config::from_vars(vars).map(|config| config.summary())
+    };
+    let (listen, cert, key) = (
+        "LOCAL_MQTTS_LISTEN",
+        "LOCAL_MQTTS_CERT_PATH",
+        "LOCAL_MQTTS_KEY_PATH",
+    );
+    let summary = read(&[listen, cert, key]).unwrap();
+    let line = "LOCAL_MQTTS_LISTEN=0.0.0.0:8883 LOCAL_MQTTS_CERT_PATH=/data/x.pem";
+    assert!(summary.contains(line), "{summary}");
+    for (names, part) in [
+        (&[listen, cert][..], "LOCAL_MQTTS_KEY_PATH to be set"),
+        (&[listen], "LOCAL_MQTTS_CERT_PATH and"),
+        (&[cert, key], "LOCAL_MQTTS_LISTEN to be set"),
+        (
+            &["LOCAL_MQTTS_CLIENT_CA_PATH"],
+            "LOCAL_MQTTS_LISTEN to be set",
+        ),
+    ] {
+        let said = read(names).unwrap_err().to_string();
+        assert!(said.contains(part), "{said}");
+    }
+}

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use super::acks::Owed;
 use super::aliases::Aliases;
@@ -153,13 +153,14 @@ impl End {
     }
 }
 
-/// Serves one client until it leaves, breaks the protocol or the relay stops. An error means that
-/// the spool has failed.
+/// Serves one client until it leaves, breaks the protocol or the relay stops. Its CONNECT has to be there by
+/// `connect_by`. An error means that the spool has failed.
 pub(super) async fn run<I, R, W>(
     shared: Arc<Shared<I>>,
     mut reader: R,
     mut writer: W,
     peer: SocketAddr,
+    connect_by: Instant,
 ) -> Result<(), LocalError>
 where
     I: Ingress,
@@ -170,7 +171,7 @@ where
     let admission = handshake::admit(&shared, (&mut reader, peer), &mut input, &mut out);
     let admission = tokio::select! {
         () = shared.shutdown.cancelled() => Err(End::Stopped),
-        admission = timeout(shared.limits.connect_timeout, admission) => {
+        admission = timeout_at(connect_by, admission) => {
             admission.unwrap_or(Err(End::ConnectTimeout))
         }
     };
@@ -246,6 +247,8 @@ struct Connection<I> {
     deadlines: Deadlines,
     /// While the packet at the front of `input` waits for the spool: its size, and what it waits for.
     waiting: Option<(usize, Space)>,
+    /// Whether the stream (of TLS, say) may hold back bytes that were written to it.
+    unflushed: bool,
     stopping: bool,
 }
 
@@ -280,6 +283,7 @@ impl<I: Ingress> Connection<I> {
             read_bytes: READ_BYTES_MIN,
             deadlines,
             waiting: None,
+            unflushed: false,
             stopping: false,
         };
         (connection, admitted.will)
@@ -314,7 +318,8 @@ impl<I: Ingress> Connection<I> {
             tokio::select! {
                 biased;
                 () = &mut shutdown, if !self.stopping => self.stop(),
-                written = writer.write_buf(&mut client.out), if !client.out.is_empty() => {
+                written = send(writer, &mut client.out, &mut self.unflushed),
+                    if !client.out.is_empty() || self.unflushed => {
                     if let Err(error) = written { return End::Io(error) }
                     self.wrote();
                 }
@@ -388,7 +393,7 @@ impl<I: Ingress> Connection<I> {
     /// Decides whether to read, and makes room for it.
     fn prepare_to_wait(&mut self) -> bool {
         let now = Instant::now();
-        if !self.client.out.is_empty() {
+        if !self.client.out.is_empty() || self.unflushed {
             self.deadlines.must_write(now);
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
@@ -447,6 +452,23 @@ impl<I: Ingress> Connection<I> {
             Expired::Stop => End::Stopped,
         })
     }
+}
+
+/// Writes what the stream takes, and flushes it when that was all. May be dropped at any time.
+async fn send(
+    writer: &mut (impl AsyncWrite + Unpin),
+    out: &mut BytesMut,
+    unflushed: &mut bool,
+) -> io::Result<()> {
+    if !out.is_empty() {
+        writer.write_buf(out).await?;
+        *unflushed = true;
+    }
+    if out.is_empty() {
+        writer.flush().await?;
+        *unflushed = false;
+    }
+    Ok(())
 }
 
 /// Resolves when the spool may have room again, if that is waited for.

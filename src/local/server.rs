@@ -1,8 +1,10 @@
 //! Listening, accepting, and what all connections share. Which client does what is not its business.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
@@ -11,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, AccessError};
 use super::broker::Broker;
-use super::connection;
 use super::counters::Counters;
 use super::limits::Limits;
 use super::publisher::Publisher;
+use super::tls::{Tls, TlsFilesError};
+use super::transport::{self, Transport};
 use super::wills;
 use crate::routes::Routes;
 use crate::store::Ingress;
@@ -24,15 +27,19 @@ use crate::store::Ingress;
 pub enum LocalError {
     /// Another program has the port.
     #[error(
-        "LOCAL_MQTT_LISTEN: {address} is in use by another program; stop that one (often a mosquitto service) or choose another port"
+        "{variable}: {address} is in use by another program; stop that one (often a mosquitto service) or choose another port"
     )]
     AddressInUse {
+        /// The variable that names it.
+        variable: &'static str,
         /// The address that was to be listened on.
         address: SocketAddr,
     },
     /// The system does not let the broker listen.
-    #[error("LOCAL_MQTT_LISTEN: cannot listen on {address}: {source}")]
+    #[error("{variable}: cannot listen on {address}: {source}")]
     Listen {
+        /// The variable that names it.
+        variable: &'static str,
         /// The address that was to be listened on.
         address: SocketAddr,
         /// The system's answer.
@@ -41,6 +48,9 @@ pub enum LocalError {
     /// It cannot be said who may connect.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The TLS listener's files cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFilesError),
     /// The spool has failed, so nothing can be acknowledged any more.
     #[error("the spool has failed: the local broker acknowledges nothing more and has closed")]
     SpoolFailed,
@@ -136,14 +146,43 @@ impl<I: Ingress> Shared<I> {
     }
 }
 
-/// Listens on `listen` (`LOCAL_MQTT_LISTEN`); port 0 lets the system choose.
-pub async fn bind(listen: SocketAddr) -> Result<TcpListener, LocalError> {
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    transport: Transport,
+}
+
+impl Door {
+    /// For MQTT over TCP.
+    pub fn plain(listener: TcpListener) -> Self {
+        Door {
+            listener,
+            transport: Transport::Tcp,
+        }
+    }
+
+    /// For MQTT over TLS.
+    pub fn tls(listener: TcpListener, tls: Arc<Tls>) -> Self {
+        Door {
+            listener,
+            transport: Transport::Tls(tls),
+        }
+    }
+}
+
+/// Listens on `listen`, the value of `variable`; port 0 lets the system choose.
+pub async fn bind(variable: &'static str, listen: SocketAddr) -> Result<TcpListener, LocalError> {
     TcpListener::bind(listen).await.map_err(|source| {
         let address = listen;
         if source.kind() == io::ErrorKind::AddrInUse {
-            LocalError::AddressInUse { address }
+            LocalError::AddressInUse { variable, address }
         } else {
-            LocalError::Listen { address, source }
+            LocalError::Listen {
+                variable,
+                address,
+                source,
+            }
         }
     })
 }
@@ -151,7 +190,7 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, LocalError> {
 /// Serves clients until `shutdown`. Returns when every connection has ended; an error as soon as the spool has
 /// failed.
 pub async fn serve<I: Ingress>(
-    listener: TcpListener,
+    doors: Vec<Door>,
     ingress: I,
     routes: Arc<Routes>,
     shutdown: CancellationToken,
@@ -166,7 +205,7 @@ pub async fn serve<I: Ingress>(
     let shared = Arc::new(Shared::new(ingress, routes, shutdown.clone(), broker));
     let mut connections = JoinSet::new();
     let mut keeping_time = std::pin::pin!(wills::keep_time(Arc::clone(&shared)));
-    let mut acceptor = Acceptor::default();
+    let mut acceptor = Acceptor::new(doors);
     loop {
         // Dropping the set on an error closes every connection.
         tokio::select! {
@@ -175,34 +214,22 @@ pub async fn serve<I: Ingress>(
             () = &mut spool_closed => return Err(LocalError::SpoolFailed),
             Some(ended) = connections.join_next() => check(ended)?,
             kept = &mut keeping_time => { kept?; break }
-            (stream, peer) = acceptor.accept(&listener, &shared.limits) => {
+            (transport, stream, peer) = acceptor.accept(&shared.limits) => {
                 if connections.len() >= shared.limits.connections_max {
                     acceptor.refuse(peer, &shared.counters, &shared.limits);
                 } else {
                     acceptor.refusing = false;
-                    connections.spawn(serve_client(Arc::clone(&shared), stream, peer));
+                    let shared = Arc::clone(&shared);
+                    connections.spawn(transport::serve(shared, transport, stream, peer));
                 }
             }
         }
     }
-    drop(listener);
+    drop(acceptor);
     while let Some(ended) = connections.join_next().await {
         check(ended)?;
     }
     Ok(())
-}
-
-async fn serve_client<I: Ingress>(
-    shared: Arc<Shared<I>>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-) -> Result<(), LocalError> {
-    // Packets are written in batches, so waiting for more (Nagle) would only add delay.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
-    }
-    let (reader, writer) = stream.split();
-    connection::run(shared, reader, writer, peer).await
 }
 
 /// A connection that panicked is a bug, but it is one client's: the others are served on.
@@ -216,21 +243,43 @@ fn check(ended: Result<Result<(), LocalError>, JoinError>) -> Result<(), LocalEr
     }
 }
 
-/// Accepts connections, and tells of a burst of refusals once.
-#[derive(Default)]
+/// Accepts connections at every door, and tells of a burst of refusals once.
 struct Acceptor {
+    doors: Vec<Door>,
+    /// The door that is looked at first, so that none can starve the others.
+    first: usize,
     failing: bool,
     refusing: bool,
 }
 
 impl Acceptor {
+    fn new(doors: Vec<Door>) -> Self {
+        Acceptor {
+            doors,
+            first: 0,
+            failing: false,
+            refusing: false,
+        }
+    }
+
     /// The next connection. Errors (usually too few file descriptors) pass: they are waited out.
-    async fn accept(&mut self, listener: &TcpListener, limits: &Limits) -> (TcpStream, SocketAddr) {
+    async fn accept(&mut self, limits: &Limits) -> (Transport, TcpStream, SocketAddr) {
         loop {
-            match listener.accept().await {
-                Ok(accepted) => {
+            let accepted = poll_fn(|context| {
+                let (before, after) = self.doors.split_at(self.first.min(self.doors.len()));
+                for door in after.iter().chain(before) {
+                    if let Poll::Ready(accepted) = door.listener.poll_accept(context) {
+                        return Poll::Ready((door.transport.clone(), accepted));
+                    }
+                }
+                Poll::Pending
+            });
+            let (transport, accepted) = accepted.await;
+            self.first = (self.first + 1) % self.doors.len().max(1);
+            match accepted {
+                Ok((stream, peer)) => {
                     self.failing = false;
-                    return accepted;
+                    return (transport, stream, peer);
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {

@@ -199,6 +199,11 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         "Local clients without user name, or with a wrong user name or password",
         local.logins_failed,
     );
+    book.count(
+        "local_handshakes_failed",
+        "Local connections whose TLS handshake failed or took too long",
+        local.handshakes_failed,
+    );
     let dropped: Vec<_> = local
         .dropped
         .iter()

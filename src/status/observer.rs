@@ -189,6 +189,7 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         messages_sent: counters.messages_sent.get(),
         connections_refused: counters.connections_refused.get(),
         logins_failed: counters.logins_failed.get(),
+        handshakes_failed: counters.handshakes_failed.get(),
         dropped: dropped
             .map(|(reason, count)| (reason.to_owned(), count.get()))
             .into(),

@@ -95,6 +95,7 @@ pub(crate) struct Local {
     pub(crate) messages_sent: u64,
     pub(crate) connections_refused: u64,
     pub(crate) logins_failed: u64,
+    pub(crate) handshakes_failed: u64,
     /// Messages that were not kept or passed on and had not been acknowledged either, by why.
     pub(crate) dropped: Vec<(String, u64)>,
 }

@@ -46,7 +46,8 @@ pub(super) struct Passwords {
 struct Hash {
     kind: Kind,
     salt: Vec<u8>,
-    hash: Vec<u8>,
+    /// What the password leads to with the salt.
+    result: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -95,7 +96,7 @@ impl Passwords {
         let hash = Hash {
             kind: Kind::Pbkdf2(iterations),
             salt: salt.to_vec(),
-            hash,
+            result: hash,
         };
         self.insert(user, hash);
     }
@@ -154,7 +155,11 @@ impl Hash {
         {
             return Err("has a salt or a hash of the wrong length");
         }
-        Ok(Hash { kind, salt, hash })
+        Ok(Hash {
+            kind,
+            salt,
+            result: hash,
+        })
     }
 
     fn iterations(&self) -> u32 {
@@ -173,11 +178,11 @@ impl Hash {
                 let hash = context.finish();
                 // ring compares codes in constant time, and nothing else.
                 let key = hmac::Key::new(hmac::HMAC_SHA512, &self.salt);
-                let code = hmac::sign(&key, &self.hash);
+                let code = hmac::sign(&key, &self.result);
                 hmac::verify(&key, hash.as_ref(), code.as_ref()).is_ok()
             }
             Kind::Pbkdf2(iterations) => {
-                pbkdf2::verify(ALGORITHM, iterations, &self.salt, password, &self.hash).is_ok()
+                pbkdf2::verify(ALGORITHM, iterations, &self.salt, password, &self.result).is_ok()
             }
         }
     }

@@ -7,10 +7,12 @@ use tokio::net::{TcpListener, TcpStream};
 use super::spool::Mood;
 use super::wire::{Connect, PINGREQ, puback, publish};
 use super::*;
-use crate::local::{LocalBroker, bind, serve};
+use crate::local::{Door, LocalBroker, bind, serve};
 
 /// How long anything may take that should happen at once.
 const SOON: Duration = Duration::from_secs(20);
+
+const VARIABLE: &str = "LOCAL_MQTT_LISTEN";
 
 struct Served {
     address: SocketAddr,
@@ -21,7 +23,7 @@ struct Served {
 }
 
 async fn listener() -> TcpListener {
-    bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    bind(VARIABLE, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
         .unwrap()
 }
@@ -38,7 +40,7 @@ async fn served(limits: Limits) -> Served {
     };
     let routes = Arc::new(Routes::new(ROUTED, "cloud"));
     let serving = serve(
-        listener,
+        vec![Door::plain(listener)],
         spool.clone(),
         routes,
         shutdown.clone(),
@@ -81,7 +83,7 @@ async fn expect_end(stream: &mut TcpStream) {
 async fn a_taken_port_is_named_with_its_variable() {
     let taken = listener().await;
     let address = taken.local_addr().unwrap();
-    let error = bind(address).await.unwrap_err();
+    let error = bind(VARIABLE, address).await.unwrap_err();
     assert!(matches!(error, LocalError::AddressInUse { .. }));
     let words = error.to_string();
     assert!(

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
@@ -85,7 +85,9 @@ impl Bench {
         let (near, far) = tokio::io::duplex(buffer_bytes);
         let (reader, writer) = tokio::io::split(far);
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let run = connection::run(Arc::clone(&self.shared), reader, writer, peer);
+        let connect_by = Instant::now() + self.shared.limits.connect_timeout;
+        let shared = Arc::clone(&self.shared);
+        let run = connection::run(shared, reader, writer, peer, connect_by);
         TestClient {
             stream: near,
             task: tokio::spawn(run),
