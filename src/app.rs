@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::Source;
-use crate::config::{CloudConfig, Config, LocalTls};
+use crate::config::{CloudConfig, Config, LocalTls, LocalWebSocket};
 use crate::dead_letters::{self, DeadLetters};
 use crate::local::{self, Access, Door, LocalBroker, LocalError, Tls};
 use crate::logging;
@@ -112,6 +112,11 @@ impl App {
             let guarded = local.asks_for_login() || tls.client_ca_path.is_some();
             warn_if_open("LOCAL_MQTTS_LISTEN", tls.listen, guarded);
             doors.push(door);
+        }
+        if let Some(websocket) = &local.websocket {
+            doors.push(open_websocket(websocket).await?);
+            let listen = websocket.listen;
+            warn_if_open("LOCAL_MQTT_WS_LISTEN", listen, local.asks_for_login());
         }
         Ok(App {
             config,
@@ -231,6 +236,14 @@ async fn open_tls(config: &LocalTls) -> Result<Door, LocalError> {
     let address = listener.local_addr().unwrap_or(config.listen);
     tracing::info!("accepting MQTT over TLS on {address}");
     Ok(Door::tls(listener, Arc::new(tls)))
+}
+
+/// The door for browsers.
+async fn open_websocket(config: &LocalWebSocket) -> Result<Door, LocalError> {
+    let listener = local::bind("LOCAL_MQTT_WS_LISTEN", config.listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    tracing::info!("accepting MQTT over WebSocket on {address}");
+    Ok(Door::websocket(listener, config.origins.clone()))
 }
 
 /// Said on every start, for nobody reads the first log of a device for ever.

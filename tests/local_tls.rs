@@ -26,20 +26,23 @@ fn pem(label: &str, der: &[u8]) -> String {
 impl TlsSite {
     /// `with_client_ca`: clients need a certificate of the same authority.
     async fn start(with_client_ca: bool) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("the site is set up");
         let file = |name: &str| directory.path().join(name).display().to_string();
-        let authority = CertificateAuthority::new("local").unwrap();
-        let server = authority.issue_server().unwrap();
-        let client = authority.issue_device("app", KeyFormat::Pkcs8).unwrap();
-        std::fs::write(file("ca.pem"), authority.root_pem()).unwrap();
-        std::fs::write(file("cert.pem"), pem("CERTIFICATE", &server.certificate)).unwrap();
+        let authority = CertificateAuthority::new("local").expect("the site is set up");
+        let server = authority.issue_server().expect("the site is set up");
+        let client = authority
+            .issue_device("app", KeyFormat::Pkcs8)
+            .expect("the site is set up");
+        std::fs::write(file("ca.pem"), authority.root_pem()).expect("the site is set up");
+        std::fs::write(file("cert.pem"), pem("CERTIFICATE", &server.certificate))
+            .expect("the site is set up");
         let key = pem("PRIVATE KEY", server.private_key.secret_der());
-        std::fs::write(file("key.pem"), key).unwrap();
-        std::fs::write(file("client.pem"), client.certificate_pem).unwrap();
-        std::fs::write(file("client-key.pem"), client.private_key_pem).unwrap();
+        std::fs::write(file("key.pem"), key).expect("the site is set up");
+        std::fs::write(file("client.pem"), client.certificate_pem).expect("the site is set up");
+        std::fs::write(file("client-key.pem"), client.private_key_pem).expect("the site is set up");
 
-        let port = ReservedPort::new().unwrap();
-        let site = Site::new(RELAY).await.unwrap();
+        let port = ReservedPort::new().expect("the site is set up");
+        let site = Site::new(RELAY).await.expect("the site is set up");
         let client_ca = if with_client_ca {
             file("ca.pem")
         } else {
@@ -53,7 +56,9 @@ impl TlsSite {
             ("LOCAL_MQTT_USERNAME", "app"),
             ("LOCAL_MQTT_PASSWORD", "geheim"),
         ]);
-        site.start_with(&environment).await.unwrap();
+        site.start_with(&environment)
+            .await
+            .expect("the site is set up");
         TlsSite {
             site,
             port,
@@ -95,7 +100,7 @@ impl TlsSite {
     async fn carries(&self, with_certificate: bool) {
         const MESSAGE_BYTES: usize = 100_000;
         let payload = "x".repeat(MESSAGE_BYTES);
-        std::fs::write(self.file("payload"), &payload).unwrap();
+        std::fs::write(self.file("payload"), &payload).expect("the site is set up");
         for (nth, version) in ["311", "5"].into_iter().enumerate() {
             let way_in = self.way_in(version, with_certificate);
             let subscribe = ["-t", "sensors", "-q", "1", "-C", "1"].map(str::to_owned);
@@ -103,7 +108,10 @@ impl TlsSite {
             let publish = ["-t", "sensors", "-q", "1", "-f", &self.file("payload")];
             let publish = publish.map(str::to_owned);
             mosquitto_pub(self.port(), &[&way_in[..], &publish].concat()).await;
-            subscriber.wait_for_exit(PATIENCE).await.unwrap();
+            subscriber
+                .wait_for_exit(PATIENCE)
+                .await
+                .expect("the site is set up");
             let heard = subscriber.log().lines();
             assert!(heard.iter().any(|line| *line == payload), "in {version}");
             let arrived = self.site.cloud().wait_for(nth + 1, PATIENCE).await;

@@ -145,6 +145,7 @@ mod tests {
             login: None,
             password_file: None,
             tls: None,
+            websocket: None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::fault::Reading;
 use super::raw::Raw;
 use super::value;
+use crate::local::Origins;
 use crate::secret::Secret;
 
 /// The local broker's doors.
@@ -19,6 +20,17 @@ pub struct LocalConfig {
     pub password_file: Option<PathBuf>,
     /// `LOCAL_MQTTS_LISTEN` and what belongs to it.
     pub tls: Option<LocalTls>,
+    /// `LOCAL_MQTT_WS_LISTEN` and what belongs to it.
+    pub websocket: Option<LocalWebSocket>,
+}
+
+/// Where the local broker listens for browsers, and for whose pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalWebSocket {
+    /// `LOCAL_MQTT_WS_LISTEN`.
+    pub listen: SocketAddr,
+    /// `LOCAL_MQTT_WS_ORIGINS`.
+    pub origins: Origins,
 }
 
 /// Where the local broker listens for TLS, and as whom.
@@ -59,6 +71,7 @@ impl LocalConfig {
                 |path| Ok(PathBuf::from(path)),
             ),
             tls: LocalTls::read(raw, reading),
+            websocket: LocalWebSocket::read(raw, reading),
         }
     }
 
@@ -89,7 +102,31 @@ impl LocalConfig {
                 format!("LOCAL_MQTTS_CLIENT_CA_PATH={}", path_or_unset(client_ca)),
             ]);
         }
+        if let Some(websocket) = &self.websocket {
+            parts.extend([
+                format!("LOCAL_MQTT_WS_LISTEN={}", websocket.listen),
+                format!("LOCAL_MQTT_WS_ORIGINS={}", websocket.origins),
+            ]);
+        }
         parts
+    }
+}
+
+impl LocalWebSocket {
+    fn read(raw: &Raw, reading: &mut Reading) -> Option<Self> {
+        let listen = raw.local_mqtt_ws_listen.as_deref();
+        let origins = reading.parse(
+            "LOCAL_MQTT_WS_ORIGINS",
+            raw.local_mqtt_ws_origins.as_deref(),
+            |text| match listen {
+                Some(_) => Origins::parse(text),
+                None => Err("LOCAL_MQTT_WS_LISTEN to be set as well".to_owned()),
+            },
+        );
+        Some(LocalWebSocket {
+            listen: reading.parse("LOCAL_MQTT_WS_LISTEN", listen, value::listen)?,
+            origins: origins.unwrap_or_default(),
+        })
     }
 }
 

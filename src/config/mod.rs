@@ -36,7 +36,7 @@ pub use cloud::{
 };
 pub use fault::{ConfigErrors, Fault};
 pub use http_url::HttpUrl;
-pub use local::{LocalConfig, LocalLogin, LocalTls};
+pub use local::{LocalConfig, LocalLogin, LocalTls, LocalWebSocket};
 
 use crate::cloud::MqttVersion;
 use crate::cloud::pacing::Quota;

@@ -16,6 +16,8 @@ pub(super) struct Raw {
     pub(super) local_mqtt_username: Option<String>,
     pub(super) local_mqtt_password: Option<String>,
     pub(super) local_mqtt_password_file: Option<String>,
+    pub(super) local_mqtt_ws_listen: Option<String>,
+    pub(super) local_mqtt_ws_origins: Option<String>,
     pub(super) local_mqtts_listen: Option<String>,
     pub(super) local_mqtts_cert_path: Option<String>,
     pub(super) local_mqtts_key_path: Option<String>,

@@ -587,3 +587,19 @@ fn tls_for_local_clients_needs_its_address_certificate_and_key() {
         assert!(said.contains(part), "{said}");
     }
 }
+
+#[test]
+fn origins_belong_to_a_listener_for_websocket() {
+    let read = |vars: &[(&str, &str)]| {
+        let vars = vars.iter().map(|(name, value)| (*name, *value));
+        Config::from_vars(vars.map(|(name, value)| (name.to_owned(), value.to_owned())))
+    };
+    let listen = ("LOCAL_MQTT_WS_LISTEN", "0.0.0.0:9001");
+    let origins = ("LOCAL_MQTT_WS_ORIGINS", "https://panel.example");
+    let summary = |vars| read(vars).unwrap().summary();
+    assert!(summary(&[listen]).contains("LOCAL_MQTT_WS_ORIGINS=own"));
+    assert!(summary(&[listen, origins]).contains("ORIGINS=https://panel.example"));
+    let said = |vars| read(vars).unwrap_err().to_string();
+    assert!(said(&[origins]).contains("LOCAL_MQTT_WS_LISTEN to be set as well"));
+    assert!(said(&[listen, ("LOCAL_MQTT_WS_ORIGINS", "panel")]).contains("comma-separated"));
+}

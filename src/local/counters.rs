@@ -74,7 +74,7 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// Clients that were refused for their user name or password, or because they named none.
     pub logins_failed: Counter,
-    /// Connections whose TLS handshake failed or took too long.
+    /// Connections whose handshake (TLS, WebSocket) failed or took too long.
     pub handshakes_failed: Counter,
     /// PUBLISH packets taken from clients; a repeated `QoS` 2 one counts once.
     pub messages_received: Counter,

@@ -20,9 +20,9 @@
 //! What it does not do: no enhanced authentication, no topic aliases towards clients, no persistence of local sessions and retained messages over a
 //! restart. A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
-//! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained` and `broker` are pure;
-//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`, `connection`, `wills`, `tls`, `transport` and
-//! `server` do the I/O.
+//! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained`, `origins` and `broker` are pure;
+//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`, `connection`, `wills`, `tls`, `websocket`,
+//! `transport` and `server` do the I/O.
 
 mod access;
 mod acks;
@@ -34,6 +34,7 @@ mod deadlines;
 mod handshake;
 mod inbound;
 mod limits;
+mod origins;
 mod packet;
 mod publication;
 mod publisher;
@@ -45,6 +46,7 @@ mod subscriptions;
 mod tls;
 mod topic;
 mod transport;
+mod websocket;
 mod wills;
 
 #[cfg(test)]
@@ -53,6 +55,7 @@ mod tests;
 pub use access::{Access, AccessError};
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
 pub use limits::Limits;
+pub use origins::Origins;
 pub use publisher::{Delivered, Publisher, STATE_TOPIC};
 pub use server::{Door, LocalBroker, LocalError, Options, bind, serve};
 pub use tls::{Tls, TlsFilesError};

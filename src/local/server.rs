@@ -15,6 +15,7 @@ use super::access::{Access, AccessError};
 use super::broker::Broker;
 use super::counters::Counters;
 use super::limits::Limits;
+use super::origins::Origins;
 use super::publisher::Publisher;
 use super::tls::{Tls, TlsFilesError};
 use super::transport::{self, Transport};
@@ -167,6 +168,14 @@ impl Door {
         Door {
             listener,
             transport: Transport::Tls(tls),
+        }
+    }
+
+    /// For MQTT over WebSocket, from pages of these origins.
+    pub fn websocket(listener: TcpListener, origins: Origins) -> Self {
+        Door {
+            listener,
+            transport: Transport::WebSocket(Arc::new(origins)),
         }
     }
 }

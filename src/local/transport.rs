@@ -1,4 +1,4 @@
-//! What lies between a socket and MQTT: nothing, or TLS. Its beginning is done here, within the connect time-out.
+//! What lies between a socket and MQTT: nothing, TLS, or WebSocket. Its beginning is done here, within the connect time-out.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +8,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection;
+use super::origins::Origins;
 use super::server::{LocalError, Shared};
 use super::tls::Tls;
+use super::websocket;
 use crate::store::Ingress;
 
 /// How the clients of one door speak.
@@ -17,6 +19,7 @@ use crate::store::Ingress;
 pub(super) enum Transport {
     Tcp,
     Tls(Arc<Tls>),
+    WebSocket(Arc<Origins>),
 }
 
 /// Serves one client from its first byte on.
@@ -38,6 +41,14 @@ pub(super) async fn serve<I: Ingress>(
         }
         Transport::Tls(tls) => {
             let handshake = async { tls.acceptor().await.accept(stream).await };
+            let Some(stream) = begin(&shared, handshake, peer, connect_by).await else {
+                return Ok(());
+            };
+            let (reader, writer) = tokio::io::split(stream);
+            connection::run(shared, reader, writer, peer, connect_by).await
+        }
+        Transport::WebSocket(origins) => {
+            let handshake = websocket::accept(stream, &origins, &shared.limits);
             let Some(stream) = begin(&shared, handshake, peer, connect_by).await else {
                 return Ok(());
             };

@@ -201,7 +201,7 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
     );
     book.count(
         "local_handshakes_failed",
-        "Local connections whose TLS handshake failed or took too long",
+        "Local connections whose handshake (TLS, WebSocket) failed or took too long",
         local.handshakes_failed,
     );
     let dropped: Vec<_> = local

@@ -10,14 +10,14 @@ use super::*;
 use crate::local::{Door, LocalBroker, bind, serve};
 
 /// How long anything may take that should happen at once.
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
 const VARIABLE: &str = "LOCAL_MQTT_LISTEN";
 
-struct Served {
-    address: SocketAddr,
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
     spool: FakeSpool,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), LocalError>>,
 }
@@ -29,6 +29,11 @@ async fn listener() -> TcpListener {
 }
 
 async fn served(limits: Limits) -> Served {
+    served_at(Door::plain, limits).await
+}
+
+/// A broker whose only door is `door`.
+pub(super) async fn served_at(door: impl FnOnce(TcpListener) -> Door, limits: Limits) -> Served {
     let listener = listener().await;
     let address = listener.local_addr().unwrap();
     let (spool, shutdown) = (FakeSpool::new(), CancellationToken::new());
@@ -40,7 +45,7 @@ async fn served(limits: Limits) -> Served {
     };
     let routes = Arc::new(Routes::new(ROUTED, "cloud"));
     let serving = serve(
-        vec![Door::plain(listener)],
+        vec![door(listener)],
         spool.clone(),
         routes,
         shutdown.clone(),

@@ -13,6 +13,7 @@ mod spool;
 mod standard;
 mod v5_connections;
 mod v5_messages;
+mod websocket;
 mod wire;
 mod wire5;
 
