@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::ask::{AskError, ask};
+use super::ask::{AskError, ask, escaped};
 use super::hurried::Hurried;
 use crate::config::{Config, ConfigErrors, StatusConfig};
 use crate::status::Health;
@@ -81,10 +81,10 @@ fn checked() -> Result<String, HealthError> {
 fn told(config: &StatusConfig) -> Result<String, HealthError> {
     let asked = ask(config, "/healthz", STATUS_TIMEOUT).and_then(|answer| answer.read::<Health>());
     match asked {
-        Ok(health) if health.ok => Ok(format!("{}: {}", health.state, health.reason)),
+        Ok(health) if health.ok => Ok(escaped(&format!("{}: {}", health.state, health.reason))),
         Ok(Health { reason, remedy, .. }) => Err(HealthError::Unsafe {
-            reason,
-            remedy: remedy.unwrap_or_default(),
+            reason: escaped(&reason),
+            remedy: escaped(&remedy.unwrap_or_default()),
         }),
         Err(AskError::Off) => Ok("STATUS_LISTEN is off, so that is all".to_owned()),
         Err(error) => Ok(format!("/healthz was not to be had: {error}")),
