@@ -3,7 +3,7 @@
 //! It speaks HTTP/1.0: the answer is whole when the connection ends, in one piece. `health` runs once a minute on the
 //! smallest of devices, and a few lines over a blocking socket cost it less than a runtime and a client.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ fn request(config: &StatusConfig, address: SocketAddr, path: &str) -> String {
 
 /// Asks, and reads until the other side closes.
 fn exchange(mut stream: Hurried, request: &str) -> io::Result<String> {
-    stream.write_all(request.as_bytes())?;
+    stream.send(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     Ok(answer)

@@ -5,7 +5,7 @@
 //! or that another program keeps from its port costs the first half of the question, never the health: that is said.
 //! The relay's log stays silent about being asked unless `LOG_LEVEL` is `debug`.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -104,15 +104,16 @@ fn check(address: SocketAddr, timeout: Duration) -> Result<SocketAddr, HealthErr
 
 /// The answer to CONNECT. What the other side makes of DISCONNECT is its own affair.
 fn greet(mut stream: Hurried) -> io::Result<[u8; CONNACK.len()]> {
-    stream.write_all(CONNECT)?;
+    stream.send(CONNECT)?;
     let mut answer = [0; CONNACK.len()];
     stream.read_exact(&mut answer)?;
-    stream.write_all(DISCONNECT).ok();
+    stream.send(DISCONNECT).ok();
     Ok(answer)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::TcpListener;
     use std::thread;
 

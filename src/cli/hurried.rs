@@ -1,7 +1,7 @@
 //! A connection to the relay beside this process, on which everything together has an end in sight: the system's own
 //! time-outs are for each read, and one that trickles could take for ever.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,12 @@ impl Hurried {
         })
     }
 
+    /// Writes all of `bytes`. They are few: they fit into the system's buffer, so that it is one write.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write_all(bytes).map_err(named)
+    }
+
     fn left(&self) -> io::Result<Option<Duration>> {
         let left = self.timeout.saturating_sub(self.began.elapsed());
         if left.is_zero() {
@@ -38,17 +44,6 @@ impl Read for Hurried {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.set_read_timeout(self.left()?)?;
         self.stream.read(buffer).map_err(named)
-    }
-}
-
-impl Write for Hurried {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.left()?)?;
-        self.stream.write(bytes).map_err(named)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
     }
 }
 

@@ -368,7 +368,7 @@ async fn silent_connections_make_room_for_who_asks_and_live_pages_do_not() {
     let mut nothing = Vec::new();
     let oldest = silent.first_mut().unwrap();
     assert_eq!(oldest.read_to_end(&mut nothing).await.unwrap_or(0), 0);
-    let mut later = [0; 20_000];
+    let mut later = vec![0; 20_000];
     live.read_exact(&mut later).await.unwrap();
 }
 
