@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
@@ -287,6 +288,8 @@ async fn exchange(address: SocketAddr, text: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
+/// Long enough for an answer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 const GET_HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 
 /// A connection that has asked for a live page, and takes in little that it does not read.
@@ -362,7 +365,8 @@ async fn silent_connections_make_room_for_who_asks_and_live_pages_do_not() {
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(served.address).await.unwrap());
-        let answer = exchange(served.address, GET_HEALTH).await;
+        let answer = timeout(PATIENCE, exchange(served.address, GET_HEALTH)).await;
+        let answer = answer.expect("an answer without waiting for a time-out");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     let mut nothing = Vec::new();
