@@ -38,7 +38,7 @@ use super::pacing::{Pacing, Quota};
 use super::packet::{self, Answer, MqttVersion, Rejection};
 use super::packing::{Packer, Packing, Savings};
 use super::suspicion::Suspicion;
-use super::window::{Acknowledged, ERRAND_PACKET_ID, IN_FLIGHT_MAX, Window};
+use super::window::{Acknowledged, FIRST_ERRAND_PACKET_ID, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
 use crate::spool::ledger::Outcome;
 use crate::spool::{Delivery, Seq};
@@ -334,8 +334,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let (packet_id, rejection) = match answer {
             Answer::Acknowledged(packet_id) => (packet_id, None),
             Answer::Rejected(packet_id, rejection) => (packet_id, Some(rejection)),
-            Answer::Subscribed(ERRAND_PACKET_ID, refusals) => {
-                self.session.aside.errands.answered(&refusals, now);
+            Answer::Subscribed(packet_id @ FIRST_ERRAND_PACKET_ID.., refusals) => {
+                (self.session.aside.errands).answered(packet_id, &refusals, now);
                 return Ok(());
             }
             Answer::Subscribed(..) => return Err(LostReason::Unexpected("SUBACK")),
@@ -351,9 +351,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             Answer::Connected(_) => return Err(LostReason::Unexpected("a second CONNACK")),
             Answer::Unexpected(name) => return Err(LostReason::Unexpected(name)),
         };
-        if packet_id == ERRAND_PACKET_ID {
+        if packet_id >= FIRST_ERRAND_PACKET_ID {
             let refusal = rejection.map(|rejection| rejection.to_string());
-            self.session.aside.errands.answered(&[refusal], now);
+            (self.session.aside.errands).answered(packet_id, &[refusal], now);
             return Ok(());
         }
         if let Acknowledged::Message { message, bytes } = self.window.acknowledge(packet_id, now) {
