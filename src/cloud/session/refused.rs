@@ -10,7 +10,6 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::post::Written;
@@ -199,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// Takes note of the end of a write to the dead letters.
-    pub(super) fn posted(&mut self, written: Result<Written, JoinError>) {
+    pub(super) fn posted(&mut self, written: Written) {
         let now = Instant::now();
         let was_failing = self.session.post.is_failing();
         let letters = self.session.post.note(written, now, fastrand::f64());
