@@ -155,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             Verdict::AfterAcknowledgement => return Err(outgoing),
         }
         self.session.pacing.sent(bytes);
-        self.session.drain.sent(bytes);
+        self.session.drain.sent(outgoing.seqs().count(), bytes);
         // Messages that were sent before may be in a pack, but it is another packet.
         let dup = outgoing.pack.is_none() && outgoing.delivery.seq <= self.session.sent_through;
         let last = outgoing.seqs().last().unwrap_or_default();
