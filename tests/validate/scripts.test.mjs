@@ -16,7 +16,7 @@ function* scripts(directory) {
     const path = `${directory}/${entry.name}`
     if (FOREIGN.has(entry.name)) continue
     if (entry.isDirectory()) yield* scripts(path)
-    else if (entry.isFile() && /^#!.*\b(ba|da)?sh\n/.test(readFileSync(path, 'latin1'))) yield path
+    else if (entry.isFile() && /^#!.*\b(bash|dash|sh)\n/.test(readFileSync(path, 'latin1'))) yield path
   }
 }
 
