@@ -44,15 +44,16 @@ async fn tool(site: &Site, arguments: &[&str]) -> (String, Duration) {
         .env("STATUS_LISTEN", status.to_string())
         .output()
         .await
-        .unwrap();
+        .expect("the program starts");
     assert!(output.status.success(), "{output:?}");
-    (String::from_utf8(output.stdout).unwrap(), began.elapsed())
+    let said = String::from_utf8(output.stdout).expect("text");
+    (said, began.elapsed())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_started_relay_soon_has_a_message_in_the_cloud_and_little_memory() {
     let site = Site::new(RELAY).await.unwrap();
-    let mut figures = String::new();
+    let mut starts = Vec::new();
     for messages in 1..=STARTS {
         // a start that does nothing: what the engine or the emulator takes
         let (_, nothing) = tool(&site, &["--version"]).await;
@@ -63,7 +64,7 @@ async fn a_started_relay_soon_has_a_message_in_the_cloud_and_little_memory() {
         let relayed = site.cloud().wait_for(messages, PATIENCE).await;
         relayed.expect("it is in the cloud");
         let (nothing, whole) = (nothing.as_secs_f64(), began.elapsed().as_secs_f64());
-        figures += &format!("{whole:.2} s ({nothing:.2} s to do nothing), ");
+        starts.push(format!("{whole:.2} s ({nothing:.2} s to do nothing)"));
         if messages < STARTS {
             site.relay().terminate().await.unwrap();
         }
@@ -75,7 +76,8 @@ async fn a_started_relay_soon_has_a_message_in_the_cloud_and_little_memory() {
     assert!(memory < MEMORY_BYTES_MAX, "{memory} bytes");
     writeln!(
         std::io::stderr(),
-        "figures: start to first message in the cloud: {figures}memory then: {memory} bytes"
+        "figures: start to first message in the cloud: {}; memory then: {memory} bytes",
+        starts.join(", ")
     )
     .unwrap();
 }
