@@ -596,10 +596,10 @@ fn origins_belong_to_a_listener_for_websocket() {
     };
     let listen = ("LOCAL_MQTT_WS_LISTEN", "0.0.0.0:9001");
     let origins = ("LOCAL_MQTT_WS_ORIGINS", "https://panel.example");
-    let summary = |vars| read(vars).unwrap().summary();
+    let summary = |vars: &[(&str, &str)]| read(vars).unwrap().summary();
     assert!(summary(&[listen]).contains("LOCAL_MQTT_WS_ORIGINS=own"));
     assert!(summary(&[listen, origins]).contains("ORIGINS=https://panel.example"));
-    let said = |vars| read(vars).unwrap_err().to_string();
+    let said = |vars: &[(&str, &str)]| read(vars).unwrap_err().to_string();
     assert!(said(&[origins]).contains("LOCAL_MQTT_WS_LISTEN to be set as well"));
     assert!(said(&[listen, ("LOCAL_MQTT_WS_ORIGINS", "panel")]).contains("comma-separated"));
 }

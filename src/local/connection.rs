@@ -205,6 +205,7 @@ where
     if end.can_flush() {
         if let Some(reason) = end.reason() {
             packet::put_disconnect(&mut out, version, reason);
+            shared.counters.packets_sent.add(1);
         }
         close(&mut writer, &mut out, &shared).await;
     }
@@ -235,6 +236,15 @@ impl Drop for Present<'_> {
     }
 }
 
+/// How far sending is.
+#[derive(Default)]
+struct Sending {
+    /// Bytes written and not counted yet.
+    written: usize,
+    /// Whether the stream (of TLS, say) may hold back bytes that were written to it.
+    unflushed: bool,
+}
+
 type Space = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What the rounds of one connection work on, besides the two halves of the stream.
@@ -247,8 +257,7 @@ struct Connection<I> {
     deadlines: Deadlines,
     /// While the packet at the front of `input` waits for the spool: its size, and what it waits for.
     waiting: Option<(usize, Space)>,
-    /// Whether the stream (of TLS, say) may hold back bytes that were written to it.
-    unflushed: bool,
+    sending: Sending,
     stopping: bool,
 }
 
@@ -283,7 +292,7 @@ impl<I: Ingress> Connection<I> {
             read_bytes: READ_BYTES_MIN,
             deadlines,
             waiting: None,
-            unflushed: false,
+            sending: Sending::default(),
             stopping: false,
         };
         (connection, admitted.will)
@@ -318,9 +327,9 @@ impl<I: Ingress> Connection<I> {
             tokio::select! {
                 biased;
                 () = &mut shutdown, if !self.stopping => self.stop(),
-                written = send(writer, &mut client.out, &mut self.unflushed),
-                    if !client.out.is_empty() || self.unflushed => {
-                    if let Err(error) = written { return End::Io(error) }
+                sent = send(writer, &mut client.out, &mut self.sending),
+                    if !client.out.is_empty() || self.sending.unflushed => {
+                    if let Err(error) = sent { return End::Io(error) }
                     self.wrote();
                 }
                 changed = client.safe.changed(), if !client.owed.is_empty() => {
@@ -375,10 +384,12 @@ impl<I: Ingress> Connection<I> {
                 }
             };
             let bytes = self.input.get(..size).unwrap_or_default();
-            match self
-                .client
-                .handle(packet::parse(self.client.version, bytes)?, received)?
-            {
+            let packet = packet::parse(self.client.version, bytes)?;
+            let handled = self.client.handle(packet, received);
+            if !matches!(handled, Ok(Handled::SpoolFull)) {
+                self.client.shared.counters.packets_received.add(1);
+            }
+            match handled? {
                 Handled::Done => self.input.advance(size),
                 Handled::SpoolFull => {
                     let ingress = self.client.shared.ingress.clone();
@@ -393,7 +404,7 @@ impl<I: Ingress> Connection<I> {
     /// Decides whether to read, and makes room for it.
     fn prepare_to_wait(&mut self) -> bool {
         let now = Instant::now();
-        if !self.client.out.is_empty() || self.unflushed {
+        if !self.client.out.is_empty() || self.sending.unflushed {
             self.deadlines.must_write(now);
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
@@ -413,6 +424,7 @@ impl<I: Ingress> Connection<I> {
     }
 
     fn was_read(&mut self, count: usize) {
+        self.client.shared.counters.bytes_received.add(count as u64);
         if self.waiting.is_none() {
             self.deadlines.heard(Instant::now());
         }
@@ -427,6 +439,8 @@ impl<I: Ingress> Connection<I> {
     }
 
     fn wrote(&mut self) {
+        let count = std::mem::take(&mut self.sending.written);
+        self.client.shared.counters.bytes_sent.add(count as u64);
         let out = &mut self.client.out;
         self.deadlines.wrote(!out.is_empty(), Instant::now());
         if out.is_empty() && out.capacity() > BUFFER_BYTES_KEPT {
@@ -458,15 +472,15 @@ impl<I: Ingress> Connection<I> {
 async fn send(
     writer: &mut (impl AsyncWrite + Unpin),
     out: &mut BytesMut,
-    unflushed: &mut bool,
+    sending: &mut Sending,
 ) -> io::Result<()> {
     if !out.is_empty() {
-        writer.write_buf(out).await?;
-        *unflushed = true;
+        sending.written += writer.write_buf(out).await?;
+        sending.unflushed = true;
     }
     if out.is_empty() {
         writer.flush().await?;
-        *unflushed = false;
+        sending.unflushed = false;
     }
     Ok(())
 }
@@ -488,6 +502,7 @@ fn arm(mut timer: Pin<&mut Sleep>, at: Instant) {
 
 /// Sends what is left and closes, as far as the client lets it.
 async fn close<I>(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, shared: &Shared<I>) {
+    let bytes = out.len() as u64;
     let closing = async {
         writer.write_all_buf(out).await?;
         writer.shutdown().await
@@ -497,4 +512,6 @@ async fn close<I>(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, sh
         Ok(Err(error)) => tracing::debug!(%error, "the client closed first"),
         Err(_elapsed) => tracing::debug!("the client did not take the last bytes"),
     }
+    let written = bytes.saturating_sub(out.len() as u64);
+    shared.counters.bytes_sent.add(written);
 }
