@@ -116,6 +116,15 @@ impl End {
         )
     }
 
+    /// Counts an end that a limit of time brought about.
+    fn count(&self, counters: &Counters) {
+        match self {
+            End::ConnectTimeout => counters.connect_timeouts.add(1),
+            End::WriteTimeout => counters.write_timeouts.add(1),
+            _ => {}
+        }
+    }
+
     fn log(&self, client_id: &str, peer: SocketAddr) {
         match self {
             End::Disconnected | End::DisconnectedWithWill | End::Closed | End::Stopped => {
@@ -178,6 +187,7 @@ where
     let admitted = match admission {
         Ok(admitted) => admitted,
         Err(end) => {
+            end.count(&shared.counters);
             end.log_before_connect(peer);
             if end.can_flush() {
                 close(&mut writer, &mut out, &shared).await;
@@ -192,6 +202,7 @@ where
         let _present = Present::new(&shared.counters, &client_id, peer);
         connection.rounds(&mut reader, &mut writer).await
     };
+    end.count(&shared.counters);
     end.log(&client_id, peer);
     let Client {
         version,

@@ -44,9 +44,7 @@ impl Origins {
         };
         match self {
             Origins::Any => true,
-            Origins::Listed(listed) => {
-                parse(origin).is_some_and(|origin| listed.iter().any(|one| *one == origin))
-            }
+            Origins::Listed(listed) => parse(origin).is_some_and(|origin| listed.contains(&origin)),
             Origins::Own => {
                 let page = Url::parse(origin).ok();
                 let asked = host.and_then(|host| Url::parse(&format!("http://{host}")).ok());

@@ -3,6 +3,8 @@
 //! Packets may span frames and share them, as the standard has it. Any path will do. A text frame ends the connection.
 //! Whatever a frame announces, no more is allocated than the limits of packets allow.
 
+#![expect(clippy::result_large_err, reason = "the library's own error type")]
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -52,7 +54,6 @@ pub(super) async fn accept(
     })
 }
 
-#[expect(clippy::result_large_err, reason = "the library's own error type")]
 fn judge(
     origins: &Origins,
     request: &Request,

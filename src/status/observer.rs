@@ -195,6 +195,8 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         connections_refused: counters.connections_refused.get(),
         logins_failed: counters.logins_failed.get(),
         handshakes_failed: counters.handshakes_failed.get(),
+        connect_timeouts: counters.connect_timeouts.get(),
+        write_timeouts: counters.write_timeouts.get(),
         dropped: dropped
             .map(|(reason, count)| (reason.to_owned(), count.get()))
             .into(),
