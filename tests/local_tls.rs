@@ -113,7 +113,7 @@ impl TlsSite {
                 .await
                 .expect("the site is set up");
             let heard = subscriber.log().lines();
-            assert!(heard.iter().any(|line| *line == payload), "in {version}");
+            assert!(heard.contains(&payload), "in {version}");
             let arrived = self.site.cloud().wait_for(nth + 1, PATIENCE).await;
             arrived.expect("the cloud gets it");
         }
