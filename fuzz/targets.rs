@@ -86,6 +86,7 @@ fn life(model: &Model) -> Option<Vec<Seq>> {
 fn small_message() -> Message<'static> {
     Message {
         topic: "t",
+        attributes: b"",
         payload: b"added",
         qos: 1,
         retain: false,

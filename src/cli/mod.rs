@@ -6,6 +6,7 @@
 
 mod dead_letters;
 pub mod health;
+mod properties;
 mod routes;
 mod spool;
 mod status;

@@ -65,6 +65,7 @@ impl Parts {
     fn publish(&self) {
         let message = Message {
             topic: "sensors",
+            attributes: b"",
             payload: b"21.5",
             qos: 1,
             retain: false,

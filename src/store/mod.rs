@@ -4,17 +4,21 @@
 //! that can be awaited. Appending never blocks on the disk; reading may, and then runs where
 //! blocking is allowed.
 
+mod ages;
 mod announcer;
 
 use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::ages::Ages;
 use self::announcer::Announcer;
+use crate::clock::{self, Timestamp};
 use crate::spool::ledger::{Ledger, Outcome};
 use crate::spool::storage::{Directory, DirectoryError};
 use crate::spool::{
@@ -55,6 +59,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     spool: Spool,
     signals: Arc<Signals>,
+    ages: Mutex<Ages>,
 }
 
 /// What can be awaited.
@@ -105,7 +110,13 @@ impl Store {
             move |progress| signals.show(progress)
         })?;
         signals.show(spool.progress());
-        Ok((Store(Arc::new(Inner { spool, signals })), recovery))
+        let ages = Mutex::new(Ages::new(Instant::now()));
+        let inner = Inner {
+            spool,
+            signals,
+            ages,
+        };
+        Ok((Store(Arc::new(inner)), recovery))
     }
 
     /// The next messages, in order: up to `count_max`, about `bytes_max` bytes together. Waits until there
@@ -133,6 +144,17 @@ impl Store {
     pub fn settle(&self, seqs: &[Seq], outcome: Outcome) {
         self.0.spool.settle(seqs, outcome);
         self.0.signals.show(self.0.spool.progress());
+    }
+
+    /// How long message `seq`, which arrived at `received` and has attributes, has waited; `None` if the clock does not
+    /// tell.
+    pub fn waited(&self, seq: Seq, received: Timestamp) -> Option<Duration> {
+        let now = (clock::now(), Instant::now());
+        self.ages().age((seq, received), now)
+    }
+
+    fn ages(&self) -> MutexGuard<'_, Ages> {
+        self.0.ages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes back to the oldest unsettled message.
@@ -185,6 +207,9 @@ impl Store {
 impl Ingress for Store {
     fn append(&self, message: &Message<'_>) -> Result<Seq, AppendError> {
         let seq = self.0.spool.append(message)?;
+        if !message.attributes.is_empty() {
+            self.ages().note(seq, clock::now(), Instant::now());
+        }
         self.0.signals.appended.notify_one();
         let progress = self.0.spool.progress();
         if progress.safe > seq {
@@ -218,7 +243,6 @@ impl Ingress for Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
     use crate::spool::FullPolicy;
 
     #[tokio::test]
@@ -234,6 +258,7 @@ mod tests {
         for _ in 0..2 {
             let message = Message {
                 topic: "sensors",
+                attributes: b"",
                 payload: b"x",
                 qos: 1,
                 retain: false,

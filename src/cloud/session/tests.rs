@@ -61,6 +61,7 @@ impl Running {
         for _ in 0..count {
             let message = Message {
                 topic: "sensors",
+                attributes: b"",
                 payload: &vec![b'x'; payload_bytes],
                 qos: 1,
                 retain: false,

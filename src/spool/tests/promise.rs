@@ -123,6 +123,7 @@ impl World {
         let payload = payload(id, size);
         let message = Message {
             topic: &format!("t/{id}"),
+            attributes: &attributes(id),
             payload: &payload,
             qos,
             retain: id.is_multiple_of(3),
@@ -145,7 +146,9 @@ impl World {
             }
             Err(AppendError::Full) => {}
             Err(AppendError::Failed) => assert!(self.model.is_off(), "failed without a fault"),
-            Err(e @ AppendError::TooLarge { .. }) => panic!("{e}"),
+            Err(e @ (AppendError::TooLarge { .. } | AppendError::AttributesTooLarge { .. })) => {
+                panic!("{e}")
+            }
         }
         self.check();
     }
@@ -426,6 +429,7 @@ impl World {
             .parse()
             .expect("a topic of this test");
         let sent = &self.sent[id];
+        assert_eq!(message.attributes, attributes(id));
         assert_eq!(message.payload, sent.payload);
         assert_eq!(message.qos, sent.qos);
         assert_eq!(message.retain, id.is_multiple_of(3));
@@ -444,4 +448,9 @@ impl World {
     pub(super) fn has_alive(&self) -> bool {
         !self.alive.is_empty()
     }
+}
+
+/// Every second message has none.
+fn attributes(id: Id) -> Vec<u8> {
+    vec![0xA7; if id.is_multiple_of(2) { 0 } else { id % 16 }]
 }

@@ -104,6 +104,7 @@ impl Bed {
 fn message(payload: &[u8]) -> Message<'_> {
     Message {
         topic: "sensors",
+        attributes: b"",
         payload,
         qos: 1,
         retain: false,
