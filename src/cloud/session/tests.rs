@@ -1,6 +1,7 @@
 //! When a connection is given up, and what is said of it. The cloud is the other end of an in-memory stream,
 //! and time is paused.
 
+mod attributes;
 mod packs;
 mod refused;
 

@@ -4,7 +4,7 @@
 //!   crash, in order, byte for byte. Others may be there or not, but what is there is whole.
 //! * **Duplicates.** After a crash of the process only messages come again that were settled since the
 //!   cursor was last *written*; after a power cut, since it was last *synced*; after a close, none.
-//! * **Ledger.** After every operation of a life: `accepted`, `delivered` and `dead_lettered` have grown by
+//! * **Ledger.** After every operation of a life: `accepted`, `delivered`, `dead_lettered` and `dropped_expired` have grown by
 //!   exactly what was appended and settled, and `spooled` is what is left. At a start `spooled` is what
 //!   can be read plus what will be counted as damaged when it has been passed, and without corruption that
 //!   is no more than was lost unacknowledged. When all is settled `spooled` is 0.
@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::ledger::{Ledger, Outcome};
+use super::super::ledger::{DropReason, Ledger, Outcome};
 use super::super::{AppendError, Delivery, Message, Options, Seq, segment};
 use super::model::{Model, Operation};
 use super::stepped::Stepped;
@@ -43,6 +43,7 @@ struct Life {
     appended: u64,
     delivered: u64,
     dead_lettered: u64,
+    expired: u64,
     /// In `opened.spooled` and cannot be read.
     damaged: u64,
     ids: BTreeMap<Seq, Id>,
@@ -212,6 +213,9 @@ impl World {
             let outcome = if id.is_multiple_of(7) {
                 self.life.dead_lettered += 1;
                 Outcome::DeadLettered
+            } else if id.is_multiple_of(5) {
+                self.life.expired += 1;
+                Outcome::Dropped(DropReason::Expired)
             } else {
                 self.life.delivered += 1;
                 Outcome::Delivered
@@ -376,6 +380,7 @@ impl World {
             delivered: life.opened.delivered + life.delivered,
             dead_lettered: life.opened.dead_lettered + life.dead_lettered,
             dropped_damaged: ledger.dropped_damaged,
+            dropped_expired: life.opened.dropped_expired + life.expired,
             spooled: alive + life.damaged - damaged,
             ..life.opened
         };
