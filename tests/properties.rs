@@ -338,6 +338,45 @@ async fn export_shows_the_properties_of_what_waits() {
     assert_eq!(plain.get("properties"), None);
 }
 
+/// Copies a spool that is kept with the tests to where a relay looks for it.
+fn put_spool(name: &str, data_dir: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let to = data_dir.join("spool");
+    std::fs::create_dir_all(&to).expect("a directory");
+    for file in ["0000000000000001.seg", "cursor"] {
+        std::fs::copy(from.join(name).join(file), to.join(file)).expect("the file is copied");
+    }
+}
+
+#[tokio::test]
+async fn the_spool_of_a_relay_that_knew_no_properties_is_relayed() {
+    let site = Site::new(RELAY).await.expect("a site");
+    put_spool("spool-before-attributes", site.relay().data_dir());
+    restart(&site).await;
+    assert_eq!(arrived(&site, 3).await, [None, None, None]);
+    let received = site.cloud().received();
+    let payloads: Vec<&[u8]> = received.iter().map(|one| &one.payload[..]).collect();
+    assert_eq!(payloads, [b"21.5", b"21.6", b"21.7"]);
+}
+
+#[test]
+fn a_spool_keeps_its_properties_though_an_older_relay_wrote_into_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    put_spool("spool-with-attributes", directory.path());
+    let exported = spool_tool(directory.path(), "export");
+    let lines = exported.lines();
+    let lines: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let content_types: Vec<Option<&str>> = (lines.iter())
+        .map(|line| line["properties"]["content_type"].as_str())
+        .collect();
+    let text = Some("text/plain");
+    assert_eq!(content_types, [text, text, None, None]);
+    let last = lines.last().map(|line| &line["payload"]);
+    assert_eq!(last, Some(&Value::from("from-old")));
+}
+
 /// All that Debian's subscriber can print of a message, and the number of messages after which it ends.
 const FORMAT: [&str; 6] = ["-V", "5", "-F", "says %P|%C|%D|%E|%F|%R|%p", "-C", "1"];
 /// The same message as Debian's publisher sends it.
