@@ -259,7 +259,7 @@ mod tests {
         let format: (u8, &[u8]) = (PAYLOAD_FORMAT, b"\x01\x01");
         let alias: (u8, &[u8]) = (0x23, b"\x23\x00\x01");
         let among = |all: &[(u8, &'static [u8])], bytes: &'static [u8]| {
-            Attributes::among(bytes, all.to_vec().into_iter())
+            Attributes::among(bytes, all.iter().copied())
         };
         let kept = among(&[format], b"\x01\x01");
         assert!(matches!(kept, Cow::Borrowed(b"\x01\x01")));

@@ -343,8 +343,9 @@ fn put_spool(name: &str, data_dir: &Path) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let to = data_dir.join("spool");
     std::fs::create_dir_all(&to).expect("a directory");
-    for file in ["0000000000000001.seg", "cursor"] {
-        std::fs::copy(from.join(name).join(file), to.join(file)).expect("the file is copied");
+    for file in std::fs::read_dir(from.join(name)).expect("the fixture") {
+        let file = file.expect("a listed file");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("the file is copied");
     }
 }
 
