@@ -200,6 +200,8 @@ fn binary(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// One of each, user properties twice.
@@ -223,8 +225,9 @@ mod tests {
         assert!(all.are_known());
         assert_eq!(all.expiry_s(), Some(256));
         let mut again = Vec::new();
-        all.iter()
-            .for_each(|attribute| attribute.append_to(&mut again));
+        for attribute in all.iter() {
+            attribute.append_to(&mut again);
+        }
         assert_eq!(again, ALL);
     }
 
@@ -239,6 +242,29 @@ mod tests {
         let odd = Attributes::new(b"\x01\x01\x7fx");
         assert!(!odd.are_known());
         assert_eq!(odd.iter().count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_bytes_are_as_many_go_on(
+            bytes in proptest::collection::vec(
+                prop_oneof![any::<u8>(), Just(0), Just(MESSAGE_EXPIRY), Just(USER_PROPERTY)],
+                0..60,
+            ),
+            left_s in any::<u32>(),
+        ) {
+            let attributes = Attributes::new(&bytes);
+            let mut out = BytesMut::new();
+            attributes.put(Some(left_s), &mut out);
+            prop_assert_eq!(out.len(), bytes.len());
+            let read: Vec<_> = attributes.iter().collect();
+            let mut again = Vec::new();
+            for attribute in read {
+                attribute.append_to(&mut again);
+            }
+            prop_assert_eq!(attributes.are_known(), again == bytes);
+            prop_assert!(bytes.starts_with(&again));
+        }
     }
 
     #[test]

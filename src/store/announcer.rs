@@ -159,6 +159,23 @@ mod tests {
     }
 
     #[test]
+    fn what_expires_is_told_and_is_no_warning() {
+        let (captured, guard) = Captured::start(Level::WARN);
+        let expired = Progress {
+            dropped_expired: 3,
+            ..CALM
+        };
+        let mut announcer = Announcer::new(Options::default());
+        announcer.look(CALM, Instant::now());
+        announcer.look(expired, Instant::now());
+        assert_eq!(captured.text(), "");
+        drop(guard);
+        let told = lines(&[(CALM, 0), (expired, 1), (expired, 90)]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("3 messages dropped"), "{told:?}");
+    }
+
+    #[test]
     fn a_full_disk_is_told_apart_from_a_full_spool() {
         let full = Progress {
             disk_full: true,

@@ -159,10 +159,11 @@ fn attributes(properties: &PublishProperties) -> Vec<u8> {
         text(&properties.response_topic).map(Attribute::ResponseTopic),
         (properties.correlation_data.as_deref()).map(Attribute::CorrelationData),
     ];
+    let user_properties = user_properties.map(|(name, value)| Attribute::UserProperty(name, value));
     let mut bytes = Vec::new();
-    (all.into_iter().flatten())
-        .chain(user_properties.map(|(name, value)| Attribute::UserProperty(name, value)))
-        .for_each(|attribute| attribute.append_to(&mut bytes));
+    for attribute in all.into_iter().flatten().chain(user_properties) {
+        attribute.append_to(&mut bytes);
+    }
     bytes
 }
 

@@ -227,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let expired = Outcome::Dropped(DropReason::Expired);
         self.session.store.settle(&[seq], expired);
         self.session.suspicion.answered(seq);
+        self.session.tell_of_backlog();
     }
 
     /// Whether a message is larger than the cloud said it takes.
