@@ -2,7 +2,7 @@
 //!
 //! A message says when it arrived by the wall clock, and a Raspberry Pi sets that clock long after it has started. So for
 //! messages of this process's life it is remembered how far the wall clock was from the steady one when they arrived:
-//! their age does not depend on what the clock did since. Of the others, the age is what the wall clock says, if it was
+//! their age does not depend on what the clock did since. (One that waited for room while the clock was set has no known age.) Of the others, the age is what the wall clock says, if it was
 //! set on their arrival, is set now, and has not gone backwards; otherwise it is not known.
 
 use std::collections::VecDeque;
@@ -30,6 +30,7 @@ pub(super) struct Ages {
 struct Step {
     from: Seq,
     start_unix_ms: i64,
+    clock_set: bool,
 }
 
 impl Ages {
@@ -44,18 +45,21 @@ impl Ages {
     /// Notes how the wall clock stands as message `seq` is taken.
     pub(super) fn note(&mut self, seq: Seq, wall: Timestamp, now: Instant) {
         let start_unix_ms = signed(wall.unix_ms) - self.steady_ms(now);
-        let stepped = (self.steps.back())
-            .is_none_or(|last| last.start_unix_ms.abs_diff(start_unix_ms) >= STEP_MS_MIN);
-        if stepped {
-            if self.steps.len() >= STEPS_MAX {
-                self.steps.pop_front();
-            }
-            let from = seq;
-            self.steps.push_back(Step {
-                from,
-                start_unix_ms,
-            });
+        let clock_set = wall.clock_set;
+        let stands = (self.steps.back()).is_some_and(|last| {
+            last.start_unix_ms.abs_diff(start_unix_ms) < STEP_MS_MIN && last.clock_set == clock_set
+        });
+        if stands {
+            return;
         }
+        if self.steps.len() >= STEPS_MAX {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(Step {
+            from: seq,
+            start_unix_ms,
+            clock_set,
+        });
     }
 
     /// How long message `seq`, which arrived at `received`, has waited; `None` if that cannot be known.
@@ -66,6 +70,7 @@ impl Ages {
     ) -> Option<Duration> {
         let steps = self.steps.iter();
         let waited_ms = match steps.rev().find(|step| step.from <= seq) {
+            Some(step) if step.clock_set != received.clock_set => return None,
             Some(step) => {
                 let arrived_ms = signed(received.unix_ms) - step.start_unix_ms;
                 self.steady_ms(now) - arrived_ms
@@ -125,6 +130,8 @@ mod tests {
         // It waited for room before it was taken.
         assert_eq!(seconds(ages.age((12, at(6_998, true)), now)), Some(32));
         assert_eq!(ages.steps.len(), 3);
+        // While it waited for room, the clock was set.
+        assert_eq!(ages.age((11, at(110, false)), now), None);
     }
 
     #[test]

@@ -268,4 +268,40 @@ mod tests {
             assert!(*safe.borrow() > seq);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_a_message_has_waited_is_known_in_its_life_and_after_it_by_a_clock_that_was_set()
+     {
+        let directory = tempfile::tempdir().unwrap();
+        let now = clock::now();
+        let earlier = Timestamp {
+            unix_ms: now.unix_ms - 60_000,
+            ..now
+        };
+        let unset = Timestamp {
+            unix_ms: 60_000,
+            clock_set: false,
+        };
+        let open = || Store::open(directory.path(), Options::default()).unwrap().0;
+        let store = open();
+        let message = Message {
+            topic: "sensors",
+            attributes: b"some",
+            payload: b"x",
+            qos: 1,
+            retain: false,
+            received: clock::now(),
+        };
+        let seq = store.append(&message).unwrap();
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let waited = store.waited(seq, message.received).unwrap();
+        assert_eq!(waited.as_secs(), 100, "the wall clock says none of it");
+        store.close().await.unwrap();
+        drop(store);
+
+        let store = open();
+        let waited = store.waited(seq, earlier).unwrap();
+        assert!(waited >= Duration::from_mins(1), "{waited:?}");
+        assert_eq!(store.waited(seq, unset), None);
+    }
 }
