@@ -49,8 +49,8 @@ pub(crate) enum Scenario {
     Steady { publishers: u32, messages: u64 },
     /// A steady trickle, the cloud being there and taking this long to acknowledge.
     Online { cloud_delay_ms: u32 },
-    /// The cloud goes, messages pile up, the cloud comes back.
-    Outage,
+    /// The cloud goes, messages pile up, the cloud comes back and takes this long to acknowledge.
+    Outage { cloud_delay_ms: u32 },
     /// A million messages pile up, and the system is started with them.
     Backlog,
     /// Nothing happens.
@@ -58,7 +58,7 @@ pub(crate) enum Scenario {
 }
 
 /// All of them, in the order in which they are run.
-pub(crate) const ALL: [Scenario; 7] = [
+pub(crate) const ALL: [Scenario; 8] = [
     Scenario::Steady {
         publishers: 1,
         messages: STEADY_MESSAGES,
@@ -69,7 +69,8 @@ pub(crate) const ALL: [Scenario; 7] = [
     },
     Scenario::Online { cloud_delay_ms: 0 },
     Scenario::Online { cloud_delay_ms: 80 },
-    Scenario::Outage,
+    Scenario::Outage { cloud_delay_ms: 0 },
+    Scenario::Outage { cloud_delay_ms: 80 },
     Scenario::Backlog,
     Scenario::Idle,
 ];
@@ -80,7 +81,7 @@ impl Scenario {
         match self {
             Scenario::Steady { .. } => "steady",
             Scenario::Online { .. } => "online",
-            Scenario::Outage => "outage",
+            Scenario::Outage { .. } => "outage",
             Scenario::Backlog => "backlog",
             Scenario::Idle => "idle",
         }
@@ -98,9 +99,10 @@ impl Scenario {
             Scenario::Online { cloud_delay_ms } => format!(
                 "online: {ONLINE_RATE} messages/s for {ONLINE_SECONDS} s, the cloud acknowledges after {cloud_delay_ms} ms"
             ),
-            Scenario::Outage => {
-                format!("outage: {OUTAGE_MESSAGES} messages of {PUBLISHERS} publishers, window 20")
-            }
+            Scenario::Outage { cloud_delay_ms } => format!(
+                "outage: {OUTAGE_MESSAGES} messages of {PUBLISHERS} publishers, window 20, the cloud acknowledges \
+                 after {cloud_delay_ms} ms"
+            ),
             Scenario::Backlog => format!("backlog: {BACKLOG_LARGE} messages"),
             Scenario::Idle => format!("idle: {} s", IDLE.as_secs()),
         }
@@ -121,7 +123,9 @@ impl Scenario {
     pub(crate) fn suits(self, system: &dyn System) -> bool {
         match self {
             Scenario::Online { .. } => true,
-            Scenario::Steady { .. } | Scenario::Outage | Scenario::Idle => !system.is_variant(),
+            Scenario::Steady { .. } | Scenario::Outage { .. } | Scenario::Idle => {
+                !system.is_variant()
+            }
             Scenario::Backlog => !system.is_variant() && system.messages_max() >= BACKLOG_LARGE,
         }
     }
@@ -134,7 +138,7 @@ impl Scenario {
                 messages,
             } => steady(system, publishers, messages).await,
             Scenario::Online { cloud_delay_ms } => online(system, cloud_delay_ms).await,
-            Scenario::Outage => outage(system).await,
+            Scenario::Outage { cloud_delay_ms } => outage(system, cloud_delay_ms).await,
             Scenario::Backlog => backlog(system).await,
             Scenario::Idle => idle(system).await,
         }
@@ -240,7 +244,7 @@ async fn online(system: &dyn System, cloud_delay_ms: u32) -> Outcome<Vec<Figure>
     Ok(figures)
 }
 
-async fn outage(system: &dyn System) -> Outcome<Vec<Figure>> {
+async fn outage(system: &dyn System, cloud_delay_ms: u32) -> Outcome<Vec<Figure>> {
     let count = OUTAGE_MESSAGES.min(system.messages_max());
     let stage = Stage::warmed_up(system).await?;
     let cloud = stage.setting().cloud();
@@ -265,6 +269,8 @@ async fn outage(system: &dyn System) -> Outcome<Vec<Figure>> {
     // not to wait for something: this is how long the outage lasts
     tokio::time::sleep_until(began + OUTAGE).await;
 
+    let ack_delay = Duration::from_millis(u64::from(cloud_delay_ms));
+    cloud.set_faults(|faults| faults.ack_delay = ack_delay);
     let back = Instant::now();
     cloud.resume().await?;
     stage.wait_for_arrivals(earlier + acked).await;
@@ -275,9 +281,16 @@ async fn outage(system: &dyn System) -> Outcome<Vec<Figure>> {
             figures.push(Figure::less(name, took.as_secs_f64()));
         }
     }
+    figures.extend(drained(&arrivals));
     figures.push(peak(&stage)?);
     figures.push(Figure::less("lost acked", as_f64(stage.lost(&published))));
     Ok(figures)
+}
+
+/// How fast `arrivals` came.
+fn drained(arrivals: &[Instant]) -> Option<Figure> {
+    let took = since(*arrivals.first()?, arrivals.last())?;
+    Some(Figure::more("drained/s", per_second(arrivals.len(), took)))
 }
 
 /// Starts the system and waits for the first message in the cloud after `earlier` ones. It is published
@@ -325,11 +338,7 @@ async fn backlog(system: &dyn System) -> Outcome<Vec<Figure>> {
     figures.push(start_to_first(&stage, earlier, None).await?);
     let acked = published.acked.len();
     stage.wait_for_arrivals(earlier + acked).await;
-    let arrivals = stage.arrivals(earlier);
-    if let (Some(first), Some(last)) = (arrivals.first(), arrivals.last()) {
-        let took = last.saturating_duration_since(*first);
-        figures.push(Figure::more("drained/s", per_second(arrivals.len(), took)));
-    }
+    figures.extend(drained(&stage.arrivals(earlier)));
     figures.push(Figure::less(
         "peak memory while draining MiB",
         mib(stage.process().memory_peak_bytes()?),

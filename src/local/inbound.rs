@@ -344,9 +344,9 @@ fn found(known: bool) -> Reason {
 
 impl<I: Ingress> Shared<I> {
     /// Hands a message to the spool if its topic has a cloud route. One that the cloud will not take, too: it
-    /// becomes a dead letter there.
+    /// becomes a dead letter there. But none to [`STATE_TOPIC`].
     pub(super) fn spool(&self, publish: &Publish<'_>, received: Timestamp) -> Result<Spooled, End> {
-        if !self.routes.has_route(publish.topic) {
+        if publish.topic == STATE_TOPIC || !self.routes.has_route(publish.topic) {
             return Ok(Spooled::Not);
         }
         let message = Message {

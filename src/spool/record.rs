@@ -191,7 +191,8 @@ fn parse(frame: &[u8], extra_len: usize) -> Option<Record<'_>> {
     let (topic, content) = content.split_at_checked(usize::from(u16::from_le_bytes([t0, t1])))?;
     let (extra, payload) = content.split_at_checked(extra_len)?;
     Some(Record {
-        seq: Some(u64::from_le_bytes(*seq)).filter(|seq| *seq <= SEQ_MAX)?,
+        // The last number is none, for another must follow.
+        seq: Some(u64::from_le_bytes(*seq)).filter(|seq| *seq < SEQ_MAX)?,
         message: Message {
             topic: std::str::from_utf8(topic).ok()?,
             attributes: attributes(extra).unwrap_or_default(),
@@ -257,6 +258,19 @@ mod tests {
             (record.seq, record.message, len),
             (7, sample(), bytes.len())
         );
+    }
+
+    #[test]
+    fn a_number_that_no_other_can_follow_is_damage() {
+        for (seq, is_record) in [(SEQ_MAX - 1, true), (SEQ_MAX, false), (Seq::MAX, false)] {
+            let bytes = encode(seq, &sample()).unwrap();
+            let decoded = decode(&bytes);
+            assert_eq!(
+                matches!(decoded, Decoded::Record { .. }),
+                is_record,
+                "{seq}"
+            );
+        }
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub(super) enum Refusal {
     Version,
     /// The policy does not allow it.
     NotAuthorized,
+    /// The cloud is busy, or a quota is used up; in words.
+    Busy(String),
     /// In words.
     Other(String),
 }

@@ -169,7 +169,7 @@ fn nonsense_is_an_error_and_a_refusal_has_words() {
         refused(Refusal::NotAuthorized)
     );
     assert_eq!(read4(&[0x20, 2, 0, 1]).unwrap(), refused(Refusal::Version));
-    let unavailable = Refusal::Other("server unavailable".to_owned());
+    let unavailable = Refusal::Busy("server unavailable".to_owned());
     assert_eq!(
         read4(&[0x20, 2, 0, 3]).unwrap(),
         refused(unavailable.clone())

@@ -64,7 +64,14 @@ fn welcome(connack: ConnAck) -> Result<Terms, Refusal> {
         ConnectReturnCode::NotAuthorized => return Err(Refusal::NotAuthorized),
         other => {
             let said = connack.properties.and_then(|all| all.reason_string);
-            return Err(Refusal::Other(words(&other, said)));
+            let words = words(&other, said);
+            return Err(match other {
+                ConnectReturnCode::QuotaExceeded
+                | ConnectReturnCode::ConnectionRateExceeded
+                | ConnectReturnCode::ServerBusy
+                | ConnectReturnCode::ServerUnavailable => Refusal::Busy(words),
+                _ => Refusal::Other(words),
+            });
         }
     }
     let Some(properties) = connack.properties else {

@@ -21,8 +21,13 @@ use crate::spool::{Delivery, Message, Seq};
 impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Puts a message that comes from the spool where it waits to be sent, or into a pack.
     pub(super) fn enqueue(&mut self, delivery: Delivery, now: Instant) {
-        if !self.session.routes.pack() {
-            self.pending.push_back(delivery.into());
+        let trouble = self.session.troubles.take(delivery.seq);
+        if trouble.is_some() || !self.session.routes.pack() {
+            let outgoing = delivery.into();
+            self.pending.push_back(Outgoing {
+                trouble,
+                ..outgoing
+            });
             return;
         }
         let held = delivery.clone();

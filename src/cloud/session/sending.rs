@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::refused::AHEAD_OF_HELD_MAX;
 use super::{Link, UNSENT_BYTES_MAX};
 use crate::attributes::Attributes;
 use crate::cloud::held::Trouble;
@@ -75,8 +74,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         self.pending.is_empty()
             && self.room(now) > 0
             && !self.returning
-            && !self.held.is_full()
-            && self.ahead_of_held() < AHEAD_OF_HELD_MAX
+            && self.ahead_of_held() < self.session.ahead_of_held_max
     }
 
     /// Before this moment nothing is sent: the connection has to show first that it stands.
@@ -102,11 +100,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
         self.close_due_packs(now);
         let mut due = 0;
-        for held in [&mut self.denied, &mut self.held] {
-            while let Some(outgoing) = held.take_due(now) {
-                self.pending.insert(due, outgoing);
-                due += 1;
-            }
+        while let Some(outgoing) = self.held.take_due(now) {
+            self.pending.insert(due, outgoing);
+            due += 1;
         }
         while self.room(now) > 0
             && self.unsent.len() < UNSENT_BYTES_MAX
@@ -122,7 +118,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// Encodes `outgoing`, deals with it otherwise, or gives it back if it has to wait.
     fn send_one(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
-        if outgoing.trouble.is_none() && self.held.is_full() {
+        // So many are refused, and none accepted: it is not single messages that are. New ones are tried one at a time.
+        let is_surplus = outgoing.trouble.is_none() && self.held.is_full();
+        if is_surplus && !self.window.is_empty() && !self.session.denials.others_accepted(now) {
             return Err(outgoing);
         }
         if let Some(pack) = outgoing.pack.clone() {
@@ -169,8 +167,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.set_aside(delivery.seq, now);
             return Ok(());
         }
-        let is_new = outgoing.trouble.is_none();
-        if is_new && self.denied.is_full() && self.session.denials.is_denied(topic) {
+        if is_surplus && self.session.denials.is_denied(topic) && self.held.has(topic) {
             self.session.suspicion.answered(delivery.seq);
             self.pass_over_denied(delivery.seq, now);
             return Ok(());
@@ -195,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             Verdict::AfterAcknowledgement => return Err(outgoing),
         }
         self.session.pacing.sent(bytes);
-        self.session.drain.sent(bytes);
+        self.session.drain.sent(outgoing.seqs().count(), bytes);
         // Messages that were sent before may be in a pack, but it is another packet.
         let dup = outgoing.pack.is_none() && outgoing.delivery.seq <= self.session.sent_through;
         let last = outgoing.seqs().last().unwrap_or_default();

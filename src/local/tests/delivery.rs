@@ -118,6 +118,19 @@ async fn messages_to_server_topics_go_nowhere_and_topics_may_be_any_utf_8() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_to_the_relays_own_topic_go_nowhere_not_even_where_everything_is_routed() {
+    let bench = Bench::routing("#", Limits::default());
+    let mut client = bench.subscriber("c", "#", 1).await;
+    client
+        .send(&publish("cloud-relay/state", "forged", 1, 1))
+        .await;
+    client.expect(&puback(1)).await;
+    client.send(&publish("a", "x", 0, 0)).await;
+    client.expect(&publish("a", "x", 0, 0)).await;
+    assert_eq!(bench.spool.payloads(), ["x"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_will_is_published_unless_the_client_says_good_bye() {
     let bench = Bench::new();
     let mut subscriber = bench.subscriber("s", "wills/#", 1).await;
