@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::ask::{AskError, ask, escaped};
 use super::hurried::Hurried;
+use super::mqtt::Level;
 use crate::config::{Config, ConfigErrors, LocalConfig, StatusConfig};
 use crate::status::Health;
 
@@ -99,7 +100,7 @@ fn check(
 ) -> Result<SocketAddr, HealthError> {
     let stream = Hurried::connect(address, timeout)
         .map_err(|source| HealthError::Connect { address, source })?;
-    let answer = super::mqtt::connect("", local.login.as_ref())
+    let answer = super::mqtt::connect(Level::V311, "", local.login.as_ref())
         .and_then(|connect| greet(stream, &connect))
         .map_err(|source| HealthError::Silent { address, source })?;
     // Beside a password file there may be no login to use: then the broker that asks for one is alive.

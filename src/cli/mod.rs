@@ -9,6 +9,7 @@ mod dead_letters;
 pub mod health;
 mod hurried;
 mod mqtt;
+mod properties;
 mod routes;
 mod spool;
 mod status;

@@ -28,6 +28,7 @@ use super::packet::{self, Frame, PacketError, Reason, Will};
 use super::server::{LocalError, Shared};
 use super::wills;
 use crate::clock;
+use crate::spool::AppendError;
 use crate::store::Ingress;
 
 /// How much is read at once: the least, for a quiet client, and the most, for one that keeps filling
@@ -69,15 +70,8 @@ pub(super) enum End {
     Protocol(Reason, &'static str),
     #[error("it has no user name, or a wrong user name or password")]
     LoginRefused(Reason),
-    #[error(
-        "its message to {topic:?} has {size_bytes} bytes (topic and payload); the spool takes at \
-         most {max_bytes}"
-    )]
-    TooLarge {
-        topic: String,
-        size_bytes: usize,
-        max_bytes: usize,
-    },
+    #[error("its message to {topic:?} does not fit into the spool: {error}")]
+    TooLarge { topic: String, error: AppendError },
     #[error("the spool has failed")]
     SpoolFailed,
 }

@@ -275,7 +275,9 @@ impl<I: Ingress> Client<I> {
             Reason::NoMatchingSubscribers
         };
         let message_bytes = match awaits {
-            Some(_) => publish.topic.len() + publish.payload.len(),
+            Some(_) => {
+                publish.topic.len() + publish.properties.bytes().len() + publish.payload.len()
+            }
             None => 0,
         };
         self.owe(publish, reason, awaits, message_bytes);
@@ -357,6 +359,7 @@ impl<I: Ingress> Shared<I> {
         }
         let message = Message {
             topic: publish.topic,
+            attributes: &publish.properties.attributes(),
             payload: publish.payload,
             qos: publish.qos as u8,
             retain: publish.retain,
@@ -372,13 +375,11 @@ impl<I: Ingress> Shared<I> {
                 Ok(Spooled::Not)
             }
             Err(AppendError::Full) => Ok(Spooled::Full),
-            Err(AppendError::TooLarge {
-                size_bytes,
-                max_bytes,
-            }) => Err(End::TooLarge {
+            Err(
+                error @ (AppendError::TooLarge { .. } | AppendError::AttributesTooLarge { .. }),
+            ) => Err(End::TooLarge {
                 topic: publish.topic.to_owned(),
-                size_bytes,
-                max_bytes,
+                error,
             }),
             Err(AppendError::Failed) => Err(End::SpoolFailed),
         }

@@ -56,6 +56,6 @@ pub use access::{Access, AccessError};
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
 pub use limits::Limits;
 pub use origins::Origins;
-pub use publisher::{Delivered, Publisher, STATE_TOPIC};
+pub use publisher::{Delivered, FromCloud, Publisher, STATE_TOPIC};
 pub use server::{Door, LocalBroker, LocalError, Options, bind, serve};
 pub use tls::{Tls, TlsFilesError};

@@ -149,6 +149,7 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
     let dropped = [
         ("full", ledger.dropped_full),
         ("damaged", ledger.dropped_damaged),
+        ("expired", ledger.dropped_expired),
     ];
     book.count_by(
         "messages_dropped",

@@ -163,6 +163,7 @@ fn books(ledger: &Ledger) -> Books {
         dead_lettered: ledger.dead_lettered,
         dropped_full: ledger.dropped_for(DropReason::Full),
         dropped_damaged: ledger.dropped_for(DropReason::Damaged),
+        dropped_expired: ledger.dropped_for(DropReason::Expired),
         spooled: ledger.spooled,
     }
 }

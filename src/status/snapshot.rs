@@ -55,7 +55,8 @@ pub(crate) struct Setup {
     pub(crate) certificate_expires_unix_s: Option<u64>,
 }
 
-/// The ledger: `accepted = delivered + dead_lettered + dropped_full + dropped_damaged + spooled`.
+/// The ledger: `accepted = delivered + dead_lettered + dropped_full + dropped_damaged + dropped_expired +
+/// spooled`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Books {
     pub(crate) accepted: u64,
@@ -63,6 +64,7 @@ pub(crate) struct Books {
     pub(crate) dead_lettered: u64,
     pub(crate) dropped_full: u64,
     pub(crate) dropped_damaged: u64,
+    pub(crate) dropped_expired: u64,
     pub(crate) spooled: u64,
 }
 

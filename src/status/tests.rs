@@ -25,6 +25,7 @@ use crate::clock;
 use crate::local::Counters;
 use crate::logging;
 use crate::secret::Secret;
+use crate::spool::ledger::{DropReason, Outcome};
 use crate::spool::{self, Message};
 use crate::state::{State, StateBoard};
 use crate::store::{Ingress as _, Store};
@@ -66,6 +67,7 @@ impl Parts {
     fn publish(&self) {
         let message = Message {
             topic: "sensors",
+            attributes: b"",
             payload: b"21.5",
             qos: 1,
             retain: false,
@@ -121,6 +123,22 @@ async fn all_answers_show_the_same_relay() {
     assert!(metrics.ends_with("# EOF\n"));
     let page = ask(&site, "GET", "/");
     assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+}
+
+#[tokio::test]
+async fn what_expired_is_shown_by_itself() {
+    let parts = Parts::new();
+    let site = parts.site(None);
+    parts.publish();
+    let store = &parts.sources.store;
+    let deliveries = store.next(1, 1).await.unwrap();
+    store.settle(&[deliveries[0].seq], Outcome::Dropped(DropReason::Expired));
+    let status = json(&site, "/api/status").await;
+    assert_eq!(status["ledger"]["accepted"], 1);
+    assert_eq!(status["ledger"]["dropped_expired"], 1);
+    let metrics = body(ask(&site, "GET", "/metrics")).await;
+    let line = "cloud_relay_messages_dropped_total{reason=\"expired\"} 1";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }
 
 #[tokio::test]

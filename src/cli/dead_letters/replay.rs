@@ -3,15 +3,15 @@
 //! Invariant: a letter is removed only after its PUBACK, which the relay gives only when the message is safe again;
 //! and only if its topic has a route, for without one the PUBACK would promise nothing.
 //!
-//! It speaks the five packets of MQTT 3.1.1 that this takes. The retain flag is not set again: what is retained now
-//! is newer.
+//! It speaks the five packets of MQTT 5 that this takes. The retain flag is not set again: what is retained now is
+//! newer. A message that may wait for a certain time only has all of it again.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::cli::mqtt::{self, packet, put_text};
+use crate::cli::mqtt::{self, Level, packet, put_length, put_text};
 use crate::config::LocalLogin;
 use crate::dead_letters::{Entry, Opened, Shelf, ShelfError};
 use crate::routes::Routes;
@@ -23,9 +23,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// So many are published ahead of their acknowledgements.
 const IN_FLIGHT_MAX: usize = 20;
 
-const CONNACK: [u8; 2] = [0x20, 2];
+const CONNACK: u8 = 0x20;
 const PUBLISH_QOS1: u8 = 0x32;
-const PUBACK: [u8; 2] = [0x40, 2];
+const PUBACK: u8 = 0x40;
+/// Reasons from this on are refusals.
+const REFUSALS: u8 = 0x80;
+/// The longest answer that is read, in bytes: those to what is sent here are short.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
 const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 /// Why letters cannot be published. Those that are left stay dead letters.
@@ -124,7 +128,7 @@ impl Replay<'_> {
             self.acknowledged(broker)?;
         }
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-        let packet = publish_packet(&opened.header.topic, self.last_id, &opened.payload);
+        let packet = publish_packet(opened, self.last_id);
         let sent = packet.and_then(|packet| self.stream.write_all(&packet));
         sent.map_err(|source| self.broken(broker, source))?;
         self.unacknowledged.push_back((self.last_id, entry.clone()));
@@ -133,23 +137,31 @@ impl Replay<'_> {
 
     /// Waits for one acknowledgement.
     fn acknowledged(&mut self, broker: SocketAddr) -> Result<(), LettersError> {
-        let mut packet = [0; 4];
-        (self.stream.read_exact(&mut packet)).map_err(|source| self.broken(broker, source))?;
-        let [kind, length, high, low] = packet;
-        let id = u16::from_be_bytes([high, low]);
-        let index = self.unacknowledged.iter().position(|(own, _)| *own == id);
-        let entry = index.and_then(|index| self.unacknowledged.remove(index));
-        match entry {
-            Some((_, entry)) if [kind, length] == PUBACK => {
-                self.shelf.remove(&entry)?;
-                self.replayed += 1;
-                Ok(())
-            }
+        let answer = read_packet(&mut self.stream);
+        let (kind, body) = answer.map_err(|source| self.broken(broker, source))?;
+        // Without a reason it is a success (MQTT 5, 3.4.2.1).
+        let (id, reason) = match (kind, body.as_slice()) {
+            (PUBACK, [high, low]) => (u16::from_be_bytes([*high, *low]), 0),
+            (PUBACK, [high, low, reason, ..]) => (u16::from_be_bytes([*high, *low]), *reason),
             _ => {
                 let source = io::Error::other("it sent something else than an acknowledgement");
-                Err(self.broken(broker, source).into())
+                return Err(self.broken(broker, source).into());
             }
-        }
+        };
+        let index = self.unacknowledged.iter().position(|(own, _)| *own == id);
+        let entry = index.and_then(|index| self.unacknowledged.remove(index));
+        let source = match entry {
+            Some((_, entry)) if reason < REFUSALS => {
+                self.shelf.remove(&entry)?;
+                self.replayed += 1;
+                return Ok(());
+            }
+            Some((_, entry)) => {
+                io::Error::other(format!("it refuses {} with reason {reason:#04x}", entry.id))
+            }
+            None => io::Error::other("it acknowledged what was not sent"),
+        };
+        Err(self.broken(broker, source).into())
     }
 
     /// Waits for what is left, and says good-bye.
@@ -186,21 +198,48 @@ fn connect(broker: SocketAddr, login: Option<&LocalLogin>) -> io::Result<TcpStre
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let client_id = format!("dead-letters-{}", std::process::id());
-    stream.write_all(&mqtt::connect(&client_id, login)?)?;
-    let mut connack = [0; 4];
-    stream.read_exact(&mut connack)?;
-    match connack {
-        [kind, length, _, 0] if [kind, length] == CONNACK => Ok(stream),
-        [kind, length, _, 4 | 5] if [kind, length] == CONNACK => Err(io::Error::other(
+    stream.write_all(&mqtt::connect(Level::V5, &client_id, login)?)?;
+    let (kind, connack) = read_packet(&mut stream)?;
+    match (kind, connack.as_slice()) {
+        (CONNACK, [_, 0, ..]) => Ok(stream),
+        (CONNACK, [_, 0x86 | 0x87, ..]) => Err(io::Error::other(
             "it refuses the login; set LOCAL_MQTT_USERNAME and LOCAL_MQTT_PASSWORD to one of its users",
         )),
-        _ => Err(io::Error::other("it refuses the connection")),
+        (CONNACK, [_, reason, ..]) => Err(io::Error::other(format!(
+            "it refuses the connection with reason {reason:#04x}"
+        ))),
+        _ => Err(io::Error::other("it sent something else than CONNACK")),
     }
 }
 
-fn publish_packet(topic: &str, id: u16, payload: &[u8]) -> io::Result<Vec<u8>> {
+/// The first byte and the body of the next packet.
+fn read_packet(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    let [first] = byte;
+    let mut len = 0;
+    for shift in [0, 7, 14, 21] {
+        stream.read_exact(&mut byte)?;
+        let [part] = byte;
+        len |= usize::from(part & 0x7F) << shift;
+        if part & 0x80 == 0 {
+            break;
+        }
+    }
+    if len > ANSWER_BYTES_MAX {
+        let what = format!("it sent {len} bytes as an answer");
+        return Err(io::Error::other(what));
+    }
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body)?;
+    Ok((first, body))
+}
+
+fn publish_packet(opened: &Opened, id: u16) -> io::Result<Vec<u8>> {
+    let Opened { header, payload } = opened;
     let mut head = Vec::new();
-    put_text(&mut head, topic)?;
+    put_text(&mut head, &header.topic)?;
     head.extend(id.to_be_bytes());
-    packet(PUBLISH_QOS1, &[&head, payload])
+    put_length(&mut head, header.attributes.len())?;
+    packet(PUBLISH_QOS1, &[&head, &header.attributes, payload])
 }

@@ -84,7 +84,7 @@ fn flow(sheet: &mut Sheet, snapshot: &Snapshot) {
             ledger.delivered,
             ledger.spooled,
             ledger.dead_lettered,
-            ledger.dropped_full + ledger.dropped_damaged
+            ledger.dropped_full + ledger.dropped_damaged + ledger.dropped_expired
         ),
     );
 }
