@@ -191,6 +191,16 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         local.messages_sent,
     );
     book.count(
+        "local_messages_from_cloud",
+        "Messages from the cloud that local clients were given",
+        local.messages_from_cloud,
+    );
+    book.count(
+        "local_sessions_discarded",
+        "Sessions of absent clients that were given up for others",
+        local.sessions_discarded,
+    );
+    book.count(
         "local_connections_refused",
         "Local connections beyond the limit",
         local.connections_refused,
