@@ -13,7 +13,7 @@ demo: ## the whole story on this machine: cloud, provisioning, relay and sensor;
 	$(CARGO) build --locked -p cloud-relay
 	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(RELAY)
 
-test: setup ## every test: the crates, the foreign peers, the container files, the page in a browser
+test: setup ## every test: the crates, the foreign peers, container files and scripts, the page in a browser
 	$(CARGO) test --workspace --locked
 	tests/peers/check
 	node --test tests/validate/*.test.mjs
@@ -21,14 +21,11 @@ test: setup ## every test: the crates, the foreign peers, the container files, t
 
 check: lint test ## what CI runs: formatting, lints, dependencies, spelling, then the tests
 
-lint: ## formatting, clippy with warnings denied, dependencies and licences, scripts, spelling
+lint: ## formatting, clippy with warnings denied, dependencies and licences, spelling
 	tests/setup/install --lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(TOOLS)/cargo/bin/cargo-deny --log-level error check bans licenses sources
-	$(TOOLS)/venv/bin/shellcheck tests/setup/install tests/peers/check .ci/run \
-	  tests/cross/build tests/cross/check tests/image/build tests/image/check tests/image/emulate tests/image/upgrade \
-	  examples/fleet/sensor/sensor.sh
 	$(TOOLS)/venv/bin/typos
 
 bench: setup ## figures of the release build beside mosquitto, in one table; takes half an hour

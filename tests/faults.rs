@@ -106,10 +106,17 @@ async fn an_endpoint_that_cannot_be_reached_or_found_is_reported() {
     let port = nobody.addr().port().to_string();
     let message = format!("disconnected: cannot reach localhost on port {port}: ");
     says_accepts_and_delivers_later(&site, &[("AWS_PORT", &port)], &message).await;
+    let log = site.relay().log().lines().join("\n");
+    assert!(
+        log.contains("does its firewall let that port through"),
+        "{log}"
+    );
     // a name that the resolver must not find (RFC 6761, section 6.4)
     let changes = [("AWS_DATA_ENDPOINT", "data.invalid")];
-    let message = "disconnected: cannot reach data.invalid on port";
-    says_accepts_and_delivers_later(&site, &changes, message).await;
+    let port = site.cloud().port();
+    let message =
+        format!("disconnected: cannot reach data.invalid on port {port}: its name is not found");
+    says_accepts_and_delivers_later(&site, &changes, &message).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use cloud_relay_sandbox::publisher::Load;
 use tokio::time::Instant;
 
 use crate::Outcome;
+use crate::page::{self, page};
 use crate::report::{Figure, as_f64, mib};
 use crate::stage::{Published, Stage, Usage};
 use crate::system::{System, TOPIC};
@@ -38,7 +39,7 @@ const BACKLOG_LARGE: u64 = 1_000_000;
 /// How long `idle` takes.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long it is left alone before that: until threads that were only needed for the load have ended.
-const SETTLING: Duration = Duration::from_secs(12);
+pub(crate) const SETTLING: Duration = Duration::from_secs(12);
 /// How long the first message after an event may take.
 const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -49,16 +50,18 @@ pub(crate) enum Scenario {
     Steady { publishers: u32, messages: u64 },
     /// A steady trickle, the cloud being there and taking this long to acknowledge.
     Online { cloud_delay_ms: u32 },
-    /// The cloud goes, messages pile up, the cloud comes back.
-    Outage,
+    /// The cloud goes, messages pile up, the cloud comes back and takes this long to acknowledge.
+    Outage { cloud_delay_ms: u32 },
     /// A million messages pile up, and the system is started with them.
     Backlog,
     /// Nothing happens.
     Idle,
+    /// Somebody looks at its page.
+    Page,
 }
 
 /// All of them, in the order in which they are run.
-pub(crate) const ALL: [Scenario; 7] = [
+pub(crate) const ALL: [Scenario; 9] = [
     Scenario::Steady {
         publishers: 1,
         messages: STEADY_MESSAGES,
@@ -69,9 +72,11 @@ pub(crate) const ALL: [Scenario; 7] = [
     },
     Scenario::Online { cloud_delay_ms: 0 },
     Scenario::Online { cloud_delay_ms: 80 },
-    Scenario::Outage,
+    Scenario::Outage { cloud_delay_ms: 0 },
+    Scenario::Outage { cloud_delay_ms: 80 },
     Scenario::Backlog,
     Scenario::Idle,
+    Scenario::Page,
 ];
 
 impl Scenario {
@@ -80,9 +85,10 @@ impl Scenario {
         match self {
             Scenario::Steady { .. } => "steady",
             Scenario::Online { .. } => "online",
-            Scenario::Outage => "outage",
+            Scenario::Outage { .. } => "outage",
             Scenario::Backlog => "backlog",
             Scenario::Idle => "idle",
+            Scenario::Page => "page",
         }
     }
 
@@ -98,11 +104,17 @@ impl Scenario {
             Scenario::Online { cloud_delay_ms } => format!(
                 "online: {ONLINE_RATE} messages/s for {ONLINE_SECONDS} s, the cloud acknowledges after {cloud_delay_ms} ms"
             ),
-            Scenario::Outage => {
-                format!("outage: {OUTAGE_MESSAGES} messages of {PUBLISHERS} publishers, window 20")
-            }
+            Scenario::Outage { cloud_delay_ms } => format!(
+                "outage: {OUTAGE_MESSAGES} messages of {PUBLISHERS} publishers, window 20, the cloud acknowledges \
+                 after {cloud_delay_ms} ms"
+            ),
             Scenario::Backlog => format!("backlog: {BACKLOG_LARGE} messages"),
             Scenario::Idle => format!("idle: {} s", IDLE.as_secs()),
+            Scenario::Page => format!(
+                "page: closed and open, idle and at {} messages/s, {} s each",
+                page::RATE,
+                page::SECONDS
+            ),
         }
     }
 
@@ -121,7 +133,10 @@ impl Scenario {
     pub(crate) fn suits(self, system: &dyn System) -> bool {
         match self {
             Scenario::Online { .. } => true,
-            Scenario::Steady { .. } | Scenario::Outage | Scenario::Idle => !system.is_variant(),
+            Scenario::Steady { .. } | Scenario::Outage { .. } | Scenario::Idle => {
+                !system.is_variant()
+            }
+            Scenario::Page => !system.is_variant() && system.has_page(),
             Scenario::Backlog => !system.is_variant() && system.messages_max() >= BACKLOG_LARGE,
         }
     }
@@ -134,9 +149,10 @@ impl Scenario {
                 messages,
             } => steady(system, publishers, messages).await,
             Scenario::Online { cloud_delay_ms } => online(system, cloud_delay_ms).await,
-            Scenario::Outage => outage(system).await,
+            Scenario::Outage { cloud_delay_ms } => outage(system, cloud_delay_ms).await,
             Scenario::Backlog => backlog(system).await,
             Scenario::Idle => idle(system).await,
+            Scenario::Page => page(system).await,
         }
     }
 }
@@ -240,7 +256,7 @@ async fn online(system: &dyn System, cloud_delay_ms: u32) -> Outcome<Vec<Figure>
     Ok(figures)
 }
 
-async fn outage(system: &dyn System) -> Outcome<Vec<Figure>> {
+async fn outage(system: &dyn System, cloud_delay_ms: u32) -> Outcome<Vec<Figure>> {
     let count = OUTAGE_MESSAGES.min(system.messages_max());
     let stage = Stage::warmed_up(system).await?;
     let cloud = stage.setting().cloud();
@@ -265,6 +281,8 @@ async fn outage(system: &dyn System) -> Outcome<Vec<Figure>> {
     // not to wait for something: this is how long the outage lasts
     tokio::time::sleep_until(began + OUTAGE).await;
 
+    let ack_delay = Duration::from_millis(u64::from(cloud_delay_ms));
+    cloud.set_faults(|faults| faults.ack_delay = ack_delay);
     let back = Instant::now();
     cloud.resume().await?;
     stage.wait_for_arrivals(earlier + acked).await;
@@ -275,9 +293,16 @@ async fn outage(system: &dyn System) -> Outcome<Vec<Figure>> {
             figures.push(Figure::less(name, took.as_secs_f64()));
         }
     }
+    figures.extend(drained(&arrivals));
     figures.push(peak(&stage)?);
     figures.push(Figure::less("lost acked", as_f64(stage.lost(&published))));
     Ok(figures)
+}
+
+/// How fast `arrivals` came.
+fn drained(arrivals: &[Instant]) -> Option<Figure> {
+    let took = since(*arrivals.first()?, arrivals.last())?;
+    Some(Figure::more("drained/s", per_second(arrivals.len(), took)))
 }
 
 /// Starts the system and waits for the first message in the cloud after `earlier` ones. It is published
@@ -325,11 +350,7 @@ async fn backlog(system: &dyn System) -> Outcome<Vec<Figure>> {
     figures.push(start_to_first(&stage, earlier, None).await?);
     let acked = published.acked.len();
     stage.wait_for_arrivals(earlier + acked).await;
-    let arrivals = stage.arrivals(earlier);
-    if let (Some(first), Some(last)) = (arrivals.first(), arrivals.last()) {
-        let took = last.saturating_duration_since(*first);
-        figures.push(Figure::more("drained/s", per_second(arrivals.len(), took)));
-    }
+    figures.extend(drained(&stage.arrivals(earlier)));
     figures.push(Figure::less(
         "peak memory while draining MiB",
         mib(stage.process().memory_peak_bytes()?),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::{EXIT_USAGE, print};
 use crate::config::Config;
+use crate::local::STATE_TOPIC;
 use crate::routes::{Routes, Rulebook};
 use crate::topic;
 
@@ -53,6 +54,9 @@ fn explain(topic: &str, routes: &Routes, rulebook: Rulebook) -> String {
     if topic::is_reserved(topic) {
         return "goes nowhere: topics that start with $ are the broker's own".to_owned();
     }
+    if topic == STATE_TOPIC {
+        return "goes nowhere: only the relay publishes to it".to_owned();
+    }
     let Some((number, route)) = routes.find(topic) else {
         return "stays on the device: no rule matches".to_owned();
     };
@@ -71,7 +75,7 @@ mod tests {
     use crate::routes::Names;
 
     fn answer(command: &RoutesCommand) -> String {
-        let rules = "alarms => $aws/rules/alarms, a/# => site/{topic:2..}, +/deep/# => {topic}";
+        let rules = "alarms => $aws/rules/alarms, a/# => site/{topic:2..}, +/deep/# => {topic}, +/state => site/data";
         let routes = Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap();
         command.answer(&routes, Rulebook::Aws)
     }
@@ -82,13 +86,15 @@ mod tests {
             answer(&RoutesCommand::Table),
             "1  alarms -> $aws/rules/alarms\n\
              2  a/# -> site/{topic:2..}\n\
-             3  +/deep/# -> {topic}\n"
+             3  +/deep/# -> {topic}\n\
+             4  +/state -> site/data\n"
         );
     }
 
     #[test]
     fn each_topic_is_explained_on_its_line() {
         let topics = [
+            STATE_TOPIC,
             "alarms",
             "a/b/c",
             "x/deep/3/4/5/6/7/8/9",
@@ -98,6 +104,7 @@ mod tests {
         ];
         let text = answer(&RoutesCommand::Explain(topics.map(str::to_owned).to_vec()));
         let expected = [
+            "cloud-relay/state: goes nowhere: only the relay publishes to it",
             "alarms: goes to $aws/rules/alarms by rule 1 (alarms -> $aws/rules/alarms)",
             "a/b/c: goes to site/b/c by rule 2 (a/# -> site/{topic:2..})",
             "x/deep/3/4/5/6/7/8/9: becomes a dead letter: rule 3 (+/deep/# -> {topic}) leads to \

@@ -83,6 +83,14 @@ const ADVICE_CLOSED: &str = "is the certificate active, does its policy allow io
 const ADVICE_NOT_AUTHORIZED: &str = "not authorized; is the certificate active, and does its \
      policy allow iot:Connect for this client id?";
 
+const ADVICE_BUSY: &str = "it is busy, or a quota of AWS IoT Core is used up (connections, or attempts \
+     a second); it is tried again with growing pauses";
+
+const ADVICE_NAME: &str = "is AWS_DATA_ENDPOINT right, and can this network resolve names?";
+
+const ADVICE_UNREACHABLE: &str =
+    "does this network lead to the Internet, and does its firewall let that port through?";
+
 /// Connects once, speaking `version` and beginning with `greeting`.
 pub(super) async fn connect(
     endpoint: &Endpoint,
@@ -140,12 +148,14 @@ async fn reach(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
         .await
         .map_err(|_| {
             let after = DNS_TIMEOUT.as_secs();
-            unreachable(format!("its name was not resolved within {after} s"))
+            unreachable(format!(
+                "its name was not resolved within {after} s; {ADVICE_NAME}"
+            ))
         })?
-        .map_err(|error| unreachable(error.to_string()))?;
+        .map_err(|error| unreachable(format!("its name is not found ({error}); {ADVICE_NAME}")))?;
     let tcp = first_to_answer(addresses.take(ADDRESSES_MAX), TCP_TIMEOUT)
         .await
-        .map_err(unreachable)?;
+        .map_err(|detail| unreachable(format!("{detail}; {ADVICE_UNREACHABLE}")))?;
     tcp.set_nodelay(true)
         .map_err(|error| unreachable(error.to_string()))?;
     Ok(tcp)
@@ -175,22 +185,15 @@ async fn await_connack(
 ) -> Result<(Terms, BytesMut), ConnectError> {
     let mut received = BytesMut::with_capacity(1024);
     loop {
-        let reason = match packet::read(version, &mut received)? {
-            None => None,
+        match packet::read(version, &mut received)? {
+            None => {}
             Some(Answer::Connected(Ok(terms))) => return Ok((terms, received)),
-            Some(Answer::Connected(Err(Refusal::Version))) => {
-                return Err(ConnectError::Version { host, version });
-            }
-            Some(Answer::Connected(Err(Refusal::NotAuthorized))) => {
-                Some(ADVICE_NOT_AUTHORIZED.to_owned())
-            }
-            Some(Answer::Connected(Err(Refusal::Other(reason)))) => Some(reason),
+            Some(Answer::Connected(Err(refusal))) => return Err(refused(host, version, refusal)),
             Some(_) => {
-                Some("its first packet was not CONNACK; is this an MQTT endpoint?".to_owned())
+                let reason = "its first packet was not CONNACK; is this an MQTT endpoint?";
+                let reason = reason.to_owned();
+                return Err(ConnectError::Refused { host, reason });
             }
-        };
-        if let Some(reason) = reason {
-            return Err(ConnectError::Refused { host, reason });
         }
         let read = stream
             .read_buf(&mut received)
@@ -200,6 +203,17 @@ async fn await_connack(
             return Err(ConnectError::ClosedOnConnect { host });
         }
     }
+}
+
+/// What a CONNACK says that refuses.
+fn refused(host: String, version: MqttVersion, refusal: Refusal) -> ConnectError {
+    let reason = match refusal {
+        Refusal::Version => return ConnectError::Version { host, version },
+        Refusal::NotAuthorized => ADVICE_NOT_AUTHORIZED.to_owned(),
+        Refusal::Busy(words) => format!("{words}; {ADVICE_BUSY}"),
+        Refusal::Other(words) => words,
+    };
+    ConnectError::Refused { host, reason }
 }
 
 async fn within<T>(
@@ -229,6 +243,12 @@ fn tls_error(host: String, error: &io::Error) -> ConnectError {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
                 "its certificate has expired by this device's time; is the clock right? ({certificate})"
             ),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!(
+                    "its certificate is for another name; is AWS_DATA_ENDPOINT right, and does nothing else \
+                     answer in its place on this network? ({certificate})"
+                )
+            }
             other => format!("its certificate cannot be accepted: {other}"),
         },
         Some(rustls::Error::AlertReceived(alert)) => match alert {
@@ -237,10 +257,20 @@ fn tls_error(host: String, error: &io::Error) -> ConnectError {
             | AlertDescription::UnknownCA
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateExpired
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRequired
             | AlertDescription::AccessDenied => format!(
                 "it does not accept this device's certificate ({alert:?}); is it registered and \
                  active in this account and region?"
             ),
+            AlertDescription::UnrecognisedName => {
+                "it does not know this name; is AWS_DATA_ENDPOINT the data \
+                 endpoint of the right account and region?"
+                    .to_owned()
+            }
+            AlertDescription::NoApplicationProtocol => {
+                "it does not speak MQTT on this port; is AWS_PORT right?".to_owned()
+            }
             other => format!("it answered with the alert {other:?}"),
         },
         Some(other) => other.to_string(),
@@ -266,34 +296,4 @@ fn is_closed(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use tokio::net::{TcpListener, TcpSocket};
-
-    use super::*;
-
-    /// Long enough for the loopback interface, short enough for a test.
-    const PATIENCE: Duration = Duration::from_millis(300);
-
-    #[tokio::test]
-    async fn an_address_that_swallows_packets_does_not_keep_the_next_from_being_tried() {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(any).unwrap();
-        let swallowing = socket.listen(1).unwrap();
-        let silent = swallowing.local_addr().unwrap();
-        // Nobody accepts: once its queue is full, the system drops whoever knocks.
-        let mut queued = Vec::new();
-        while let Ok(stream) = timeout(PATIENCE, TcpStream::connect(silent)).await {
-            queued.push(stream.unwrap());
-        }
-        let answering = TcpListener::bind(any).await.unwrap();
-        let good = answering.local_addr().unwrap();
-
-        let stream = first_to_answer([silent, good].into_iter(), PATIENCE).await;
-        assert_eq!(stream.unwrap().peer_addr().unwrap(), good);
-        let failure = first_to_answer([silent].into_iter(), PATIENCE).await;
-        assert!(failure.unwrap_err().starts_with("no answer"));
-    }
-}
+mod tests;

@@ -75,19 +75,27 @@ impl Denials {
 
     /// Whether a message to `topic` that is denied, and was refused for `refused_for` itself, is convicted.
     pub fn convicts(&self, topic: &str, refused_for: Duration, now: Instant) -> bool {
-        let condemned = self
-            .topics
-            .get(topic)
-            .is_some_and(|denied| denied.condemned);
         let denied_for = self.denied_for(topic, now).max(refused_for);
-        (condemned || denied_for >= self.hold) && self.others_accepted(now)
+        (self.is_condemned(topic) || denied_for >= self.hold) && self.others_accepted(now)
     }
 
-    /// Cuts the time of all short that are denied now.
-    pub fn condemn_all(&mut self) {
-        for denied in self.topics.values_mut() {
+    /// Cuts the time of `topic` short: each of its messages that is refused is convicted, until one is accepted. If too
+    /// many are remembered, another is forgotten.
+    pub fn condemn(&mut self, topic: &str, now: Instant) {
+        if !self.topics.contains_key(topic) && self.topics.len() >= TOPICS_MAX {
+            self.topics.pop_first();
+        }
+        self.denied(topic, now);
+        if let Some(denied) = self.topics.get_mut(topic) {
             denied.condemned = true;
         }
+    }
+
+    /// Whether its time was cut short.
+    pub fn is_condemned(&self, topic: &str) -> bool {
+        self.topics
+            .get(topic)
+            .is_some_and(|denied| denied.condemned)
     }
 }
 
@@ -121,7 +129,7 @@ mod tests {
         let start = Instant::now();
         let mut denials = Denials::new(HOLD);
         denials.denied("a", start);
-        denials.condemn_all();
+        denials.condemn("a", start);
         assert!(!convicts(&denials, "a", start + 100 * HOLD));
         denials.accepted(|| "b", start + 100 * HOLD);
         assert!(convicts(&denials, "a", start + 100 * HOLD));
@@ -133,7 +141,7 @@ mod tests {
         let start = Instant::now();
         let mut denials = Denials::new(HOLD);
         denials.denied("a", start);
-        denials.condemn_all();
+        denials.condemn("a", start);
         assert!(denials.is_denied("a"));
         assert!(denials.accepted(|| "a", start + HOLD));
         assert!(!denials.is_denied("a") && !convicts(&denials, "a", start + HOLD));
@@ -172,6 +180,7 @@ mod tests {
             let mut denials = Denials::new(HOLD);
             for topic in 0..count {
                 denials.denied(&topic.to_string(), Instant::now());
+                denials.condemn(&format!("condemned {topic}"), Instant::now());
             }
             prop_assert!(denials.topics.len() <= TOPICS_MAX);
         }

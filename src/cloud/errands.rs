@@ -4,11 +4,14 @@
 //! Relaying must never suffer from an errand that the policy does not allow. Over MQTT 3.1.1 AWS IoT Core answers such a
 //! packet by closing the connection, without a reason. So errands are run one at a time, and only while no message is in
 //! flight: a close then has one possible cause. After [`ENDED_MAX`] of them in a row it is left alone for a while.
+//! Each has a packet identifier of its own, so that an answer that comes late is not taken for another's.
 
 use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::window::FIRST_ERRAND_PACKET_ID;
 
 /// Topic filters in one SUBSCRIBE: AWS IoT Core's quota.
 const FILTERS_PER_SUBSCRIBE_MAX: usize = 8;
@@ -53,6 +56,13 @@ impl fmt::Display for Errand {
             Errand::Subscribe(filters) => write!(f, "the subscription to {}", filters.join(", ")),
         }
     }
+}
+
+/// The packet identifier of the errand number `index`, from zero on. [`FILTERS_MAX`] keeps it above
+/// [`FIRST_ERRAND_PACKET_ID`].
+fn packet_id(index: usize) -> u16 {
+    let index = u16::try_from(index).unwrap_or(u16::MAX);
+    (u16::MAX.saturating_sub(index)).max(FIRST_ERRAND_PACKET_ID)
 }
 
 #[derive(Debug)]
@@ -127,13 +137,12 @@ impl Errands {
         self.will_suspect = false;
     }
 
-    /// Whether this connection has the will, so that its orderly end has to be told instead: then that is what an
-    /// answer is waited for.
-    pub(super) fn stop(&mut self, now: Instant) -> bool {
-        let online = |entry: &Entry| entry.errand == Errand::SayOnline;
-        let index = self.entries.iter().position(online);
-        self.asked = index.filter(|_| self.with_will).map(|index| (index, now));
-        self.asked.is_some()
+    /// If this connection has the will, so that its orderly end has to be told instead: the packet identifier of that.
+    /// Then its answer is waited for.
+    pub(super) fn stop(&mut self, now: Instant) -> Option<u16> {
+        let index = self.entries.len();
+        self.asked = self.with_will.then_some((index, now));
+        self.asked.map(|_| packet_id(index))
     }
 
     /// Whether an answer is due.
@@ -146,14 +155,15 @@ impl Errands {
         self.asked.is_some() || self.entries.iter().any(|entry| entry.is_due(now))
     }
 
-    /// The errand to run now that nothing is in flight. Its answer is to be noted.
-    pub(super) fn next(&mut self, now: Instant) -> Option<&Errand> {
+    /// The errand to run now that nothing is in flight, and the packet identifier of its answer, which is to be noted.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(&Errand, u16)> {
         if self.asked.is_some() {
             return None;
         }
         let index = self.entries.iter().position(|entry| entry.is_due(now))?;
         self.asked = Some((index, now));
-        self.entries.get(index).map(|entry| &entry.errand)
+        let entry = self.entries.get(index)?;
+        Some((&entry.errand, packet_id(index)))
     }
 
     /// When time changes something after `now`.
@@ -165,9 +175,11 @@ impl Errands {
         due.filter(|due| *due > now).min()
     }
 
-    /// Notes the answer: for each part why it was refused, `None` if it was not.
-    pub(super) fn answered(&mut self, refusals: &[Option<String>], now: Instant) {
-        let Some(entry) = self.take_asked() else {
+    /// Notes an answer, perhaps a late one: for each part why it was refused, `None` if it was not.
+    pub(super) fn answered(&mut self, packet_id: u16, refusals: &[Option<String>], now: Instant) {
+        let index = usize::from(u16::MAX - packet_id);
+        self.asked = self.asked.filter(|(asked, _)| *asked != index);
+        let Some(entry) = self.entries.get_mut(index) else {
             return;
         };
         entry.ended = 0;
@@ -256,16 +268,16 @@ mod tests {
         let now = Instant::now();
         let mut errands = subscribing(10);
         errands.begin(false, now);
-        let count = |errand: Option<&Errand>| match errand {
-            Some(Errand::Subscribe(filters)) => filters.len(),
+        let count = |errand: Option<(&Errand, u16)>| match errand {
+            Some((Errand::Subscribe(filters), _)) => filters.len(),
             other => panic!("{other:?}"),
         };
         assert_eq!(count(errands.next(now)), 8);
         assert_eq!(errands.next(now), None);
         assert!(errands.have_right_of_way(now));
-        errands.answered(&vec![None; 8], now);
+        errands.answered(packet_id(0), &vec![None; 8], now);
         assert_eq!(count(errands.next(now)), 2);
-        errands.answered(&[None, None], now);
+        errands.answered(packet_id(1), &[None, None], now);
         assert!(!errands.have_right_of_way(now));
         assert_eq!(errands.deadline(now), None);
         errands.begin(false, now);
@@ -282,7 +294,7 @@ mod tests {
         let mut errands = subscribing(1);
         errands.begin(false, now);
         assert!(errands.next(now).is_some());
-        errands.answered(&[Some("no".to_owned())], now);
+        errands.answered(packet_id(0), &[Some("no".to_owned())], now);
         assert!(!errands.have_right_of_way(now));
         assert_eq!(errands.deadline(now), Some(now + RETRY_AFTER));
         assert!(errands.next(now + RETRY_AFTER).is_some());
@@ -298,6 +310,33 @@ mod tests {
         assert_eq!(errands.deadline(now), Some(late));
         errands.tick(late);
         assert!(!errands.have_right_of_way(late));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_is_not_taken_for_that_of_the_next_one() {
+        let start = Instant::now();
+        let mut errands = subscribing(10);
+        errands.begin(false, start);
+        let late = errands.next(start).unwrap().1;
+        let now = start + ANSWER_TIMEOUT;
+        errands.tick(now);
+        let next = errands.next(now).unwrap().1;
+        errands.answered(late, &vec![None; 8], now);
+        assert!(errands.waiting());
+        errands.answered(next, &[Some("no".to_owned()), None], now);
+        assert!(!errands.waiting());
+        assert_eq!(errands.deadline(now), Some(now + RETRY_AFTER));
+        let refused = errands.next(now + RETRY_AFTER).unwrap().1;
+        assert_eq!(refused, next, "the other one is done");
+    }
+
+    #[test]
+    fn the_largest_number_of_errands_has_a_packet_identifier_for_each_and_for_the_end() {
+        let filters: Vec<String> = (0..FILTERS_MAX).map(|n| format!("f/{n}")).collect();
+        let mut errands = Errands::new(true, &filters);
+        errands.begin(true, Instant::now());
+        let last = errands.stop(Instant::now()).unwrap();
+        assert_eq!(usize::from(u16::MAX - last), errands.entries.len());
     }
 
     #[test]
@@ -334,7 +373,8 @@ mod tests {
         assert!(!errands.wants_will(now) && !errands.have_right_of_way(now));
         assert!(errands.wants_will(now + PAUSE));
         errands.begin(true, now + PAUSE);
-        assert_eq!(errands.next(now + PAUSE), Some(&Errand::SayOnline));
+        let next = errands.next(now + PAUSE);
+        assert_eq!(next, Some((&Errand::SayOnline, u16::MAX)));
     }
 
     #[test]

@@ -33,7 +33,7 @@ const BYTES_PER_S: NonZeroU64 = NonZeroU64::new(512 * 1024).expect("invariant: n
 pub struct Quota {
     /// Messages a second.
     pub publishes_per_s: Option<NonZeroU64>,
-    /// Bytes of topic and payload a second. A message larger than this goes alone.
+    /// Bytes of topic, attributes and payload a second. A message larger than this goes alone.
     pub bytes_per_s: Option<NonZeroU64>,
 }
 
@@ -47,11 +47,11 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// How long `messages` of `mean_bytes` each take at least; zero without a limit.
-    pub fn time_for(&self, messages: u64, mean_bytes: u64) -> Duration {
+    /// How long so many publishes with so many bytes take at least; zero without a limit.
+    pub fn time_for(&self, publishes: u64, bytes: u64) -> Duration {
         let seconds = |amount: u64, rate: Option<NonZeroU64>| rate.map_or(0, |rate| amount / rate);
-        let by_count = seconds(messages, self.publishes_per_s);
-        let by_bytes = seconds(messages.saturating_mul(mean_bytes), self.bytes_per_s);
+        let by_count = seconds(publishes, self.publishes_per_s);
+        let by_bytes = seconds(bytes, self.bytes_per_s);
         Duration::from_secs(by_count.max(by_bytes))
     }
 }

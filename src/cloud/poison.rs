@@ -64,7 +64,7 @@ impl Why {
             Why::PacketTooLarge => (
                 "packet-too-large",
                 format!(
-                    "payload of {bytes} bytes: with its topic more than the cloud says it takes"
+                    "payload of {bytes} bytes: with its topic and properties more than the cloud says it takes"
                 ),
             ),
             Why::TopicTooLong => (
@@ -124,17 +124,17 @@ pub fn forbidden(cloud_topic: &str, payload_bytes: usize) -> Option<Why> {
         })
 }
 
-/// What to make of a refusal; `None` is to try again. `denied_too_long` says whether a policy had its time.
-pub fn judge(rejection: Rejection, denied_too_long: bool) -> Option<Why> {
+/// What to make of a refusal; `None` is to try again. `too_long` says whether it has had its time.
+pub fn judge(rejection: Rejection, too_long: bool) -> Option<Why> {
     match rejection {
         Rejection::TopicNameInvalid | Rejection::PayloadFormatInvalid => {
             Some(Why::Refused(rejection))
         }
-        Rejection::NotAuthorized => denied_too_long.then_some(Why::Denied),
-        Rejection::QuotaExceeded
-        | Rejection::Unspecified
+        Rejection::NotAuthorized => too_long.then_some(Why::Denied),
+        Rejection::Unspecified
         | Rejection::ImplementationSpecific
-        | Rejection::PacketIdentifierInUse => None,
+        | Rejection::PacketIdentifierInUse => too_long.then_some(Why::Refused(rejection)),
+        Rejection::QuotaExceeded => None,
     }
 }
 

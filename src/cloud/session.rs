@@ -27,17 +27,18 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::aside::Aside;
 pub(super) use self::lost::LostReason;
 use self::post::Post;
+use self::refused::AHEAD_OF_HELD_MAX;
 use self::sending::Outgoing;
 use super::Source;
 use super::connect::{Connection, KEEP_ALIVE_S};
 use super::denials::Denials;
 use super::drain::{Drain, News};
-use super::held::Held;
+use super::held::{Held, Troubles};
 use super::pacing::{Pacing, Quota};
 use super::packet::{self, Answer, MqttVersion, Rejection};
 use super::packing::{Packer, Packing, Savings};
 use super::suspicion::Suspicion;
-use super::window::{Acknowledged, ERRAND_PACKET_ID, IN_FLIGHT_MAX, Window};
+use super::window::{Acknowledged, FIRST_ERRAND_PACKET_ID, IN_FLIGHT_MAX, Window};
 use crate::routes::Routes;
 use crate::spool::ledger::Outcome;
 use crate::spool::{Delivery, Seq};
@@ -88,7 +89,10 @@ pub(super) struct Session {
     /// Whether it was told that nothing is accepted, since something was.
     outage_told: bool,
     denials: Denials,
+    /// [`AHEAD_OF_HELD_MAX`], but in tests.
+    ahead_of_held_max: Seq,
     suspicion: Suspicion,
+    troubles: Troubles,
     post: Post,
     packing: Packing,
     savings: Savings,
@@ -111,7 +115,9 @@ impl Session {
             refusal_told: None,
             outage_told: false,
             denials: Denials::new(denied_hold),
+            ahead_of_held_max: AHEAD_OF_HELD_MAX,
             suspicion: Suspicion::default(),
+            troubles: Troubles::default(),
             post: Post::new(source.dead_letters),
             packing: Packing::default(),
             savings: Savings::default(),
@@ -144,7 +150,6 @@ impl Session {
             ping_after: ping_after(terms.keep_alive_s.unwrap_or(KEEP_ALIVE_S)),
             window: Window::new(usize::from(terms.receive_max)),
             held: Held::default(),
-            denied: Held::default(),
             passed: None,
             taken_through: 0,
             return_at: None,
@@ -168,6 +173,7 @@ impl Session {
         if let Err(reason) = &ended {
             link.suspect(reason);
         }
+        link.forget_held();
         link.finish_posting().await;
         match ended {
             Ok(()) => Ended::Shutdown,
@@ -211,9 +217,7 @@ struct Link<'s, S> {
     /// A PINGREQ is sent after this much silence of ours.
     ping_after: Duration,
     window: Window<Outgoing>,
-    /// Denied by the policy, to be sent again.
-    denied: Held<Outgoing>,
-    /// Not accepted for other reasons, to be sent again.
+    /// Not accepted, to be sent again.
     held: Held<Outgoing>,
     /// The oldest message that was left in the spool for later.
     passed: Option<Seq>,
@@ -225,7 +229,7 @@ struct Link<'s, S> {
     returning: bool,
     /// When it was done last.
     returned: Option<Instant>,
-    /// Taken from the spool, not yet sent; in front of them, those whose next try is due.
+    /// Taken from the spool, not yet sent; in front of them, those whose next try is due, and those that met a quota.
     pending: VecDeque<Outgoing>,
     /// Taken from the spool, waiting for others of their topic.
     packer: Packer<Delivery>,
@@ -330,8 +334,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let (packet_id, rejection) = match answer {
             Answer::Acknowledged(packet_id) => (packet_id, None),
             Answer::Rejected(packet_id, rejection) => (packet_id, Some(rejection)),
-            Answer::Subscribed(ERRAND_PACKET_ID, refusals) => {
-                self.session.aside.errands.answered(&refusals, now);
+            Answer::Subscribed(packet_id @ FIRST_ERRAND_PACKET_ID.., refusals) => {
+                (self.session.aside.errands).answered(packet_id, &refusals, now);
                 return Ok(());
             }
             Answer::Subscribed(..) => return Err(LostReason::Unexpected("SUBACK")),
@@ -347,9 +351,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             Answer::Connected(_) => return Err(LostReason::Unexpected("a second CONNACK")),
             Answer::Unexpected(name) => return Err(LostReason::Unexpected(name)),
         };
-        if packet_id == ERRAND_PACKET_ID {
+        if packet_id >= FIRST_ERRAND_PACKET_ID {
             let refusal = rejection.map(|rejection| rejection.to_string());
-            self.session.aside.errands.answered(&[refusal], now);
+            (self.session.aside.errands).answered(packet_id, &[refusal], now);
             return Ok(());
         }
         if let Acknowledged::Message { message, bytes } = self.window.acknowledge(packet_id, now) {
@@ -379,14 +383,15 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// The next moment at which something must have happened, or can be done.
     fn deadline(&self, now: Instant) -> Instant {
+        // What is due while nothing is sent waits for an event, not for a time.
+        let may_send = !self.returning && !self.session.aside.errands.have_right_of_way(now);
         let deadlines = [
             self.window.deadline(),
             self.paced_until,
-            self.held.next_due().filter(|_| !self.returning),
-            self.denied.next_due().filter(|_| !self.returning),
+            self.held.next_due().filter(|_| may_send),
             self.return_at,
             Some(self.calm_until()).filter(|moment| *moment > now),
-            self.packer.next_due().filter(|_| !self.returning),
+            self.packer.next_due().filter(|_| may_send),
             self.session.post.deadline(),
             self.session.aside.errands.deadline(now),
         ];

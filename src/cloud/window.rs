@@ -21,10 +21,11 @@ const SLOWEST_LINK_BYTES_PER_S: u32 = 4 * 1024;
 /// One acknowledgement that never comes, while others do, was lost after this time.
 const LOST_PUBACK_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The one packet identifier that the window never gives: SUBSCRIBE and what is not a message of the spool have it.
-pub const ERRAND_PACKET_ID: u16 = u16::MAX;
+/// The packet identifiers from this one on are never given by the window: SUBSCRIBE and what is not a message of the
+/// spool have them.
+pub const FIRST_ERRAND_PACKET_ID: u16 = u16::MAX - 15;
 /// How many identifiers there are for messages, from 1 on.
-const PACKET_IDS: u16 = ERRAND_PACKET_ID - 1;
+const PACKET_IDS: u16 = FIRST_ERRAND_PACKET_ID - 1;
 
 #[derive(Debug)]
 struct Slot<T> {
@@ -58,7 +59,7 @@ pub struct Window<T> {
     slots: VecDeque<Slot<T>>,
     /// Unacknowledged publishes at most, from 1 to [`IN_FLIGHT_MAX`].
     limit: usize,
-    /// Packet identifier of the first slot; 1 to 65,534.
+    /// Packet identifier of the first slot; 1 to [`PACKET_IDS`].
     first_packet_id: u16,
     bytes: usize,
     last_acknowledged: Option<Instant>,
@@ -158,7 +159,7 @@ fn slow_link_time(bytes: usize) -> Duration {
     Duration::from_secs(u64::from(bytes / SLOWEST_LINK_BYTES_PER_S))
 }
 
-/// The identifier `n` places behind `first`, wrapping from 65,534 to 1.
+/// The identifier `n` places behind `first`, wrapping from [`PACKET_IDS`] to 1.
 fn nth_packet_id(first: u16, n: usize) -> u16 {
     let zero_based = (usize::from(first) - 1 + n) % usize::from(PACKET_IDS);
     u16::try_from(zero_based + 1).unwrap_or(1)
@@ -193,8 +194,10 @@ mod tests {
         assert_eq!(window.acknowledge(1, now()), Acknowledged::Unknown);
         assert_eq!(window.acknowledge(5, now()), Acknowledged::Unknown);
         assert_eq!(window.acknowledge(0, now()), Acknowledged::Unknown);
-        let errand = window.acknowledge(ERRAND_PACKET_ID, now());
-        assert_eq!(errand, Acknowledged::Unknown);
+        for errand in [FIRST_ERRAND_PACKET_ID, u16::MAX] {
+            let known = window.acknowledge(errand, now());
+            assert_eq!(known, Acknowledged::Unknown);
+        }
         assert_eq!(window.acknowledge(2, now()), message(11));
         assert_eq!(window.acknowledge(4, now()), message(13));
         assert!(window.is_empty());
@@ -233,7 +236,7 @@ mod tests {
             let older = window.open(seq, 1, now());
             let newer = window.open(seq + 1_000_000, 1, now());
             assert!(older != 0 && newer != 0 && older != newer);
-            assert!(older != ERRAND_PACKET_ID && newer != ERRAND_PACKET_ID);
+            assert!(older.max(newer) < FIRST_ERRAND_PACKET_ID);
             assert_eq!(window.acknowledge(newer, now()), message(seq + 1_000_000));
             assert_eq!(window.acknowledge(older, now()), message(seq));
         }

@@ -83,19 +83,17 @@ pub enum DirectoryError {
 }
 
 impl Directory {
-    /// Makes the directory if it is not there, and locks it until the value is dropped.
+    /// Makes the directory if it is not there, and locks it until the value is dropped. Its place in its parent is made
+    /// durable each time: who made it may have been killed before that.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let unusable = |operation, path: &Path, source| DirectoryError::Unusable {
             operation,
             path: path.to_owned(),
             source,
         };
-        if !path.is_dir() {
-            fs::create_dir_all(path).map_err(|e| unusable("create", path, e))?;
-            if let Some(parent) = path.parent() {
-                sync_directory(parent).map_err(|e| unusable("sync", parent, e))?;
-            }
-        }
+        fs::create_dir_all(path).map_err(|e| unusable("create", path, e))?;
+        let parent = path.join("..");
+        sync_directory(&parent).map_err(|e| unusable("sync", &parent, e))?;
         let lock_path = path.join(LOCK_FILE);
         let lock = OpenOptions::new()
             .create(true)

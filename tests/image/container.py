@@ -1,11 +1,12 @@
 """Runs the relay's image as if it were the relay itself: what CLOUD_RELAY_BIN names when the Rust tests test the image.
 
-    container.py STORE IMAGE [ARGUMENT …]
+    container.py STORE PLATFORM IMAGE [ARGUMENT …]
     container.py --flags        prints the restrictions, one podman flag a line
 
 The container has the restrictions of docker-compose.yml, this process's environment, and the directories that it
 names. SIGTERM is passed on to it. SIGKILL cannot be: a keeper beside this process sees its end and kills the
-container. STORE is podman's root directory.
+container. STORE is podman's root directory. PLATFORM is the image's: where it is not the machine's, podman warns on
+stderr if it is not named, which is where the tests read the relay's log.
 """
 
 import fcntl
@@ -129,7 +130,7 @@ def main() -> None:
     if sys.argv[1:] == ["--flags"]:
         print(*restrictions(), *limits(), sep="\n")
         return
-    store, image, *arguments = sys.argv[1:]
+    store, platform, image, *arguments = sys.argv[1:]
     store = Path(store)
     environment = dict(os.environ)
     volumes, data = mounts(environment, arguments)
@@ -144,6 +145,7 @@ def main() -> None:
         "--rm",
         f"--name={name}",
         "--pull=never",
+        f"--platform={platform}",
         "--log-driver=none",
         "--no-healthcheck",  # tests/image/check asks by itself
         *restrictions(),

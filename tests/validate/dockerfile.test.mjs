@@ -54,6 +54,15 @@ for (const architecture of ARCHITECTURES) {
   })
 }
 
+test('an architecture that the relay is not built for ends the build at once and is named', () => {
+  const [, choice] = read(RELAY).match(/^RUN (case [^]*?esac)/m)
+  const choose = (architecture) => spawnSync('sh', ['-c', choice], { env: { BALENA_ARCH: architecture }, encoding: 'utf8' })
+  for (const architecture of ARCHITECTURES) assert.equal(choose(architecture).status, 0, architecture)
+  const { status, stderr } = choose('i386')
+  assert.equal(status, 1)
+  assert.match(stderr, /not built for the architecture i386/)
+})
+
 test("README.md's line moves the image to official bases", () => {
   const [, line] = read('README.md').match(/^sed -i '(.+)' Dockerfile\.template$/m)
   const moved = spawnSync('sed', [line], { input: read(RELAY), encoding: 'utf8' }).stdout

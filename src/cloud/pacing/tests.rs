@@ -71,8 +71,8 @@ fn a_lost_connection_keeps_its_messages_counted_for_one_more_second() {
 #[test]
 fn the_time_to_go_is_that_of_the_tighter_quota() {
     let quota = quota(100, 1_000);
-    assert_eq!(quota.time_for(1_000, 1), Duration::from_secs(10));
-    assert_eq!(quota.time_for(1_000, 100), Duration::from_secs(100));
+    assert_eq!(quota.time_for(1_000, 1_000), Duration::from_secs(10));
+    assert_eq!(quota.time_for(1_000, 100_000), Duration::from_secs(100));
     assert_eq!(super::Quota::default().time_for(0, 0), Duration::ZERO);
 }
 

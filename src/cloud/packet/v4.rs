@@ -32,8 +32,10 @@ fn welcome(code: ConnectReturnCode) -> Result<Terms, Refusal> {
         ConnectReturnCode::Success => return Ok(Terms::default()),
         ConnectReturnCode::RefusedProtocolVersion => return Err(Refusal::Version),
         ConnectReturnCode::NotAuthorized => return Err(Refusal::NotAuthorized),
+        ConnectReturnCode::ServiceUnavailable => {
+            return Err(Refusal::Busy("server unavailable".to_owned()));
+        }
         ConnectReturnCode::BadClientId => "client identifier rejected",
-        ConnectReturnCode::ServiceUnavailable => "server unavailable",
         ConnectReturnCode::BadUserNamePassword => "bad user name or password",
     };
     Err(Refusal::Other(reason.to_owned()))
@@ -47,6 +49,7 @@ fn incoming(publish: Publish) -> Answer {
     };
     Answer::Message(Incoming {
         topic: publish.topic,
+        attributes: Vec::new(),
         payload: publish.payload,
         packet_id,
     })

@@ -4,6 +4,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::Link;
+use crate::attributes::Attributes;
 use crate::clock;
 use crate::cloud::Extras;
 use crate::cloud::connect::KEEP_ALIVE_S;
@@ -11,7 +12,6 @@ use crate::cloud::downlink::Downlink;
 use crate::cloud::errands::{Errand, Errands};
 use crate::cloud::packet::{self, Greeting, Incoming, Malformed, Publish};
 use crate::cloud::status::{self, Status};
-use crate::cloud::window::ERRAND_PACKET_ID;
 use crate::routes::Routes;
 
 /// How long the cloud keeps subscriptions and messages while we are away, in seconds: for a short outage or an update.
@@ -64,10 +64,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
         match self.session.aside.errands.next(now) {
             None => return Ok(()),
-            Some(Errand::Subscribe(filters)) => {
-                packet::write_subscribe(self.version, &mut self.unsent, ERRAND_PACKET_ID, filters)?;
+            Some((Errand::Subscribe(filters), packet_id)) => {
+                packet::write_subscribe(self.version, &mut self.unsent, packet_id, filters)?;
             }
-            Some(Errand::SayOnline) => self.say(Status::Online),
+            Some((Errand::SayOnline, packet_id)) => self.say(Status::Online, packet_id),
         }
         self.last_sent = now;
         Ok(())
@@ -76,20 +76,22 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Says that the device stops, which the will says only of a connection that is lost. Returns whether it did.
     pub(super) fn say_stopped(&mut self, now: Instant) -> bool {
         let says = self.session.aside.errands.stop(now);
-        if says {
-            self.say(Status::Stopped);
+        if let Some(packet_id) = says {
+            self.say(Status::Stopped, packet_id);
         }
-        says
+        says.is_some()
     }
 
-    fn say(&mut self, status: Status) {
+    fn say(&mut self, status: Status, packet_id: u16) {
         let Some(topic) = &self.session.aside.status_topic else {
             return;
         };
         Publish {
             topic,
             payload: &status.payload(clock::now()),
-            packet_id: ERRAND_PACKET_ID,
+            attributes: Attributes::default(),
+            expiry_s: None,
+            packet_id,
             dup: false,
         }
         .write_retained(self.version, &mut self.unsent);

@@ -21,8 +21,13 @@ use crate::spool::{Delivery, Message, Seq};
 impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Puts a message that comes from the spool where it waits to be sent, or into a pack.
     pub(super) fn enqueue(&mut self, delivery: Delivery, now: Instant) {
-        if !self.session.routes.pack() {
-            self.pending.push_back(delivery.into());
+        let trouble = self.session.troubles.take(delivery.seq);
+        if trouble.is_some() || !self.session.routes.pack() {
+            let outgoing = delivery.into();
+            self.pending.push_back(Outgoing {
+                trouble,
+                ..outgoing
+            });
             return;
         }
         let held = delivery.clone();
@@ -43,6 +48,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// How a message may be packed.
     fn form(&self, message: &Message<'_>, seq: Seq) -> Option<Form> {
+        if !message.attributes.is_empty() {
+            return None;
+        }
         let (_, route) = self.session.routes.find(message.topic)?;
         let form = route.form()?;
         let topic = route.target(message.topic);

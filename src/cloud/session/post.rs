@@ -3,6 +3,7 @@
 //! They are written where blocking is allowed, as many at a time as wait. The spool settles a message when its letter
 //! is durable, and not before. While the disk refuses, what waits is tried again; the others flow on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle};
@@ -21,12 +22,8 @@ const BYTES_MAX: usize = 2 * 1024 * 1024;
 const RETRY_BASE: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
-/// Letters that were to be written, and whether they are.
-#[derive(Debug)]
-pub(super) struct Written {
-    letters: Vec<Letter>,
-    result: Result<(), PutError>,
-}
+/// How a write ended.
+pub(super) type Written = Result<Result<(), PutError>, JoinError>;
 
 /// The way to the dead letters. It outlives a connection, but what waits in it does not: the spool has it.
 #[derive(Debug)]
@@ -34,7 +31,9 @@ pub(super) struct Post {
     dead_letters: DeadLetters,
     waiting: Vec<Letter>,
     waiting_bytes: usize,
-    writing: Option<JoinHandle<Written>>,
+    writing: Option<JoinHandle<Result<(), PutError>>>,
+    /// What is being written, and waits again if that fails.
+    in_hand: Arc<Vec<Letter>>,
     /// After a failure: when to try again.
     retry: Option<Instant>,
     backoff: Backoff,
@@ -49,6 +48,7 @@ impl Post {
             waiting: Vec::new(),
             waiting_bytes: 0,
             writing: None,
+            in_hand: Arc::default(),
             retry: None,
             backoff: Backoff::new(RETRY_BASE, RETRY_MAX),
             digest: Digest::default(),
@@ -76,10 +76,10 @@ impl Post {
         !self.is_writing() && (self.waiting.is_empty() || self.is_failing())
     }
 
-    /// The first message of those that wait for a disk that refuses.
+    /// The oldest message of those that wait for a disk that refuses.
     pub(super) fn oldest(&self) -> Option<Seq> {
-        let first = self.waiting.first().filter(|_| self.is_failing());
-        first.map(|letter| letter.seq)
+        let waiting = self.waiting.iter().map(|letter| letter.seq);
+        waiting.min().filter(|_| self.is_failing())
     }
 
     pub(super) fn add(&mut self, letter: Letter) {
@@ -99,17 +99,17 @@ impl Post {
         if self.waiting.is_empty() || self.is_writing() || must_wait {
             return;
         }
-        let letters = std::mem::take(&mut self.waiting);
+        let letters = Arc::new(std::mem::take(&mut self.waiting));
         self.waiting_bytes = 0;
+        self.in_hand = Arc::clone(&letters);
         let dead_letters = self.dead_letters.clone();
-        self.writing = Some(tokio::task::spawn_blocking(move || Written {
-            result: dead_letters.put(&letters),
-            letters,
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            dead_letters.put(&letters)
         }));
     }
 
     /// Waits for the end of the write that is under way. May be dropped and called again.
-    pub(super) async fn written(&mut self) -> Result<Written, JoinError> {
+    pub(super) async fn written(&mut self) -> Written {
         let Some(writing) = &mut self.writing else {
             return std::future::pending().await;
         };
@@ -119,29 +119,25 @@ impl Post {
     }
 
     /// Takes note of the end of a write. Returns the letters that are durable.
-    pub(super) fn note(
-        &mut self,
-        written: Result<Written, JoinError>,
-        now: Instant,
-        random: f64,
-    ) -> Vec<Letter> {
-        let Written { letters, result } = match written {
-            Ok(written) => written,
-            Err(defect) => {
-                tracing::error!("writing dead letters ended unexpectedly: {defect}");
-                return Vec::new();
-            }
+    pub(super) fn note(&mut self, written: Written, now: Instant, random: f64) -> Vec<Letter> {
+        let letters = Arc::unwrap_or_clone(std::mem::take(&mut self.in_hand));
+        let failed = match written {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(defect) => Some(format!(
+                "DATA_DIR: writing dead letters ended unexpectedly ({defect})"
+            )),
         };
-        if let Err(error) = result {
+        if let Some(failure) = failed {
             if self.retry.is_none() {
                 tracing::warn!(
-                    "{error}; messages that the cloud never takes stay in the spool, and others flow on"
+                    "{failure}; messages that the cloud never takes stay in the spool, and others flow on"
                 );
             }
             self.retry = Some(now + self.backoff.next_delay(random));
-            for letter in letters {
-                self.add(letter);
-            }
+            let newer = std::mem::replace(&mut self.waiting, letters);
+            self.waiting.extend(newer);
+            self.waiting_bytes = self.waiting.iter().map(Letter::len_bytes).sum();
             return Vec::new();
         }
         if self.retry.take().is_some() {
@@ -186,5 +182,62 @@ impl Post {
                 tracing::warn!("dead letters: {}", news.words);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::dead_letters::Reason;
+    use crate::spool::Message;
+
+    fn letter(seq: Seq) -> Letter {
+        let message = Message {
+            topic: "sensors",
+            attributes: b"",
+            payload: b"x",
+            qos: 1,
+            retain: false,
+            received: clock::now(),
+        };
+        let reason = Reason {
+            why: "refused",
+            words: String::new(),
+        };
+        Letter::new(seq, &message, "site/data", reason, clock::now())
+    }
+
+    #[tokio::test]
+    async fn letters_of_a_write_that_failed_or_broke_off_are_written_before_newer_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("letters");
+        std::fs::write(&path, b"in the way").unwrap();
+        let mut post = Post::new(DeadLetters::new(path.clone(), 1 << 30));
+        let now = Instant::now();
+        post.add(letter(2));
+        post.start(now);
+        post.add(letter(1));
+        let refused = post.written().await;
+        assert!(post.note(refused, now, 1.0).is_empty());
+        assert_eq!(post.oldest(), Some(1));
+
+        post.start(now + RETRY_MAX);
+        post.add(letter(3));
+        if let Some(writing) = post.writing.take() {
+            writing.await.unwrap().unwrap_err();
+        }
+        let broken_off = tokio::spawn(async { panic!("a defect") });
+        post.writing = Some(broken_off);
+        let broken_off = post.written().await;
+        assert!(post.note(broken_off, now, 1.0).is_empty());
+        assert!(post.is_failing() && !post.is_full());
+
+        std::fs::remove_file(&path).unwrap();
+        post.start(now + 2 * RETRY_MAX);
+        let written = post.written().await;
+        let durable = post.note(written, now, 1.0);
+        let seqs: Vec<Seq> = durable.iter().map(|letter| letter.seq).collect();
+        assert_eq!(seqs, [2, 1, 3]);
     }
 }

@@ -1,32 +1,32 @@
 //! What becomes of a message that the cloud did not accept: it is held, left for later, or convicted.
 //!
-//! * Held: sent again, each with its own back-off, while the others flow on.
-//! * Left for later (*passed over*): it stays in the spool and is forgotten here. For when so many of a denied topic
-//!   are held that more would tell nothing new. Once the topic is accepted again, or its messages are convicted, the
-//!   connection *returns* to the oldest unsettled message.
+//! * Held: sent again, each with its own back-off, while the others flow on. If it is the rate that was refused, all
+//!   wait, and it goes back to its place in the line.
+//! * Left for later (*passed over*): it stays in the spool and is forgotten here. For when so many are held that more
+//!   would tell nothing new; of each topic one is. Once one is accepted that was refused, or convicted, the connection
+//!   *returns* to the oldest unsettled message.
 //! * Convicted: it becomes a dead letter.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::Link;
-use super::LostReason;
 use super::post::Written;
 use super::sending::Outgoing;
+use super::{Link, LostReason, Session};
 use crate::clock;
 use crate::cloud::held::{Trouble, concerns_all};
 use crate::cloud::packet::Rejection;
 use crate::cloud::poison::{self, Facts, Why};
+use crate::cloud::window::IN_FLIGHT_MAX;
 use crate::dead_letters::Letter;
 use crate::spool::ledger::Outcome;
 use crate::spool::{Delivery, Seq};
 
 /// How far what is taken from the spool may be ahead of the oldest message that is held or passed over, in messages:
-/// the spool remembers each of them, at about 40 bytes. Then what is held is convicted before its time, if others are
-/// accepted; if none are, that is all that is looked at.
+/// the spool remembers each of them, at about 40 bytes. Then the oldest that are held have one more try before they are
+/// convicted, if others are accepted; if none are, that is all that is looked at.
 pub(super) const AHEAD_OF_HELD_MAX: Seq = 100_000;
 /// A connection returns no sooner than this after it did.
 const RETURN_INTERVAL: Duration = Duration::from_secs(5);
@@ -38,37 +38,64 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Deals with a message that the cloud did not accept. The others flow on, unless it is the rate that was
     /// refused.
     pub(super) fn refused(&mut self, outgoing: Outgoing, rejection: Rejection, now: Instant) {
-        if let Some(pack) = outgoing.pack.clone() {
-            if concerns_all(rejection) {
-                self.hold(outgoing, rejection, now);
-            } else {
-                self.unpack(&pack);
-            }
-            return;
-        }
         let seq = outgoing.delivery.seq;
         self.session.suspicion.answered(seq);
-        let Some(message) = outgoing.delivery.message() else {
+        let topic = self.topic(&outgoing);
+        if concerns_all(rejection) {
+            self.tell_refusal(seq, &topic, rejection);
+            self.put_back(outgoing, rejection, now);
             return;
-        };
-        let topic = self
-            .session
-            .routes
-            .target(message.topic)
-            .unwrap_or_default();
+        }
+        if let Some(pack) = &outgoing.pack {
+            self.unpack(pack);
+            return;
+        }
         let denied = rejection == Rejection::NotAuthorized;
         if denied {
             self.session.denials.denied(&topic, now);
         }
-        let refused_for = outgoing.refused_for(now);
-        let denied_too_long = denied && self.session.denials.convicts(&topic, refused_for, now);
-        if let Some(why) = poison::judge(rejection, denied_too_long) {
+        let denials = &self.session.denials;
+        // A policy has its time. Who is refused without a reason has all the time, unless there was no room for others.
+        let crowded = self.passed.is_some() || self.returned.is_some();
+        let is_timed = denied || crowded || denials.is_condemned(&topic);
+        let too_long = is_timed
+            && denials.convicts(&topic, outgoing.refused_for(now).unwrap_or_default(), now);
+        if let Some(why) = poison::judge(rejection, too_long) {
             self.convict(&outgoing, why, now);
-            if denied {
+            if too_long {
                 self.return_soon(now);
             }
             return;
         }
+        self.tell_refusal(seq, &topic, rejection);
+        if self.held.is_full() {
+            let other = self.held.make_room_for(&topic);
+            let left = other.as_ref().map_or(seq, |other| other.delivery.seq);
+            if denied {
+                self.pass_over_denied(left, now);
+            } else {
+                self.pass_over(left);
+            }
+            let Some(other) = other else {
+                return;
+            };
+            self.session.remember(other);
+        }
+        self.hold(outgoing, topic, rejection, now);
+    }
+
+    /// The cloud topic of a message or a pack.
+    fn topic(&self, outgoing: &Outgoing) -> String {
+        if let Some(pack) = &outgoing.pack {
+            return pack.topic.clone();
+        }
+        let message = outgoing.delivery.message();
+        let target = message.and_then(|message| self.session.routes.target(message.topic));
+        target.unwrap_or_default().into_owned()
+    }
+
+    /// Tells of a refusal, if it is not of the kind that was told last.
+    fn tell_refusal(&mut self, seq: Seq, topic: &str, rejection: Rejection) {
         if (self.session.refusal_told).is_none_or(|(told, _)| told != rejection) {
             self.session.refusal_told = Some((rejection, seq));
             tracing::warn!(
@@ -76,37 +103,26 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 advice(rejection)
             );
         }
-        if denied && self.denied.is_full() {
-            self.pass_over_denied(seq, now);
-            return;
-        }
-        self.hold(outgoing, rejection, now);
+    }
+
+    /// Lets everything wait, and puts a message that it is not the fault of back to its place in the line.
+    fn put_back(&mut self, outgoing: Outgoing, rejection: Rejection, now: Instant) {
+        let (outgoing, due) = outgoing.troubled(rejection, now);
+        self.paced_until = self.paced_until.max(Some(due));
+        let seq = outgoing.delivery.seq;
+        let index = self.pending.partition_point(|next| next.delivery.seq < seq);
+        self.pending.insert(index, outgoing);
     }
 
     /// Keeps a message for another try, in a new packet.
-    fn hold(&mut self, outgoing: Outgoing, rejection: Rejection, now: Instant) {
-        let (trouble, due) = Trouble::refused(outgoing.trouble, rejection, now, fastrand::f64());
-        if concerns_all(rejection) {
-            self.paced_until = self.paced_until.max(Some(due));
-        }
+    fn hold(&mut self, outgoing: Outgoing, topic: String, rejection: Rejection, now: Instant) {
+        let (outgoing, due) = outgoing.troubled(rejection, now);
         let wait: Duration = due.saturating_duration_since(now);
         tracing::debug!(
             "message {} is sent again in {wait:.1?}: {rejection}",
             outgoing.delivery.seq
         );
-        let held = if rejection == Rejection::NotAuthorized {
-            &mut self.denied
-        } else {
-            &mut self.held
-        };
-        let trouble = Some(trouble);
-        held.hold(
-            Outgoing {
-                trouble,
-                ..outgoing
-            },
-            due,
-        );
+        self.held.hold(topic, outgoing, due);
     }
 
     /// Notes that the cloud has accepted a message.
@@ -132,7 +148,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             target.unwrap_or_default()
         };
         let was_denied = self.session.denials.accepted(topic, now);
-        if self.session.suspicion.try_again() || was_denied {
+        let was_refused = outgoing.refused_for(now).is_some();
+        if self.session.suspicion.try_again() || was_denied || was_refused {
             self.return_soon(now);
         }
     }
@@ -156,7 +173,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let reason = why.reason(&Facts {
             cloud_topic: &topic,
             payload_bytes: message.payload.len(),
-            refused_for: outgoing.refused_for(now).max(denied_for),
+            refused_for: outgoing
+                .refused_for(now)
+                .unwrap_or_default()
+                .max(denied_for),
         });
         let letter = Letter::new(seq, &message, &topic, reason, clock::now());
         self.session.post.add(letter);
@@ -168,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.taken_through = self.taken_through.max(last.seq);
             if self.window.is_empty() && self.pending.is_empty() && self.ahead_of_held() == 0 {
                 self.session.suspicion.forget_before(first.seq);
+                self.session.troubles.forget_before(first.seq);
             }
         }
         let now = Instant::now();
@@ -177,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// Takes note of the end of a write to the dead letters.
-    pub(super) fn posted(&mut self, written: Result<Written, JoinError>) {
+    pub(super) fn posted(&mut self, written: Written) {
         let now = Instant::now();
         let was_failing = self.session.post.is_failing();
         let letters = self.session.post.note(written, now, fastrand::f64());
@@ -202,18 +223,16 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if !reason.accuses() {
             return;
         }
-        let packs = self
-            .window
-            .messages()
-            .filter_map(|message| message.pack.as_ref());
-        let mut packs = packs.peekable();
-        if packs.peek().is_some() {
-            if !self.progress {
-                packs.for_each(|pack| self.session.alone_through(pack));
-            }
+        // One at least: each end brings the pack that is to blame nearer to its turn, however much flows beside it.
+        let apart = if self.progress { 1 } else { IN_FLIGHT_MAX };
+        let packs = self.window.messages().filter_map(|one| one.pack.as_ref());
+        (packs.take(apart)).for_each(|pack| self.session.alone_through(pack));
+        let first = self.window.messages().next();
+        if first.is_some_and(|first| first.pack.is_some()) {
             return;
         }
-        let in_flight = self.window.messages().map(|message| message.delivery.seq);
+        let alone = self.window.messages().filter(|one| one.pack.is_none());
+        let in_flight = alone.map(|message| message.delivery.seq);
         let others_accepted = self.session.denials.others_accepted(Instant::now());
         let suspicion = &mut self.session.suspicion;
         let before = suspicion.in_flight_max();
@@ -236,6 +255,15 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         self.session.post.clear();
     }
 
+    /// Forgets what waits here and in line, for it comes from the spool again, but not how long it has been refused.
+    pub(super) fn forget_held(&mut self) {
+        let waiting = self.held.drain().chain(self.pending.drain(..));
+        let in_flight = self.window.messages().cloned();
+        for outgoing in waiting.chain(in_flight) {
+            self.session.remember(outgoing);
+        }
+    }
+
     /// Leaves a message in the spool for later.
     pub(super) fn pass_over(&mut self, seq: Seq) {
         self.passed = Some(self.passed.map_or(seq, |passed| passed.min(seq)));
@@ -243,8 +271,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// How far the connection is ahead of the oldest message that waits here, in whatever way.
     pub(super) fn ahead_of_held(&self) -> Seq {
-        let held = (self.held.messages()).chain(self.denied.messages());
-        let held = held.map(|held| held.delivery.seq);
+        let held = self.held.messages().map(|held| held.delivery.seq);
         let unwritten = self.session.post.oldest();
         let packing = self.packer.members().map(|member| member.seq);
         let oldest = held
@@ -255,19 +282,25 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         oldest.map_or(0, |seq| self.taken_through.saturating_sub(seq))
     }
 
-    /// Convicts what is held before its time when the connection can get no further ahead of it.
+    /// When the connection can get no further ahead of what is held: cuts the time of the messages short that it is so
+    /// far ahead of.
     pub(super) fn relieve(&mut self, now: Instant) {
-        if self.ahead_of_held() < AHEAD_OF_HELD_MAX || !self.session.denials.others_accepted(now) {
+        if self.returning
+            || self.ahead_of_held() < self.session.ahead_of_held_max
+            || !self.session.denials.others_accepted(now)
+        {
             return;
         }
-        if let Some(oldest) = self.held.take_first()
-            && let Some(trouble) = &oldest.trouble
-        {
-            self.convict(&oldest, Why::Refused(trouble.rejection()), now);
+        let through = self
+            .taken_through
+            .saturating_sub(self.session.ahead_of_held_max);
+        let topics = (self.held).hurry(now, |held| held.delivery.seq <= through);
+        for topic in topics {
+            self.session.denials.condemn(topic, now);
         }
-        self.session.denials.condemn_all();
-        self.denied.make_due(now);
-        self.return_soon(now);
+        if self.passed.is_some_and(|passed| passed <= through) {
+            self.return_soon(now);
+        }
     }
 
     /// Leaves a message of a denied topic in the spool, and says once if the cloud accepts nothing at all.
@@ -310,9 +343,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return false;
         }
         self.session.post.clear();
-        self.held.clear();
-        self.denied.clear();
-        self.pending.clear();
+        self.forget_held();
         self.packer.clear();
         self.passed = None;
         self.returning = false;
@@ -323,11 +354,26 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 }
 
+impl Session {
+    /// Remembers how long a message has been refused that is to be forgotten otherwise.
+    fn remember(&mut self, outgoing: Outgoing) {
+        if let (Some(trouble), None) = (outgoing.trouble, outgoing.pack) {
+            self.troubles.remember(outgoing.delivery.seq, trouble);
+        }
+    }
+}
+
 impl Outgoing {
-    /// How long it has been refused on this connection.
-    fn refused_for(&self, now: Instant) -> Duration {
-        let trouble = self.trouble.as_ref();
-        trouble.map_or(Duration::ZERO, |trouble| trouble.refused_for(now))
+    /// Counts a refusal, and says when to try again.
+    fn troubled(self, rejection: Rejection, now: Instant) -> (Self, Instant) {
+        let (trouble, due) = Trouble::refused(self.trouble, rejection, now, fastrand::f64());
+        let trouble = Some(trouble);
+        (Outgoing { trouble, ..self }, due)
+    }
+
+    /// How long it has been refused, if it has.
+    fn refused_for(&self, now: Instant) -> Option<Duration> {
+        self.trouble.as_ref()?.refused_for(now)
     }
 }
 

@@ -1,6 +1,7 @@
 //! When a connection is given up, and what is said of it. The cloud is the other end of an in-memory stream,
 //! and time is paused.
 
+mod attributes;
 mod packs;
 mod refused;
 
@@ -61,6 +62,7 @@ impl Running {
         for _ in 0..count {
             let message = Message {
                 topic: "sensors",
+                attributes: b"",
                 payload: &vec![b'x'; payload_bytes],
                 qos: 1,
                 retain: false,
@@ -334,8 +336,8 @@ fn extras() -> (Extras, CancellationToken) {
     (extras, stopped)
 }
 
-const SUBSCRIBE: [u8; 12] = [0x82, 10, 0xFF, 0xFF, 0, 5, b'c', b'm', b'd', b'/', b'#', 1];
-const SUBACK: [u8; 5] = [0x90, 3, 0xFF, 0xFF, 1];
+const SUBSCRIBE: [u8; 12] = [0x82, 10, 0xFF, 0xFE, 0, 5, b'c', b'm', b'd', b'/', b'#', 1];
+const SUBACK: [u8; 5] = [0x90, 3, 0xFF, 0xFE, 1];
 
 /// A PUBLISH of `x` to `cmd/1`.
 fn command(packet_id: u8) -> [u8; 12] {

@@ -1,8 +1,10 @@
 //! What becomes of packs: accepted, refused, and with one message in them that the cloud does not take.
 
+use std::future::poll_fn;
+
 use bytes::Bytes;
 
-use super::refused::{Bed, Does};
+use super::refused::{Bed, Does, message};
 use super::*;
 use crate::routes::{Names, Rulebook};
 
@@ -138,4 +140,71 @@ async fn a_pack_that_ends_connections_is_taken_apart_and_only_its_bad_message_be
     accepted.sort_unstable();
     let expected: Vec<_> = (0..10).filter(|n| *n != 5).map(|n| n.to_string()).collect();
     assert_eq!(accepted, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_pack_is_taken_apart_however_much_flows_beside_it() {
+    let rules = "bad => site/bad {pack:json}, sensors => site/data";
+    let mut bed = Bed::with(Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap());
+    for _ in 0..3 {
+        bed.append_to("bad", b"\"bad\"");
+    }
+    let store = bed.store.clone();
+    let flow = tokio::spawn(async move {
+        loop {
+            store.append(&message(b"good")).unwrap();
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    for _ in 0..50 {
+        bed.connection(MqttVersion::V311, TIME, |payload| {
+            if is_bad(payload) {
+                Does::Close
+            } else {
+                Does::Accept
+            }
+        })
+        .await;
+        if bed.ledger().1 == 3 {
+            break;
+        }
+    }
+    flow.abort();
+    assert_eq!(bed.ledger().1, 3);
+    bed.connection(MqttVersion::V311, TIME, |_| Does::Accept)
+        .await;
+    assert_eq!(bed.ledger().2, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pack_that_is_due_while_an_errand_has_right_of_way_costs_no_turns() {
+    const POLLS_MAX: u32 = 1_000;
+    let mut bed = bed();
+    bed.session.aside = Aside::new(&extras().0);
+    bed.append(b"1");
+    let (mut cloud, stream) = duplex(1024 * 1024);
+    let connection = Connection {
+        stream,
+        version: MqttVersion::V311,
+        terms: Terms::default(),
+        received: BytesMut::new(),
+        with_will: false,
+    };
+    let stop = CancellationToken::new();
+    let start = Instant::now();
+    let mut run = std::pin::pin!(bed.session.run(connection, &stop));
+    let mut polls = 0;
+    let run = poll_fn(move |context| {
+        polls += 1;
+        assert!(polls < POLLS_MAX, "it turns without a pause");
+        run.as_mut().poll(context)
+    });
+    let mut received = vec![0; SUBSCRIBE.len() + publish_len("[1]".len())];
+    let read = async {
+        cloud.read_exact(&mut received).await.unwrap();
+        cloud.shutdown().await.unwrap();
+        start.elapsed()
+    };
+    let (_, time) = tokio::join!(run, read);
+    assert_eq!(time.as_secs(), 10, "when the errand was given up");
 }

@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::cloud::pacing::Quota;
 use crate::dead_letters::{Header, Letter, Reason, Shelf};
 use crate::logging::capture::Captured;
+use crate::routes::{Names, Rulebook};
 
 const HOLD: Duration = Duration::from_mins(10);
 const TOPIC: &str = "site/data";
@@ -60,6 +61,11 @@ impl Bed {
         self.store.append(&message(payload)).unwrap()
     }
 
+    pub(super) fn append_to(&self, topic: &str, payload: &[u8]) -> Seq {
+        let message = message(payload);
+        self.store.append(&Message { topic, ..message }).unwrap()
+    }
+
     /// One connection to a cloud that does with each payload what `does` says, and closes it after `time`. Returns
     /// what it accepted.
     pub(super) async fn connection(
@@ -101,9 +107,10 @@ impl Bed {
     }
 }
 
-fn message(payload: &[u8]) -> Message<'_> {
+pub(super) fn message(payload: &[u8]) -> Message<'_> {
     Message {
         topic: "sensors",
+        attributes: b"",
         payload,
         qos: 1,
         retain: false,
@@ -170,7 +177,10 @@ fn parse(version: MqttVersion, packet: &mut Bytes) -> [Bytes; 3] {
     let topic_len = packet.get_u16();
     packet.advance(usize::from(topic_len));
     let id = [packet.split_to(1), packet.split_to(1)];
-    packet.advance(usize::from(version == MqttVersion::V5));
+    if version == MqttVersion::V5 {
+        let properties_len = packet.get_u8();
+        packet.advance(properties_len.into());
+    }
     let [high, low] = id;
     [high, low, packet.clone()]
 }
@@ -260,34 +270,137 @@ async fn a_denied_message_is_held_for_its_time_and_is_a_dead_letter_then_if_othe
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_policy_is_missing_nothing_is_convicted_and_then_everything_arrives_once() {
+async fn while_everything_is_refused_nothing_is_convicted_and_then_everything_arrives_once() {
     const COUNT: usize = 1_000;
-    let (log, _guard) = Captured::start(Level::WARN);
-    let mut bed = Bed::new(TOPIC);
-    for number in 0..COUNT {
-        bed.append(number.to_string().as_bytes());
-    }
-    let repaired = Instant::now() + 30 * HOLD;
-    let does = move |_: &Bytes| {
-        if Instant::now() < repaired {
-            Refuse(0x87)
-        } else {
-            Accept
+    for reason in [0x87, 0x80, 0x97] {
+        let (log, _guard) = Captured::start(Level::WARN);
+        let mut bed = Bed::new(TOPIC);
+        for number in 0..COUNT {
+            bed.append(number.to_string().as_bytes());
         }
+        let repaired = Instant::now() + 30 * HOLD;
+        let does = move |_: &Bytes| {
+            if Instant::now() < repaired {
+                Refuse(reason)
+            } else {
+                Accept
+            }
+        };
+        let accepted = bed.connection(MqttVersion::V5, 31 * HOLD, does).await;
+        let mut numbers: Vec<usize> = (accepted.iter())
+            .map(|payload| std::str::from_utf8(payload).unwrap().parse().unwrap())
+            .collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>(), "{reason:#x}");
+        assert_eq!(bed.ledger(), (1_000, 0, 0));
+        let text = log.text();
+        let told = text.matches("the cloud denies everything").count();
+        assert_eq!(told, usize::from(reason == 0x87), "{text}");
+    }
+}
+
+fn routes(rules: &str) -> Routes {
+    Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_messages_of_one_topic_are_held_another_that_was_denied_is_tried_again() {
+    let mut bed = Bed::with(routes("x => site/x, y => site/y"));
+    for _ in 0..150 {
+        bed.append_to("x", b"x");
+    }
+    for _ in 0..10 {
+        bed.append_to("y", b"y");
+    }
+    let repaired = Instant::now() + MINUTE;
+    let does = move |payload: &Bytes| match payload.as_ref() {
+        b"y" if Instant::now() > repaired => Accept,
+        _ => Refuse(0x87),
     };
-    let accepted = bed.connection(MqttVersion::V5, 31 * HOLD, does).await;
-    let mut numbers: Vec<usize> = (accepted.iter())
-        .map(|payload| std::str::from_utf8(payload).unwrap().parse().unwrap())
-        .collect();
-    numbers.sort_unstable();
-    assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
-    assert_eq!(bed.ledger(), (1_000, 0, 0));
-    let text = log.text();
-    assert_eq!(
-        text.matches("the cloud denies everything").count(),
-        1,
-        "{text}"
-    );
+    let accepted = bed.connection(MqttVersion::V5, 4 * MINUTE, does).await;
+    assert_eq!(accepted, ["y"; 10]);
+    assert_eq!(bed.ledger(), (10, 0, 150));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_messages_that_are_refused_without_a_reason_do_not_stop_the_others() {
+    for rules in ["bad => site/bad, sensors => site/data", "# => site/data"] {
+        let mut bed = Bed::with(routes(rules));
+        for _ in 0..250 {
+            bed.append_to("bad", b"bad");
+        }
+        for _ in 0..250 {
+            bed.append(b"good");
+        }
+        let store = bed.store.clone();
+        let later = async {
+            sleep(HOLD / 2).await;
+            let before = store.ledger();
+            store.append(&message(b"good")).unwrap();
+            before
+        };
+        let does = |payload: &Bytes| match payload.as_ref() {
+            b"bad" => Refuse(0x80),
+            _ => Accept,
+        };
+        let connection = bed.connection(MqttVersion::V5, HOLD + 5 * MINUTE, does);
+        let (before, accepted) = tokio::join!(later, connection);
+        assert_eq!(
+            (before.delivered, before.dead_lettered, before.spooled),
+            (250, 0, 250),
+            "{rules}"
+        );
+        assert_eq!(accepted, ["good"; 251]);
+        let (_, letters, _) = bed.ledger();
+        assert!(letters >= 100, "{letters}");
+        assert_eq!(bed.letters()[0].why, "refused");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_who_holds_a_connection_up_is_convicted_before_his_time() {
+    const AHEAD_MAX: u64 = 1_000;
+    let rules = "denied => site/denied, late => site/late, sensors => site/data";
+    let mut bed = Bed::with(routes(rules));
+    bed.session.ahead_of_held_max = AHEAD_MAX;
+    let first = [
+        bed.append_to("sensors", b"refused"),
+        bed.append_to("denied", b"denied"),
+    ];
+    for _ in 0..AHEAD_MAX / 2 {
+        bed.append(b"good");
+    }
+    let after = [
+        bed.append_to("late", b"denied"),
+        bed.append_to("sensors", b"refused"),
+    ];
+    bed.append_to("sensors", b"too fast");
+    let store = bed.store.clone();
+    let later = async {
+        sleep(MINUTE).await;
+        let before = store.ledger();
+        for _ in 0..AHEAD_MAX / 2 + 10 {
+            store.append(&message(b"good")).unwrap();
+        }
+        before
+    };
+    let mut too_fast = 0;
+    let does = |payload: &Bytes| match payload.as_ref() {
+        b"denied" => Refuse(0x87),
+        b"refused" => Refuse(0x80),
+        b"too fast" if too_fast < 3 => {
+            too_fast += 1;
+            Refuse(0x97)
+        }
+        _ => Accept,
+    };
+    let connection = bed.connection(MqttVersion::V5, 3 * MINUTE, does);
+    let (before, accepted) = tokio::join!(later, connection);
+    assert_eq!(before.dead_lettered, 0);
+    assert_eq!(accepted.len() as u64, AHEAD_MAX + 11);
+    let convicted: Vec<Seq> = bed.letters().iter().map(|letter| letter.seq).collect();
+    assert_eq!(convicted, first, "and not {after:?}");
+    assert_eq!(bed.ledger().2, 2);
 }
 
 #[tokio::test(start_paused = true)]
