@@ -18,8 +18,8 @@
 //! * Whatever bytes a client sends cost at most its own connection.
 //!
 //! What it does not do: no login and no TLS (it listens on the device only), no enhanced
-//! authentication, no topic aliases towards clients, no persistence of local sessions and retained messages over a
-//! restart. A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
+//! authentication, no topic aliases towards clients, no persistence of local sessions over a restart (that of
+//! retained messages is the business of `keeping`). A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained` and `broker` are pure;
 //! `packet` is the only module that knows the codec; `handshake`, `inbound`, `connection`, `wills` and `server`
@@ -33,6 +33,7 @@ mod counters;
 mod deadlines;
 mod handshake;
 mod inbound;
+mod keeping;
 mod limits;
 mod packet;
 mod publication;
@@ -49,6 +50,7 @@ mod wills;
 mod tests;
 
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
+pub use keeping::Keeper;
 pub use limits::Limits;
 pub use publisher::{Delivered, Publisher, STATE_TOPIC};
 pub use server::{LocalBroker, LocalError, Options, bind, serve};
