@@ -116,10 +116,12 @@ impl Retained {
     }
 
     fn forget_expired(&mut self, now: Instant) {
-        let expired =
-            |(_, (publication, _)): &(&Box<str>, &(Publication, QoS))| publication.has_expired(now);
-        let names = self.messages.iter().filter(expired);
-        let names: Vec<_> = names.map(|(name, _)| name.clone()).collect();
+        let mut names = Vec::new();
+        for (name, (publication, _)) in &self.messages {
+            if publication.has_expired(now) {
+                names.push(name.clone());
+            }
+        }
         for name in names {
             self.clear(&name);
         }
