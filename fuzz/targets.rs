@@ -29,7 +29,7 @@ pub(super) fn record(input: &[u8]) {
             assert_eq!(record, second);
             assert!(
                 again.len() <= frame.len(),
-                "extra fields are all that is lost"
+                "extra fields that are not known are all that is lost"
             );
         }
         Decoded::Incomplete { needed } => assert!(needed > input.len()),
@@ -86,6 +86,7 @@ fn life(model: &Model) -> Option<Vec<Seq>> {
 fn small_message() -> Message<'static> {
     Message {
         topic: "t",
+        attributes: b"",
         payload: b"added",
         qos: 1,
         retain: false,
@@ -145,6 +146,7 @@ fn records(first_seq: u64, content: &[u8]) -> Vec<u8> {
             _ => seq + u64::from(step_size % 8),
         };
         let message = Message {
+            attributes: &vec![kind; usize::from(kind % 4)],
             payload: &vec![payload; usize::from(step_size)],
             qos: kind % 3,
             ..small_message()

@@ -26,9 +26,11 @@
 //! * `status`: what the relay shows of itself over HTTP.
 //! * [`logging`]: single lines on stdout, and the memory of the last warnings.
 //! * [`clock_gate`]: waits for a clock that can be believed.
+//! * `attributes`: what MQTT 5 lets a publisher say of a message besides its payload; pure.
 //! * [`backoff`], [`secret`], [`clock`]: small pure pieces.
 
 pub mod app;
+mod attributes;
 pub mod backoff;
 pub mod cli;
 pub mod clock;

@@ -291,3 +291,30 @@ async fn a_persistent_session_of_mosquitto_sub_gets_what_came_while_it_was_away(
     assert_eq!(run("mosquitto_sub", &again).await, ["one", "two"]);
     site.cloud().wait_for(2, PATIENCE).await.unwrap();
 }
+
+#[tokio::test]
+async fn mosquitto_sub_gets_the_values_of_the_broker_under_mosquittos_names() {
+    const TOPICS: &str = include_str!("peers/sys_topics");
+    let site = Site::started(RELAY).await.unwrap();
+    let port = site.relay().listen_addr().port();
+    let count = TOPICS.lines().count().to_string();
+    let format = ["-F", "is: %r|%t|%p", "-C", &count];
+    let watcher = mosquitto_sub(port, &[&["-t", "$SYS/#"], &format[..]].concat()).await;
+    let printed = ended_well(&watcher).await;
+    let mut told: Vec<&str> = (printed.iter())
+        .filter_map(|line| line.strip_prefix("is: 1|"))
+        .collect();
+    told.sort_unstable();
+    for (line, wanted) in told.iter().zip(TOPICS.lines()) {
+        let (topic, value) = line.split_once('|').unwrap();
+        assert_eq!(topic, wanted);
+        let number = match topic {
+            "$SYS/broker/version" => value.strip_prefix("cloud-relay version 0.").unwrap(),
+            "$SYS/broker/uptime" => value.strip_suffix(" seconds").unwrap(),
+            _ => value,
+        };
+        assert!(number.parse::<f64>().is_ok(), "{line}");
+    }
+    assert_eq!(told.len(), TOPICS.lines().count(), "{printed:?}");
+    assert_eq!(site.cloud().received_count(), 0);
+}

@@ -17,13 +17,30 @@ use common::{PYTHON, RELAY};
 /// Pause between two looks at a figure that is to become another: HTTP has no event for it.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-/// The status code and the body of the answer to a GET.
-fn get(address: SocketAddr, path: &str) -> (u16, String) {
+/// A connection on which there was a GET.
+fn asked(address: SocketAddr, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("the status page listens");
     let limited = stream.set_read_timeout(Some(PATIENCE));
     limited.expect("a time-out that is not zero");
     let asked = write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
     asked.expect("the request is taken");
+    stream
+}
+
+/// What comes up to and with `end`.
+fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut got = Vec::new();
+    let mut byte = [0];
+    while !got.ends_with(end.as_bytes()) {
+        stream.read_exact(&mut byte).expect("more, in time");
+        got.extend(byte);
+    }
+    String::from_utf8(got).expect("UTF-8")
+}
+
+/// The status code and the body of the answer to a GET.
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = asked(address, path);
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);
     read.expect("an answer in time");
@@ -271,5 +288,46 @@ async fn every_line_of_a_json_log_is_an_object_and_a_healthy_run_warns_of_nothin
             matches!(object["level"].as_str(), Some("INFO" | "DEBUG")),
             "{line}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_pages_are_live_at_a_time_and_nobody_who_idles_keeps_health_from_being_asked_for() {
+    /// The limits of the server: live pages, and connections of all kinds.
+    const LIVE_MAX: usize = 8;
+    const CONNECTIONS_MAX: usize = 16;
+    let site = Site::started(RELAY).await.unwrap();
+    let address = status_of(&site);
+    let mut pages: Vec<TcpStream> = (0..LIVE_MAX)
+        .map(|_| asked(address, "/api/events"))
+        .collect();
+    for page in &mut pages {
+        assert!(read_until(page, "\n\n").starts_with("HTTP/1.1 200"));
+    }
+    let mut refused = asked(address, "/api/events");
+    let mut answer = String::new();
+    refused.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(
+        answer.to_lowercase().contains("retry-after: 10"),
+        "{answer}"
+    );
+
+    let idle: Vec<TcpStream> = (0..3 * CONNECTIONS_MAX)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    let began = Instant::now();
+    assert_eq!(get(address, "/healthz").0, 200);
+    assert!(began.elapsed() < Duration::from_secs(5), "it had to wait");
+    for page in &mut pages {
+        read_until(page, "data: ");
+    }
+    drop(idle);
+
+    drop(pages.pop());
+    let began = Instant::now();
+    while !read_until(&mut asked(address, "/api/events"), "\r\n").contains("200") {
+        assert!(began.elapsed() < PATIENCE, "no place became free");
+        std::thread::sleep(LOOK_AGAIN_AFTER);
     }
 }

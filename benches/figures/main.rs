@@ -4,7 +4,7 @@
 //! cargo bench --bench figures -- [SCENARIO…] [--system NAME]… [--runs N] [--messages N] [--json FILE]
 //! ```
 //!
-//! Scenarios: `steady`, `online`, `outage`, `backlog`, `idle`; all without any. `--system` picks systems by
+//! Scenarios: `steady`, `online`, `outage`, `backlog`, `idle`, `page`; all without any. `--system` picks systems by
 //! name. Of `--runs` (1 without) the medians are shown; the systems take turns, so that all of them meet the
 //! same state of the machine. `--messages` makes `steady` longer, for a profiler. `--json` adds a line for each single run to FILE.
 //!
@@ -12,6 +12,7 @@
 //! was acknowledged and lost is a figure too.
 
 mod mosquitto;
+mod page;
 mod relay;
 mod report;
 mod scenario;

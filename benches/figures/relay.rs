@@ -41,6 +41,7 @@ impl System for Relay {
         let mut environment = Environment::from(
             [
                 ("DATA_DIR", setting.data_dir().display().to_string()),
+                ("STATUS_LISTEN", setting.status().to_string()),
                 ("SPOOL_MAX_BYTES", SPOOL_MAX_BYTES.to_string()),
                 ("CLOUD_PUBLISH_RATE", "0".to_owned()),
                 ("CLOUD_BYTE_RATE", "0".to_owned()),
@@ -67,6 +68,10 @@ impl System for Relay {
             arguments: Vec::new(),
             environment,
         })
+    }
+
+    fn has_page(&self) -> bool {
+        true
     }
 
     fn is_variant(&self) -> bool {

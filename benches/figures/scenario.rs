@@ -9,6 +9,7 @@ use cloud_relay_sandbox::publisher::Load;
 use tokio::time::Instant;
 
 use crate::Outcome;
+use crate::page::{self, page};
 use crate::report::{Figure, as_f64, mib};
 use crate::stage::{Published, Stage, Usage};
 use crate::system::{System, TOPIC};
@@ -38,7 +39,7 @@ const BACKLOG_LARGE: u64 = 1_000_000;
 /// How long `idle` takes.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long it is left alone before that: until threads that were only needed for the load have ended.
-const SETTLING: Duration = Duration::from_secs(12);
+pub(crate) const SETTLING: Duration = Duration::from_secs(12);
 /// How long the first message after an event may take.
 const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -55,10 +56,12 @@ pub(crate) enum Scenario {
     Backlog,
     /// Nothing happens.
     Idle,
+    /// Somebody looks at its page.
+    Page,
 }
 
 /// All of them, in the order in which they are run.
-pub(crate) const ALL: [Scenario; 8] = [
+pub(crate) const ALL: [Scenario; 9] = [
     Scenario::Steady {
         publishers: 1,
         messages: STEADY_MESSAGES,
@@ -73,6 +76,7 @@ pub(crate) const ALL: [Scenario; 8] = [
     Scenario::Outage { cloud_delay_ms: 80 },
     Scenario::Backlog,
     Scenario::Idle,
+    Scenario::Page,
 ];
 
 impl Scenario {
@@ -84,6 +88,7 @@ impl Scenario {
             Scenario::Outage { .. } => "outage",
             Scenario::Backlog => "backlog",
             Scenario::Idle => "idle",
+            Scenario::Page => "page",
         }
     }
 
@@ -105,6 +110,11 @@ impl Scenario {
             ),
             Scenario::Backlog => format!("backlog: {BACKLOG_LARGE} messages"),
             Scenario::Idle => format!("idle: {} s", IDLE.as_secs()),
+            Scenario::Page => format!(
+                "page: closed and open, idle and at {} messages/s, {} s each",
+                page::RATE,
+                page::SECONDS
+            ),
         }
     }
 
@@ -126,6 +136,7 @@ impl Scenario {
             Scenario::Steady { .. } | Scenario::Outage { .. } | Scenario::Idle => {
                 !system.is_variant()
             }
+            Scenario::Page => !system.is_variant() && system.has_page(),
             Scenario::Backlog => !system.is_variant() && system.messages_max() >= BACKLOG_LARGE,
         }
     }
@@ -141,6 +152,7 @@ impl Scenario {
             Scenario::Outage { cloud_delay_ms } => outage(system, cloud_delay_ms).await,
             Scenario::Backlog => backlog(system).await,
             Scenario::Idle => idle(system).await,
+            Scenario::Page => page(system).await,
         }
     }
 }

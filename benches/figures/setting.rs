@@ -21,9 +21,26 @@ pub(crate) struct Setting {
     cloud: Cloud,
     identity: DeviceIdentity,
     dir: TempDir,
-    listen: SocketAddr,
-    /// Keeps the port from others while the system is down; it does not listen.
-    _held: TcpSocket,
+    listen: Held,
+    status: Held,
+}
+
+/// A port that is kept from others while the system is down; nobody listens on it here.
+struct Held {
+    address: SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl Held {
+    fn new() -> Outcome<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        Ok(Held {
+            address: socket.local_addr()?,
+            _socket: socket,
+        })
+    }
 }
 
 impl Setting {
@@ -35,9 +52,6 @@ impl Setting {
             .tempdir_in(PARENT)?;
         std::fs::create_dir(dir.path().join("data"))?;
         authority.write_root(&dir.path().join("root.pem"))?;
-        let held = TcpSocket::new_v4()?;
-        held.set_reuseaddr(true)?;
-        held.bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let mut options = CloudOptions::new(authority);
         // mosquitto 2.0.11 has more than 100 publishes in flight under load, whatever max_inflight_messages
         // says; a cloud that closes the connection for that would measure nothing else
@@ -46,8 +60,8 @@ impl Setting {
             cloud: Cloud::start(options).await?,
             identity,
             dir,
-            listen: held.local_addr()?,
-            _held: held,
+            listen: Held::new()?,
+            status: Held::new()?,
         })
     }
 
@@ -73,7 +87,12 @@ impl Setting {
 
     /// Where the system is to listen.
     pub(crate) fn listen(&self) -> SocketAddr {
-        self.listen
+        self.listen.address
+    }
+
+    /// Where the system's status page is to be, if it has one.
+    pub(crate) fn status(&self) -> SocketAddr {
+        self.status.address
     }
 
     /// Writes a file for the system and returns its path.

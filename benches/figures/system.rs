@@ -41,6 +41,11 @@ pub(crate) trait System {
         u64::MAX
     }
 
+    /// Whether it has a status page, at [`Setting::status`].
+    fn has_page(&self) -> bool {
+        false
+    }
+
     /// Whether it is a variant of another system, of interest only where that setting matters.
     fn is_variant(&self) -> bool {
         false

@@ -1,19 +1,25 @@
-//! `cloud-relay health`: whether the relay beside this process is alive and lets clients in.
+//! `cloud-relay health`: whether the relay beside this process lets clients in, and what they publish is safe.
 //!
-//! It does what an app does first, CONNECT, and waits for CONNACK, all within [`TIMEOUT`]. It needs no
-//! secret, and the relay's log stays silent about it unless `LOG_LEVEL` is `debug`. It says nothing about the
-//! cloud: a relay without one accepts and spools, and starting it anew would not help.
+//! It asks the status server for `/healthz`, and does what an app does first, CONNECT, and waits for CONNACK. A relay
+//! without a cloud is healthy: it accepts and spools, and starting it anew would not help. A status server that is off
+//! or that another program keeps from its port costs the first half of the question, never the health: that is said.
+//! The relay's log stays silent about being asked unless `LOG_LEVEL` is `debug`.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::config::{Config, ConfigErrors};
+use super::ask::{AskError, ask, escaped};
+use super::hurried::Hurried;
+use crate::config::{Config, ConfigErrors, StatusConfig};
+use crate::status::Health;
 
-/// How long connecting and the answer may take together: an idle Pi Zero needs some milliseconds, one that syncs
-/// to a worn card a second or two. The image's HEALTHCHECK allows more than this.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long connecting to the broker and its answer may take together: an idle Pi Zero needs some milliseconds, one
+/// that syncs to a worn card a second or two.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for the status server, which has a thread of its own. The image's HEALTHCHECK allows more than both.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// CONNECT at level 4, clean session, no keep-alive, no client identifier (MQTT 3.1.1, section 3.1).
 const CONNECT: &[u8] = b"\x10\x0C\0\x04MQTT\x04\x02\0\0\0\0";
@@ -27,6 +33,8 @@ const DISCONNECT: &[u8] = b"\xE0\0";
 enum HealthError {
     #[error("{0}")]
     Environment(#[from] ConfigErrors),
+    #[error("{reason}. {remedy}")]
+    Unsafe { reason: String, remedy: String },
     #[error("nothing takes connections at {address} (LOCAL_MQTT_LISTEN): {source}")]
     Connect {
         address: SocketAddr,
@@ -51,11 +59,8 @@ enum HealthError {
 /// Checks the relay that this process's environment describes. Code 0 and a line on stdout: healthy; 1 and a line on
 /// stderr: not. Docker knows no other codes.
 pub fn run() -> ExitCode {
-    match Config::local_listen_from_env()
-        .map_err(HealthError::from)
-        .and_then(|listen| check(super::reachable(listen), TIMEOUT))
-    {
-        Ok(address) => super::print(&format!("healthy: {address} lets MQTT clients in\n")),
+    match checked() {
+        Ok(line) => super::print(&format!("healthy: {line}\n")),
         Err(error) => {
             eprintln!("unhealthy: {error}");
             ExitCode::FAILURE
@@ -63,13 +68,34 @@ pub fn run() -> ExitCode {
     }
 }
 
+fn checked() -> Result<String, HealthError> {
+    let listen = Config::local_listen_from_env()?;
+    let status = Config::status_from_env()?;
+    // First, for it knows reasons and remedies: of a stuck relay the broker only shows that it is silent.
+    let told = told(&status)?;
+    let address = check(super::reachable(listen), BROKER_TIMEOUT)?;
+    Ok(format!("{address} lets MQTT clients in; {told}"))
+}
+
+/// What the status server says, or why that is not known.
+fn told(config: &StatusConfig) -> Result<String, HealthError> {
+    let asked = ask(config, "/healthz", STATUS_TIMEOUT).and_then(|answer| answer.read::<Health>());
+    match asked {
+        Ok(health) if health.ok => Ok(escaped(&format!("{}: {}", health.state, health.reason))),
+        Ok(Health { reason, remedy, .. }) => Err(HealthError::Unsafe {
+            reason: escaped(&reason),
+            remedy: escaped(&remedy.unwrap_or_default()),
+        }),
+        Err(AskError::Off) => Ok("STATUS_LISTEN is off, so that is all".to_owned()),
+        Err(error) => Ok(format!("/healthz was not to be had: {error}")),
+    }
+}
+
 /// CONNECT, CONNACK, DISCONNECT within `timeout`.
 fn check(address: SocketAddr, timeout: Duration) -> Result<SocketAddr, HealthError> {
-    let began = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&address, timeout)
+    let stream = Hurried::connect(address, timeout)
         .map_err(|source| HealthError::Connect { address, source })?;
-    let answer = ask(&mut stream, began, timeout)
-        .map_err(|source| HealthError::Silent { address, source })?;
+    let answer = greet(stream).map_err(|source| HealthError::Silent { address, source })?;
     if answer != CONNACK {
         return Err(HealthError::Refused { address, answer });
     }
@@ -77,29 +103,17 @@ fn check(address: SocketAddr, timeout: Duration) -> Result<SocketAddr, HealthErr
 }
 
 /// The answer to CONNECT. What the other side makes of DISCONNECT is its own affair.
-fn ask(
-    stream: &mut TcpStream,
-    began: Instant,
-    timeout: Duration,
-) -> io::Result<[u8; CONNACK.len()]> {
-    stream.set_write_timeout(Some(timeout))?;
-    stream.write_all(CONNECT)?;
+fn greet(mut stream: Hurried) -> io::Result<[u8; CONNACK.len()]> {
+    stream.send(CONNECT)?;
     let mut answer = [0; CONNACK.len()];
-    // byte by byte, so that one that trickles cannot take longer either
-    for byte in answer.chunks_mut(1) {
-        let left = timeout.saturating_sub(began.elapsed());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        stream.read_exact(byte)?;
-    }
-    stream.write_all(DISCONNECT).ok();
+    stream.read_exact(&mut answer)?;
+    stream.send(DISCONNECT).ok();
     Ok(answer)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::TcpListener;
     use std::thread;
 

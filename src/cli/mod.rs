@@ -4,8 +4,11 @@
 //! read or written while arguments are parsed. Results go to stdout, faults to stderr; the exit codes are
 //! those of sysexits.h where one fits.
 
+mod ask;
 mod dead_letters;
 pub mod health;
+mod hurried;
+mod properties;
 mod routes;
 mod spool;
 mod status;
@@ -29,7 +32,7 @@ pub const EXIT_USAGE: u8 = 64;
 const USAGE: &str = "\
 Usage: cloud-relay                   run the relay; its settings come from the environment
        cloud-relay status [--json]   what the running relay is doing
-       cloud-relay health            ask whether the relay beside it lets clients in: code 0 or 1
+       cloud-relay health            ask whether the relay beside it takes and keeps messages: code 0 or 1
        cloud-relay routes            print the rules that lead to the cloud, as the environment sets them
        cloud-relay routes explain TOPIC …
                                      print what becomes of messages on these topics

@@ -1,17 +1,20 @@
 //! `cloud-relay status`: asks the running relay what it is doing, and says it in a terminal.
 
-mod ask;
 mod text;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use self::ask::{AskError, ask};
+use super::ask::ask;
 use super::{EXIT_USAGE, print};
 use crate::config::Config;
 use crate::status::Snapshot;
 
 /// `EX_UNAVAILABLE`: no relay answers.
 const EXIT_UNAVAILABLE: u8 = 69;
+
+/// A relay on the same device that takes longer is stuck.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `cloud-relay status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,10 +33,9 @@ impl StatusCommand {
                 return ExitCode::from(EXIT_USAGE);
             }
         };
-        let asked = ask(&config, "/api/status").and_then(|body| {
-            let snapshot: Snapshot = serde_json::from_str(&body)
-                .map_err(|error| AskError::Strange(error.to_string()))?;
-            Ok((body, snapshot))
+        let asked = ask(&config, "/api/status", TIMEOUT).and_then(|answer| {
+            let snapshot: Snapshot = answer.read()?;
+            Ok((answer.body, snapshot))
         });
         match asked {
             Ok((body, snapshot)) => {

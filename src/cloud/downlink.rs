@@ -3,7 +3,7 @@
 //! No loops by construction: what comes in is published by a [`Publisher`], which has no spool. A message that was
 //! retained in the cloud is an ordinary one here: the device cannot know when it is replaced.
 
-use crate::local::{Delivered, Publisher};
+use crate::local::{Delivered, FromCloud, Publisher};
 use crate::routes::Routes;
 
 use super::packet::Incoming;
@@ -30,10 +30,15 @@ impl Downlink {
     /// that are away in their sessions. One that leads nowhere is counted, and told of once. Returns whether it may be
     /// acknowledged: not while the local broker stops.
     pub(super) fn deliver(&mut self, incoming: &Incoming) -> bool {
-        let Incoming { topic, payload, .. } = incoming;
-        let at_least_once = incoming.packet_id.is_some();
+        let topic = &incoming.topic;
         let why = if let Some(target) = self.routes.target(topic) {
-            match self.publisher.deliver(&target, payload, at_least_once) {
+            let message = FromCloud {
+                topic: &target,
+                attributes: &incoming.attributes,
+                payload: &incoming.payload,
+                at_least_once: incoming.packet_id.is_some(),
+            };
+            match self.publisher.deliver(&message) {
                 Delivered::Taken => return true,
                 Delivered::Stopped => return false,
                 Delivered::BadTopic => {

@@ -35,6 +35,7 @@ mod drain;
 pub mod errands;
 mod expiry;
 mod held;
+mod lifetime;
 mod negotiation;
 pub mod pacing;
 mod packet;

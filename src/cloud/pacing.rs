@@ -33,7 +33,7 @@ const BYTES_PER_S: NonZeroU64 = NonZeroU64::new(512 * 1024).expect("invariant: n
 pub struct Quota {
     /// Messages a second.
     pub publishes_per_s: Option<NonZeroU64>,
-    /// Bytes of topic and payload a second. A message larger than this goes alone.
+    /// Bytes of topic, attributes and payload a second. A message larger than this goes alone.
     pub bytes_per_s: Option<NonZeroU64>,
 }
 

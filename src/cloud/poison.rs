@@ -64,7 +64,7 @@ impl Why {
             Why::PacketTooLarge => (
                 "packet-too-large",
                 format!(
-                    "payload of {bytes} bytes: with its topic more than the cloud says it takes"
+                    "payload of {bytes} bytes: with its topic and properties more than the cloud says it takes"
                 ),
             ),
             Why::TopicTooLong => (

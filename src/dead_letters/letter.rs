@@ -10,7 +10,9 @@
 //! `1795421109000-42-1f3a9c2b.letter`. It depends on the message alone, so that writing it again after a crash makes
 //! the same file; and a number that the spool gives twice, once for a message it never had to write, makes two.
 
-use serde::{Deserialize, Serialize};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::clock::Timestamp;
 use crate::spool::record::MESSAGE_BYTES_MAX;
@@ -50,8 +52,26 @@ pub struct Header {
     pub why: String,
     /// The reason in words.
     pub reason: String,
+    /// Its attributes, as base64; a letter from before there were any has none.
+    #[serde(
+        default,
+        rename = "attributes_base64",
+        skip_serializing_if = "Vec::is_empty",
+        serialize_with = "write_base64",
+        deserialize_with = "read_base64"
+    )]
+    pub attributes: Vec<u8>,
     /// Length of the payload.
     pub payload_bytes: usize,
+}
+
+fn write_base64<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn read_base64<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    let text = String::deserialize(from)?;
+    STANDARD.decode(text).map_err(serde::de::Error::custom)
 }
 
 /// Why the cloud never takes a message.
@@ -95,6 +115,7 @@ impl Letter {
             dead_lettered_clock_set: now.clock_set,
             why: reason.why.to_owned(),
             reason: reason.words.clone(),
+            attributes: message.attributes.to_vec(),
             payload_bytes: message.payload.len(),
         };
         Letter {
@@ -117,6 +138,10 @@ fn name(seq: Seq, message: &Message<'_>) -> String {
     crc.update(message.topic.as_bytes());
     crc.update(&[0]);
     crc.update(message.payload);
+    if !message.attributes.is_empty() {
+        crc.update(&[0]);
+        crc.update(message.attributes);
+    }
     let (received, crc) = (message.received.unix_ms, crc.finalize());
     format!("{received:013}-{seq}-{crc:08x}{SUFFIX}")
 }
@@ -164,9 +189,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::spool::record::ATTRIBUTES_BYTES_MAX;
 
     const MESSAGE: Message<'_> = Message {
         topic: "sensors/\"é\n",
+        attributes: b"\x01\x01\xFF",
         payload: b"21.5\n\xFF",
         qos: 2,
         retain: true,
@@ -195,6 +222,7 @@ mod tests {
         assert_eq!(payload, MESSAGE.payload);
         assert_eq!((header.seq, header.qos, header.retain), (7, 2, true));
         assert_eq!(header.topic, MESSAGE.topic);
+        assert_eq!(header.attributes, MESSAGE.attributes);
         assert_eq!(header.cloud_topic, "site/data");
         assert_eq!(
             (header.why.as_str(), header.received_clock_set),
@@ -212,14 +240,37 @@ mod tests {
             ..MESSAGE
         };
         assert_ne!(name, letter(7, &other).name);
+        let other = Message {
+            attributes: b"\x01\x00",
+            ..MESSAGE
+        };
+        assert_ne!(name, letter(7, &other).name);
+    }
+
+    #[test]
+    fn a_letter_from_before_messages_had_attributes_is_read() {
+        let header = r#"{"seq":7,"topic":"t","cloud_topic":"c","qos":1,"retain":false,"received_unix_ms":1,"received_clock_set":false,"dead_lettered_unix_ms":2,"dead_lettered_clock_set":false,"why":"denied","reason":"no","payload_bytes":1}"#;
+        let rest = format!("{header}\nx");
+        let crc = crc32fast::hash(rest.as_bytes());
+        let file = format!("{MAGIC}{crc:08x}\n{rest}");
+        let (header, payload) = decode(file.as_bytes()).unwrap();
+        assert_eq!((header.attributes.len(), payload), (0, &b"x"[..]));
+        let plain = Message {
+            attributes: b"",
+            ..MESSAGE
+        };
+        let written = letter(7, &plain).bytes;
+        assert!(!String::from_utf8_lossy(&written).contains("attributes"));
     }
 
     #[test]
     fn the_largest_message_fits_into_a_file() {
         let topic = "\u{1}".repeat(65_535);
-        let payload = vec![0; MESSAGE_BYTES_MAX - topic.len()];
+        let attributes = vec![0; ATTRIBUTES_BYTES_MAX];
+        let payload = vec![0; MESSAGE_BYTES_MAX - topic.len() - attributes.len()];
         let largest = Message {
             topic: &topic,
+            attributes: &attributes,
             payload: &payload,
             ..MESSAGE
         };

@@ -27,6 +27,7 @@ const NOW: Timestamp = Timestamp {
 fn letter_of(seq: Seq, payload: &[u8]) -> Letter {
     let message = Message {
         topic: "sensors",
+        attributes: b"",
         payload,
         qos: 1,
         retain: false,

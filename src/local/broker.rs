@@ -6,6 +6,7 @@
 //! that a connection whose session was taken over can change nothing any more.
 
 mod fan_out;
+mod sys;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::sys::Sys;
 use super::counters::Counters;
 use super::keeping::{Desk, Messages};
 use super::limits::Limits;
@@ -41,6 +43,7 @@ pub(super) struct Broker {
     retained_full: bool,
     last_key: SessionKey,
     session_bytes: Arc<AtomicUsize>,
+    sys: Sys,
     /// Wills that have become due, with their client ids.
     wills_due: Vec<(String, Will)>,
     /// Rings when [`Broker::next_due`] may have changed.
@@ -86,6 +89,7 @@ impl Broker {
             retained_full: false,
             last_key: 0,
             session_bytes: Arc::default(),
+            sys: Sys::default(),
             wills_due: Vec::new(),
             bell: Arc::default(),
             matched: Vec::new(),
@@ -113,6 +117,7 @@ impl Broker {
         self.expire(now);
         if let Some(&key) = self.by_client_id.get(request.client_id) {
             if self.resume(key, request, link) {
+                self.count_connected();
                 return Connected {
                     session: key,
                     session_present: true,
@@ -126,6 +131,7 @@ impl Broker {
         session.attach(Arc::clone(link), request.receive_max);
         self.sessions.insert(key, session);
         self.by_client_id.insert(request.client_id.to_owned(), key);
+        self.count_connected();
         Connected {
             session: key,
             session_present: false,
@@ -202,8 +208,9 @@ impl Broker {
         }
     }
 
-    /// Ends the sessions whose time is over (MQTT5-4.1.0-2), and finds the wills that are due.
+    /// Ends the sessions whose time is over (MQTT5-4.1.0-2), finds the wills that are due, and tells `$SYS`.
     pub(super) fn expire(&mut self, now: Instant) {
+        self.tell_sys(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         for key in self.absent.clone() {
             let Some(session) = self.sessions.get_mut(&key) else {
@@ -232,7 +239,7 @@ impl Broker {
             let will = session.will.as_ref().map(|(at, _)| *at);
             [session.ends, will].into_iter().flatten()
         });
-        dues.min()
+        dues.chain(self.sys.next).min()
     }
 
     /// Rings when [`Broker::next_due`] may be earlier than it was, and when there are wills to take.
@@ -313,6 +320,7 @@ impl Broker {
             }
             session.filters.push(filter.path.clone());
         }
+        self.want_sys(path.filter, now);
         if path.is_shared {
             let fresh = self.new_key();
             let member = (key, filter.subscription);
@@ -345,6 +353,7 @@ impl Broker {
             let offer = session.offer(delivery, &self.limits);
             count_drop(offer, session, &self.counters);
         }
+        self.send_sys(key, filter, now);
     }
 
     /// Removes a session with all that belongs to it; its will, if it waits, is due. Returns its client id.

@@ -28,6 +28,7 @@ use super::packet::{self, Frame, PacketError, Reason, Will};
 use super::server::{LocalError, Shared};
 use super::wills;
 use crate::clock;
+use crate::spool::AppendError;
 use crate::store::Ingress;
 
 /// How much is read at once: the least, for a quiet client, and the most, for one that keeps filling
@@ -67,15 +68,8 @@ pub(super) enum End {
     Packet(#[from] PacketError),
     #[error("{1}")]
     Protocol(Reason, &'static str),
-    #[error(
-        "its message to {topic:?} has {size_bytes} bytes (topic and payload); the spool takes at \
-         most {max_bytes}"
-    )]
-    TooLarge {
-        topic: String,
-        size_bytes: usize,
-        max_bytes: usize,
-    },
+    #[error("its message to {topic:?} does not fit into the spool: {error}")]
+    TooLarge { topic: String, error: AppendError },
     #[error("the spool has failed")]
     SpoolFailed,
 }
@@ -197,6 +191,7 @@ where
     if end.can_flush() {
         if let Some(reason) = end.reason() {
             packet::put_disconnect(&mut out, version, reason);
+            shared.counters.packets_sent.add(1);
         }
         close(&mut writer, &mut out, &shared).await;
     }
@@ -308,8 +303,10 @@ impl<I: Ingress> Connection<I> {
                 biased;
                 () = &mut shutdown, if !self.stopping => self.stop(),
                 written = writer.write_buf(&mut client.out), if !client.out.is_empty() => {
-                    if let Err(error) = written { return End::Io(error) }
-                    self.wrote();
+                    match written {
+                        Ok(count) => self.wrote(count),
+                        Err(error) => return End::Io(error),
+                    }
                 }
                 changed = client.safe.changed(), if !client.owed.is_empty() => {
                     if changed.is_err() { return End::SpoolFailed }
@@ -363,10 +360,12 @@ impl<I: Ingress> Connection<I> {
                 }
             };
             let bytes = self.input.get(..size).unwrap_or_default();
-            match self
-                .client
-                .handle(packet::parse(self.client.version, bytes)?, received)?
-            {
+            let packet = packet::parse(self.client.version, bytes)?;
+            let handled = self.client.handle(packet, received);
+            if !matches!(handled, Ok(Handled::SpoolFull)) {
+                self.client.shared.counters.packets_received.add(1);
+            }
+            match handled? {
                 Handled::Done => self.input.advance(size),
                 Handled::SpoolFull => {
                     let ingress = self.client.shared.ingress.clone();
@@ -401,6 +400,7 @@ impl<I: Ingress> Connection<I> {
     }
 
     fn was_read(&mut self, count: usize) {
+        self.client.shared.counters.bytes_received.add(count as u64);
         if self.waiting.is_none() {
             self.deadlines.heard(Instant::now());
         }
@@ -414,7 +414,8 @@ impl<I: Ingress> Connection<I> {
         };
     }
 
-    fn wrote(&mut self) {
+    fn wrote(&mut self, count: usize) {
+        self.client.shared.counters.bytes_sent.add(count as u64);
         let out = &mut self.client.out;
         self.deadlines.wrote(!out.is_empty(), Instant::now());
         if out.is_empty() && out.capacity() > BUFFER_BYTES_KEPT {
@@ -459,6 +460,7 @@ fn arm(mut timer: Pin<&mut Sleep>, at: Instant) {
 
 /// Sends what is left and closes, as far as the client lets it.
 async fn close<I>(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, shared: &Shared<I>) {
+    let bytes = out.len() as u64;
     let closing = async {
         writer.write_all_buf(out).await?;
         writer.shutdown().await
@@ -468,4 +470,6 @@ async fn close<I>(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, sh
         Ok(Err(error)) => tracing::debug!(%error, "the client closed first"),
         Err(_elapsed) => tracing::debug!("the client did not take the last bytes"),
     }
+    let written = bytes.saturating_sub(out.len() as u64);
+    shared.counters.bytes_sent.add(written);
 }

@@ -72,6 +72,14 @@ pub struct Counters {
     pub clients: Clients,
     /// Connections closed at once because `Limits::connections_max` was reached.
     pub connections_refused: Counter,
+    /// Packets of every kind from clients.
+    pub packets_received: Counter,
+    /// Bytes that were read from clients.
+    pub bytes_received: Counter,
+    /// Packets of every kind that were made for clients.
+    pub packets_sent: Counter,
+    /// Bytes that were written to clients.
+    pub bytes_sent: Counter,
     /// PUBLISH packets taken from clients; a repeated `QoS` 2 one counts once.
     pub messages_received: Counter,
     /// Messages handed to the spool.

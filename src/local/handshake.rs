@@ -45,11 +45,13 @@ pub(super) async fn admit<I: Ingress>(
             Frame::Complete(size) => break size,
             Frame::Missing(missing) => input.reserve(missing.max(FIRST_READ_BYTES)),
         }
-        if reader.read_buf(input).await? == 0 {
-            return Err(End::Closed);
+        match reader.read_buf(input).await? {
+            0 => return Err(End::Closed),
+            count => shared.counters.bytes_received.add(count as u64),
         }
     };
     let bytes = input.split_to(size);
+    shared.counters.packets_received.add(1);
     if bytes.first() != Some(&packet::CONNECT) {
         return Err(End::Protocol(
             Reason::ProtocolError,
@@ -65,6 +67,7 @@ pub(super) async fn admit<I: Ingress>(
     admitted.inspect_err(|end| {
         if let Some(reason) = end.reason() {
             packet::put_refused(out, version, reason);
+            shared.counters.packets_sent.add(1);
         }
     })
 }
@@ -106,6 +109,7 @@ fn let_in<I: Ingress>(
     let connected = broker.connect(request, &link, Instant::now());
     drop(broker);
     packet::put_accepted(out, version, connected.session_present, &terms);
+    shared.counters.packets_sent.add(1);
     Ok(Admitted {
         version,
         session: connected.session,

@@ -92,8 +92,12 @@ impl<I: Ingress> Client<I> {
                 let mut broker = self.shared.broker();
                 let codes = broker.unsubscribe(self.session, &self.link, &filters);
                 packet::put_unsuback(&mut self.out, self.version, id, &codes);
+                self.shared.counters.packets_sent.add(1);
             }
-            Incoming::PingReq => packet::put_pingresp(&mut self.out),
+            Incoming::PingReq => {
+                packet::put_pingresp(&mut self.out);
+                self.shared.counters.packets_sent.add(1);
+            }
             Incoming::Disconnect(goodbye) => return Err(self.goodbye(goodbye)),
             Incoming::Connect(_) => {
                 // MQTT-3.1.0-2
@@ -111,6 +115,7 @@ impl<I: Ingress> Client<I> {
         let mut broker = self.shared.broker();
         let codes = broker.subscribe(self.session, &self.link, filters, Instant::now());
         packet::put_suback(&mut self.out, self.version, id, &codes);
+        self.shared.counters.packets_sent.add(1);
         Ok(())
     }
 
@@ -160,6 +165,7 @@ impl<I: Ingress> Client<I> {
             self.receiving = self.receiving.saturating_sub(1);
         }
         packet::put_reply(&mut self.out, self.version, reply);
+        self.shared.counters.packets_sent.add(1);
     }
 
     /// Puts the acknowledgements into `out` that may leave.
@@ -184,7 +190,7 @@ impl<I: Ingress> Client<I> {
         let session = broker.session(self.session, &self.link);
         let session = session.ok_or(End::TakenOver)?;
         let receiver = (self.version, self.packet_bytes_max);
-        let (mut sent, mut expired, mut too_large) = (0, 0, 0);
+        let (mut sent, mut released, mut expired, mut too_large) = (0, 0, 0, 0);
         let now = Instant::now();
         while self.out.len() < room_bytes {
             match session.next(limits, now) {
@@ -193,6 +199,7 @@ impl<I: Ingress> Client<I> {
                 Some(Outgoing::PubRel(id)) => {
                     let pubrel = Reply::new(Ack::PubRel, id);
                     packet::put_reply(&mut self.out, self.version, pubrel);
+                    released += 1;
                 }
                 Some(Outgoing::Publish {
                     delivery,
@@ -211,6 +218,7 @@ impl<I: Ingress> Client<I> {
         }
         let counters = &self.shared.counters;
         counters.messages_sent.add(sent);
+        counters.packets_sent.add(sent + released);
         counters.dropped_expired.add(expired);
         counters.dropped_packet_too_large.add(too_large);
         Ok(())
@@ -267,7 +275,9 @@ impl<I: Ingress> Client<I> {
             Reason::NoMatchingSubscribers
         };
         let message_bytes = match awaits {
-            Some(_) => publish.topic.len() + publish.payload.len(),
+            Some(_) => {
+                publish.topic.len() + publish.properties.bytes().len() + publish.payload.len()
+            }
             None => 0,
         };
         self.owe(publish, reason, awaits, message_bytes);
@@ -349,6 +359,7 @@ impl<I: Ingress> Shared<I> {
         }
         let message = Message {
             topic: publish.topic,
+            attributes: &publish.properties.attributes(),
             payload: publish.payload,
             qos: publish.qos as u8,
             retain: publish.retain,
@@ -364,13 +375,11 @@ impl<I: Ingress> Shared<I> {
                 Ok(Spooled::Not)
             }
             Err(AppendError::Full) => Ok(Spooled::Full),
-            Err(AppendError::TooLarge {
-                size_bytes,
-                max_bytes,
-            }) => Err(End::TooLarge {
+            Err(
+                error @ (AppendError::TooLarge { .. } | AppendError::AttributesTooLarge { .. }),
+            ) => Err(End::TooLarge {
                 topic: publish.topic.to_owned(),
-                size_bytes,
-                max_bytes,
+                error,
             }),
             Err(AppendError::Failed) => Err(End::SpoolFailed),
         }

@@ -52,5 +52,5 @@ mod tests;
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
 pub use keeping::Keeper;
 pub use limits::Limits;
-pub use publisher::{Delivered, Publisher, STATE_TOPIC};
+pub use publisher::{Delivered, FromCloud, Publisher, STATE_TOPIC};
 pub use server::{LocalBroker, LocalError, Options, bind, serve};

@@ -11,12 +11,25 @@ use tokio_util::sync::CancellationToken;
 use super::broker::Broker;
 use super::counters::Counters;
 use super::limits::Limits;
-use super::packet::Publish;
+use super::packet::{Properties, Publish};
 use super::publication::QoS;
 use super::topic;
 
 /// The retained topic that tells local clients the relay's state. Only the relay publishes to it.
 pub const STATE_TOPIC: &str = "cloud-relay/state";
+
+/// A message from the cloud.
+#[derive(Clone, Copy, Debug)]
+pub struct FromCloud<'a> {
+    /// Its local topic.
+    pub topic: &'a str,
+    /// The properties that are for its readers and its expiry, as they stand in a PUBLISH of MQTT 5.
+    pub attributes: &'a [u8],
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// Whether it is of `QoS` 1; otherwise it is of `QoS` 0.
+    pub at_least_once: bool,
+}
 
 /// What became of a message from the cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +68,8 @@ impl Publisher {
 
     /// Hands a message from the cloud to the local subscribers; those that are away with a session that is kept find it
     /// there.
-    pub fn deliver(&self, topic: &str, payload: &[u8], at_least_once: bool) -> Delivered {
+    pub fn deliver(&self, message: &FromCloud<'_>) -> Delivered {
+        let topic = message.topic;
         if self.stopped.is_cancelled() {
             return Delivered::Stopped;
         }
@@ -66,12 +80,15 @@ impl Publisher {
             self.drop_one();
             return Delivered::BadTopic;
         }
-        let qos = if at_least_once {
+        let qos = if message.at_least_once {
             QoS::AtLeastOnce
         } else {
             QoS::AtMostOnce
         };
-        self.publish(topic, payload, qos, false);
+        self.publish(&Publish {
+            properties: Properties::checked(message.attributes),
+            ..Publish::plain(topic, message.payload, qos, false)
+        });
         self.counters.messages_from_cloud.add(1);
         Delivered::Taken
     }
@@ -83,13 +100,17 @@ impl Publisher {
 
     /// Tells the relay's state, retained.
     pub fn tell_state(&self, payload: &[u8]) {
-        self.publish(STATE_TOPIC, payload, QoS::AtLeastOnce, true);
+        self.publish(&Publish::plain(
+            STATE_TOPIC,
+            payload,
+            QoS::AtLeastOnce,
+            true,
+        ));
     }
 
-    fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
+    fn publish(&self, publish: &Publish<'_>) {
         let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
-        let publish = Publish::plain(topic, payload, qos, retain);
-        broker.publish(&publish, None, Instant::now());
+        broker.publish(publish, None, Instant::now());
     }
 }
 

@@ -102,6 +102,11 @@ impl Retained {
         }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// The retained messages that match `filter` and have not expired, by topic name.
     pub(super) fn matching<'a>(
         &'a self,

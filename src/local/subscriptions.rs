@@ -110,6 +110,11 @@ impl Subscriptions {
             .remove(&mut levels_before_hash(filter), filter, session);
     }
 
+    /// Whether there is a filter whose first level is `level`.
+    pub(super) fn has_branch(&self, level: &str) -> bool {
+        self.root.children.contains_key(level)
+    }
+
     /// Collects the subscriptions that match the topic `name` into `found`, by session.
     pub(super) fn matching(&self, name: &str, found: &mut Vec<Match>) {
         found.clear();

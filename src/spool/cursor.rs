@@ -15,7 +15,11 @@
 //!     32     8  the next sequence number to be given
 //!     40    32  ledger: delivered, dead-lettered, dropped as damaged, dropped when full
 //!     72    8S  numbers at or above the frontier that are settled too
+//!   4088     8  ledger: dropped as expired
 //! ```
+//!
+//! The last number came later. A slot from before has zeros there, or the end of a list that is as long as lists can be:
+//! then it is read as that. A relay from before takes no notice of the number and loses that count, and nothing else.
 
 use std::io;
 use std::sync::Arc;
@@ -31,8 +35,9 @@ const MAGIC: [u8; 8] = *b"CRCURSOR";
 /// Size of a slot, in bytes: one page, the unit in which the system writes back.
 pub(super) const SLOT_BYTES: usize = 4096;
 const FIXED_BYTES: usize = 72;
+const EXPIRED_AT: usize = SLOT_BYTES - 8;
 /// How many numbers fit in a slot's list. The in-flight window is far smaller.
-pub(super) const SETTLED_MAX: usize = (SLOT_BYTES - FIXED_BYTES) / 8;
+pub(super) const SETTLED_MAX: usize = (EXPIRED_AT - FIXED_BYTES) / 8;
 
 /// What has been settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -173,7 +178,8 @@ fn encode(generation: u64, cursor: &Cursor) -> Vec<u8> {
     {
         body.extend_from_slice(&field.to_le_bytes());
     }
-    body.resize(SLOT_BYTES - 12, 0);
+    body.resize(EXPIRED_AT - 12, 0);
+    body.extend_from_slice(&ledger.dropped_expired.to_le_bytes());
     let mut slot = Vec::with_capacity(SLOT_BYTES);
     slot.extend_from_slice(&MAGIC);
     slot.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
@@ -195,6 +201,8 @@ fn decode(slot: &[u8]) -> Option<(u64, Cursor)> {
     let mut fields = fields
         .chunks_exact(8)
         .filter_map(|chunk| Some(u64::from_le_bytes(*chunk.first_chunk()?)));
+    let has_expired = count <= SETTLED_MAX;
+    let expired = slot.last_chunk().filter(|_| has_expired);
     let generation = fields.next()?;
     let cursor = Cursor {
         frontier: fields.next()?,
@@ -204,6 +212,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Cursor)> {
             dead_lettered: fields.next()?,
             dropped_damaged: fields.next()?,
             dropped_full: fields.next()?,
+            dropped_expired: expired.map_or(0, |bytes| u64::from_le_bytes(*bytes)),
             spooled: 0,
         },
         settled: fields.take(count).collect(),
@@ -217,6 +226,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Cursor)> {
         ledger.dead_lettered,
         ledger.dropped_damaged,
         ledger.dropped_full,
+        ledger.dropped_expired,
     ];
     let sound = numbers.iter().all(|number| *number <= SEQ_MAX);
     sound.then_some((generation, cursor))
@@ -236,9 +246,34 @@ mod tests {
                 dead_lettered: 1,
                 dropped_damaged: 2,
                 dropped_full: 3,
+                dropped_expired: 4,
                 spooled: 0,
             },
         }
+    }
+
+    /// A slot with `body` behind its checksum.
+    fn slot(body: &[u8]) -> Vec<u8> {
+        [&MAGIC[..], &crc32fast::hash(body).to_le_bytes(), body].concat()
+    }
+
+    #[test]
+    fn a_slot_from_before_messages_expired_is_read() {
+        let mut body = encode(5, &sample()).split_off(12);
+        let at = body.len() - 8;
+        body[at..].fill(0);
+        let mut expected = sample();
+        expected.ledger.dropped_expired = 0;
+        assert_eq!(decode(&slot(&body)), Some((5, expected.clone())));
+
+        // The longest list that there was reached to the end of the slot.
+        let longest: Vec<Seq> = (100..=100 + SETTLED_MAX as u64).collect();
+        let count = u32::try_from(longest.len()).unwrap();
+        body[..4].copy_from_slice(&count.to_le_bytes());
+        let numbers: Vec<u8> = longest.iter().flat_map(|seq| seq.to_le_bytes()).collect();
+        body[FIXED_BYTES - 12..].copy_from_slice(&numbers);
+        expected.settled = longest;
+        assert_eq!(decode(&slot(&body)), Some((5, expected)));
     }
 
     #[test]

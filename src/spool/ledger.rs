@@ -10,7 +10,7 @@
 //!   saved is still `spooled`, comes again, and is counted when it is settled again. So `delivered` never
 //!   exceeds the different messages that the cloud acknowledged; what the cloud got twice is counted once.
 //! * **Bounded**: messages settled in memory and never written, which are those the cloud took while they
-//!   lingered, `QoS` 0 among them, and those that `drop_newest` gave up. A crash takes the last of them out of
+//!   lingered, `QoS` 0 among them, those that expired there, and those that `drop_newest` gave up. A crash takes the last of them out of
 //!   `accepted` and of their counter alike: `kill -9` those settled since the cursor was last written, at most a
 //!   minute ago; a power cut those since it last reached the flash, which is when the relay syncs it, once a
 //!   minute while it changes, or when the system writes it back. What `drop_newest` gives up is written without
@@ -26,17 +26,20 @@ pub enum DropReason {
     Damaged,
     /// The spool was full and `SPOOL_FULL` says to drop.
     Full,
+    /// It waited longer than its publisher said it was of use.
+    Expired,
 }
 
 impl DropReason {
     /// Every reason, for reports.
-    pub const ALL: [DropReason; 2] = [DropReason::Damaged, DropReason::Full];
+    pub const ALL: [DropReason; 3] = [DropReason::Damaged, DropReason::Full, DropReason::Expired];
 
     /// The reason's stable name, as used in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             DropReason::Damaged => "damaged",
             DropReason::Full => "full",
+            DropReason::Expired => "expired",
         }
     }
 }
@@ -63,6 +66,8 @@ pub struct Ledger {
     pub dropped_damaged: u64,
     /// Given up because the spool was full.
     pub dropped_full: u64,
+    /// Given up because they had expired.
+    pub dropped_expired: u64,
     /// Still in the spool.
     pub spooled: u64,
 }
@@ -83,6 +88,7 @@ impl Ledger {
         match reason {
             DropReason::Damaged => self.dropped_damaged,
             DropReason::Full => self.dropped_full,
+            DropReason::Expired => self.dropped_expired,
         }
     }
 
@@ -95,6 +101,7 @@ impl Ledger {
             dead_lettered: self.dead_lettered.saturating_sub(found.dead_lettered),
             dropped_damaged: self.dropped_damaged.saturating_sub(found.dropped_damaged),
             dropped_full: self.dropped_full.saturating_sub(found.dropped_full),
+            dropped_expired: self.dropped_expired.saturating_sub(found.dropped_expired),
             spooled: self.spooled,
         }
     }
@@ -113,6 +120,7 @@ impl Ledger {
             Outcome::DeadLettered => &mut self.dead_lettered,
             Outcome::Dropped(DropReason::Damaged) => &mut self.dropped_damaged,
             Outcome::Dropped(DropReason::Full) => &mut self.dropped_full,
+            Outcome::Dropped(DropReason::Expired) => &mut self.dropped_expired,
         } += count;
     }
 }
@@ -135,7 +143,7 @@ mod tests {
         }
         assert_eq!(
             (ledger.accepted(), ledger.spooled, ledger.dropped()),
-            (10, 4, 2)
+            (10, 3, 3)
         );
     }
 

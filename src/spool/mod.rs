@@ -23,8 +23,8 @@
 //! * Memory does not depend on the backlog: the tail is bounded, readers stream from disk.
 //! * Numbers rise by one per message; a number that is on disk is never given again.
 //!
-//! The spool knows no MQTT client, no tokio and no AWS: it stores topic, `QoS`, retain flag, payload and
-//! time of arrival.
+//! The spool knows no MQTT client, no tokio and no AWS: it stores topic, `QoS`, retain flag, attributes, payload
+//! and time of arrival.
 
 mod consumer;
 mod core;
@@ -70,6 +70,8 @@ pub type Seq = u64;
 pub struct Message<'a> {
     /// The local topic name it was published to, at most 65,535 bytes.
     pub topic: &'a str,
+    /// What else it says of itself, at most [`record::ATTRIBUTES_BYTES_MAX`] bytes: opaque here.
+    pub attributes: &'a [u8],
     /// The payload as it came.
     pub payload: &'a [u8],
     /// 0, 1 or 2.
@@ -91,9 +93,19 @@ pub enum AppendError {
         "a message of {size_bytes} bytes is larger than the {max_bytes} bytes a record can hold"
     )]
     TooLarge {
-        /// Topic plus payload.
+        /// Topic, attributes and payload.
         size_bytes: usize,
-        /// The most that topic and payload together can have.
+        /// The most that they can have together.
+        max_bytes: usize,
+    },
+    /// The same of its attributes alone.
+    #[error(
+        "a message with {size_bytes} bytes of attributes: a record can hold {max_bytes} of them"
+    )]
+    AttributesTooLarge {
+        /// Theirs.
+        size_bytes: usize,
+        /// The most that they can have.
         max_bytes: usize,
     },
     /// The disk failed, so nothing more can be promised. The relay is about to stop.
@@ -200,6 +212,8 @@ pub struct Progress {
     pub dropped_full: u64,
     /// Messages given up so far because they could not be read back.
     pub dropped_damaged: u64,
+    /// Messages given up so far because they had expired.
+    pub dropped_expired: u64,
     /// The spool has failed; see [`Spool::failure`].
     pub failed: bool,
 }

@@ -18,6 +18,9 @@
 //! 32+T+F  rest  payload
 //! ```
 //!
+//! An extra field is a byte that says which it is, two with the length of its value, and the value. There is one:
+//! 1, the message's attributes. A message without attributes has no extra fields, as all had before there were any.
+//!
 //! The checksum covers the lengths as well as the content, and lengths are checked against
 //! [`RECORD_BYTES_MAX`] before anything is allocated or read.
 
@@ -40,6 +43,10 @@ const MAGIC: [u8; 2] = *b"CR";
 const FLAG_QOS: u8 = 0b0011;
 const FLAG_RETAIN: u8 = 0b0100;
 const FLAG_CLOCK_SET: u8 = 0b1000;
+/// The extra field that holds the attributes.
+const FIELD_ATTRIBUTES: u8 = 1;
+/// What an extra field has besides its value.
+const FIELD_OVERHEAD_BYTES: usize = 1 + 2;
 
 /// A record found in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,22 +76,33 @@ pub enum Decoded<'a> {
     Corrupt,
 }
 
-/// The most bytes that topic and payload of one message can have together.
+/// The most bytes that topic, attributes and payload of one message can have together.
 pub const MESSAGE_BYTES_MAX: usize = RECORD_BYTES_MAX - HEADER_BYTES;
+/// The most bytes that the attributes of one message can have.
+pub const ATTRIBUTES_BYTES_MAX: usize = u16::MAX as usize - FIELD_OVERHEAD_BYTES;
 
 /// The bytes a message takes on disk.
 pub fn encoded_len(message: &Message<'_>) -> usize {
-    HEADER_BYTES + message.topic.len() + message.payload.len()
+    HEADER_BYTES + message.topic.len() + extra_len(message) + message.payload.len()
+}
+
+/// The bytes of the extra fields.
+fn extra_len(message: &Message<'_>) -> usize {
+    match message.attributes.len() {
+        0 => 0,
+        len => FIELD_OVERHEAD_BYTES + len,
+    }
 }
 
 /// Writes `message` as the record numbered `seq`, or returns `None` if it is larger than
-/// [`RECORD_BYTES_MAX`] or its topic longer than 65,535 bytes.
+/// [`RECORD_BYTES_MAX`], its topic longer than 65,535 bytes or its attributes than [`ATTRIBUTES_BYTES_MAX`].
 pub fn encode(seq: Seq, message: &Message<'_>) -> Option<Vec<u8>> {
     let len = encoded_len(message);
     if len > RECORD_BYTES_MAX {
         return None;
     }
     let topic_len = u16::try_from(message.topic.len()).ok()?;
+    let extra_len = u16::try_from(extra_len(message)).ok()?;
     let body_len = u32::try_from(len - PREFIX_BYTES).ok()?;
     let mut flags = message.qos & FLAG_QOS;
     if message.retain {
@@ -96,7 +114,7 @@ pub fn encode(seq: Seq, message: &Message<'_>) -> Option<Vec<u8>> {
 
     let mut bytes = Vec::with_capacity(len);
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&0_u16.to_le_bytes());
+    bytes.extend_from_slice(&extra_len.to_le_bytes());
     bytes.extend_from_slice(&body_len.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&seq.to_le_bytes());
@@ -104,6 +122,12 @@ pub fn encode(seq: Seq, message: &Message<'_>) -> Option<Vec<u8>> {
     bytes.extend_from_slice(&[flags, 0]);
     bytes.extend_from_slice(&topic_len.to_le_bytes());
     bytes.extend_from_slice(message.topic.as_bytes());
+    if !message.attributes.is_empty() {
+        bytes.push(FIELD_ATTRIBUTES);
+        let len = u16::try_from(message.attributes.len()).ok()?;
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(message.attributes);
+    }
     bytes.extend_from_slice(message.payload);
     let crc = checksum(&bytes)?;
     bytes.get_mut(8..PREFIX_BYTES)?.copy_from_slice(&crc);
@@ -165,12 +189,13 @@ fn parse(frame: &[u8], extra_len: usize) -> Option<Record<'_>> {
         return None;
     };
     let (topic, content) = content.split_at_checked(usize::from(u16::from_le_bytes([t0, t1])))?;
-    let (_extra, payload) = content.split_at_checked(extra_len)?;
+    let (extra, payload) = content.split_at_checked(extra_len)?;
     Some(Record {
         // The last number is none, for another must follow.
         seq: Some(u64::from_le_bytes(*seq)).filter(|seq| *seq < SEQ_MAX)?,
         message: Message {
             topic: std::str::from_utf8(topic).ok()?,
+            attributes: attributes(extra).unwrap_or_default(),
             payload,
             qos: flags & FLAG_QOS,
             retain: flags & FLAG_RETAIN != 0,
@@ -180,6 +205,18 @@ fn parse(frame: &[u8], extra_len: usize) -> Option<Record<'_>> {
             },
         },
     })
+}
+
+/// The value of the attributes among the extra fields. What is not a field ends them.
+fn attributes(mut extra: &[u8]) -> Option<&[u8]> {
+    loop {
+        let (&[field, l0, l1], rest) = extra.split_first_chunk()?;
+        let (value, rest) = rest.split_at_checked(u16::from_le_bytes([l0, l1]).into())?;
+        if field == FIELD_ATTRIBUTES {
+            return Some(value);
+        }
+        extra = rest;
+    }
 }
 
 /// The checksum of a frame, over all but the checksum itself.
@@ -192,11 +229,14 @@ pub(crate) fn checksum(frame: &[u8]) -> Option<[u8; 4]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn sample() -> Message<'static> {
         Message {
             topic: "sensors",
+            attributes: b"",
             payload: b"{\"t\":21}",
             qos: 1,
             retain: true,
@@ -257,20 +297,96 @@ mod tests {
         }
     }
 
-    #[test]
-    fn extra_fields_of_a_later_version_are_skipped() {
+    /// A record whose extra fields are `extra`, as another version would write them.
+    fn with_extra(extra: &[u8]) -> Vec<u8> {
         let mut bytes = encode(7, &sample()).unwrap();
         let at = HEADER_BYTES + sample().topic.len();
-        bytes.splice(at..at, *b"extra");
-        bytes[2..4].copy_from_slice(&5_u16.to_le_bytes());
+        bytes.splice(at..at, extra.iter().copied());
+        let extra_len = u16::try_from(extra.len()).unwrap();
+        bytes[2..4].copy_from_slice(&extra_len.to_le_bytes());
         let body_len = u32::try_from(bytes.len() - PREFIX_BYTES).unwrap();
         bytes[4..8].copy_from_slice(&body_len.to_le_bytes());
         let crc = checksum(&bytes).unwrap();
         bytes[8..12].copy_from_slice(&crc);
-        let Decoded::Record { record, .. } = decode(&bytes) else {
-            panic!("not a record");
+        bytes
+    }
+
+    #[test]
+    fn attributes_are_found_among_extra_fields_and_other_fields_are_skipped() {
+        for (extra, attributes) in [
+            (&b"extra"[..], &b""[..]),
+            (b"\x01\x02\x00ab", b"ab"),
+            (b"\x02\x01\x00x\x01\x02\x00ab", b"ab"),
+            (b"\x01\x02\x00ab\x09\x00\x00", b"ab"),
+            (b"\x01\x03\x00ab", b""),
+            (b"\x01\x00", b""),
+        ] {
+            let bytes = with_extra(extra);
+            let Decoded::Record { record, .. } = decode(&bytes) else {
+                panic!("not a record: {extra:?}");
+            };
+            let expected = Message {
+                attributes,
+                ..sample()
+            };
+            assert_eq!(record.message, expected);
+        }
+        let written = Message {
+            attributes: b"ab",
+            ..sample()
         };
-        assert_eq!(record.message, sample());
+        assert_eq!(encode(7, &written).unwrap(), with_extra(b"\x01\x02\x00ab"));
+    }
+
+    #[test]
+    fn a_record_without_attributes_is_what_it_was_before_there_were_any() {
+        let old = b"CR\x00\x00\x23\x00\x00\x00\xf0\x4d\x20\xfa\x07\x00\x00\x00\x00\x00\x00\x00\
+            \x7b\x6c\x50\xc4\xa0\x01\x00\x00\x0d\x00\x07\x00sensors{\"t\":21}";
+        assert_eq!(encode(7, &sample()).unwrap(), old);
+    }
+
+    #[test]
+    fn attributes_have_their_own_limit() {
+        let attributes = vec![0; ATTRIBUTES_BYTES_MAX + 1];
+        let message = |attributes| Message {
+            attributes,
+            ..sample()
+        };
+        let (largest, larger) = (message(&attributes[1..]), message(&attributes));
+        let bytes = encode(1, &largest).unwrap();
+        assert_eq!(bytes.len(), encoded_len(&largest));
+        assert!(
+            matches!(decode(&bytes), Decoded::Record { record, .. } if record.message == largest)
+        );
+        assert_eq!(encode(1, &larger), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_is_read_back_and_costs_what_was_said(
+            topic in "\\PC{0,40}",
+            attributes in proptest::collection::vec(any::<u8>(), 0..200),
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            (qos, retain, clock_set) in (0_u8..3, any::<bool>(), any::<bool>()),
+            (unix_ms, seq) in (any::<u64>(), 0..SEQ_MAX),
+        ) {
+            let received = Timestamp { unix_ms, clock_set };
+            let message = Message {
+                topic: &topic,
+                attributes: &attributes,
+                payload: &payload,
+                qos,
+                retain,
+                received,
+            };
+            let bytes = encode(seq, &message).unwrap();
+            prop_assert_eq!(bytes.len(), encoded_len(&message));
+            let read = Decoded::Record {
+                record: Record { seq, message },
+                len: bytes.len(),
+            };
+            prop_assert_eq!(decode(&bytes), read);
+        }
     }
 
     #[test]

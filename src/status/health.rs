@@ -131,6 +131,7 @@ mod tests {
         disk_full: false,
         dropped_full: 0,
         dropped_damaged: 0,
+        dropped_expired: 0,
         failed: false,
     };
 

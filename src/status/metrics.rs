@@ -148,6 +148,7 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
     let dropped = [
         ("full", ledger.dropped_full),
         ("damaged", ledger.dropped_damaged),
+        ("expired", ledger.dropped_expired),
     ];
     book.count_by(
         "messages_dropped",
@@ -188,6 +189,16 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         "local_messages_sent",
         "PUBLISH packets to local clients",
         local.messages_sent,
+    );
+    book.count(
+        "local_messages_from_cloud",
+        "Messages from the cloud that local clients were given",
+        local.messages_from_cloud,
+    );
+    book.count(
+        "local_sessions_discarded",
+        "Sessions of absent clients that were given up for others",
+        local.sessions_discarded,
     );
     book.count(
         "local_connections_refused",

@@ -32,7 +32,7 @@ pub(crate) use self::heartbeat::Heartbeat;
 pub(crate) use self::observer::Sources;
 #[cfg(test)]
 pub(crate) use self::snapshot::Client;
-pub(crate) use self::snapshot::{Setup, Snapshot};
+pub(crate) use self::snapshot::{Health, Setup, Snapshot};
 
 use self::door::Door;
 use self::observer::Observer;

@@ -163,6 +163,7 @@ fn books(ledger: &Ledger) -> Books {
         dead_lettered: ledger.dead_lettered,
         dropped_full: ledger.dropped_for(DropReason::Full),
         dropped_damaged: ledger.dropped_for(DropReason::Damaged),
+        dropped_expired: ledger.dropped_for(DropReason::Expired),
         spooled: ledger.spooled,
     }
 }
@@ -175,6 +176,9 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         ("slow_subscriber", &counters.dropped_slow_subscriber),
         ("session_full", &counters.dropped_session_full),
         ("not_retained", &counters.dropped_retained),
+        ("expired", &counters.dropped_expired),
+        ("packet_too_large", &counters.dropped_packet_too_large),
+        ("from_cloud", &counters.dropped_from_cloud),
     ];
     Local {
         clients: u64::try_from(counters.clients.count()).unwrap_or(u64::MAX),
@@ -187,6 +191,8 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
             .collect(),
         messages_received: counters.messages_received.get(),
         messages_sent: counters.messages_sent.get(),
+        messages_from_cloud: counters.messages_from_cloud.get(),
+        sessions_discarded: counters.sessions_discarded.get(),
         connections_refused: counters.connections_refused.get(),
         dropped: dropped
             .map(|(reason, count)| (reason.to_owned(), count.get()))

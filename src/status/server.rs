@@ -1,5 +1,7 @@
-//! HTTP: accepts, reads a request, answers it, closes. One request a connection keeps the books short.
+//! HTTP: accepts, reads a request, answers it, closes. One request a connection keeps the books short. Who idles
+//! makes room for who asks.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::TcpListener as StdListener;
@@ -14,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The limits of the server. [`Default`] holds the values the relay runs with; tests shrink them.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
-    /// Connections at a time. One more waits in the system's queue.
+    /// Connections at a time. One more has the oldest that is no live page closed.
     pub(super) connections_max: usize,
     /// Live pages at a time; fewer than connections, so that health can be asked for at any time. One more is
     /// told to come back.
@@ -162,16 +164,14 @@ async fn watch(site: &Site) {
 }
 
 async fn serve(listener: TcpListener, site: &Site) {
-    let mut connections = JoinSet::new();
+    let mut guests = Guests::default();
     loop {
-        if connections.len() >= site.0.limits.connections_max {
-            connections.join_next().await;
-        }
         tokio::select! {
-            Some(_ended) = connections.join_next() => {}
+            () = guests.one_left() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _peer)) => {
-                    connections.spawn(converse(stream, site.clone()));
+                    guests.make_room(site.0.limits.connections_max).await;
+                    guests.admit(stream, site);
                 }
                 Err(error) => {
                     tracing::debug!("the status page cannot accept a connection: {error}");
@@ -182,14 +182,57 @@ async fn serve(listener: TcpListener, site: &Site) {
     }
 }
 
+/// The open connections. Those that ask nothing, or do not read their answer, have no claim: they make room for who
+/// comes next, so that whatever idles here, health can be asked for.
+#[derive(Default)]
+struct Guests {
+    tasks: JoinSet<()>,
+    /// The oldest first. Some may have left.
+    guests: VecDeque<Guest>,
+}
+
+struct Guest {
+    task: AbortHandle,
+    is_live: Arc<AtomicBool>,
+}
+
+impl Guests {
+    fn admit(&mut self, stream: TcpStream, site: &Site) {
+        let is_live = Arc::new(AtomicBool::new(false));
+        let work = converse(stream, site.clone(), Arc::clone(&is_live));
+        let task = self.tasks.spawn(work);
+        self.guests.push_back(Guest { task, is_live });
+    }
+
+    /// Resolves when a connection has ended. May be cancelled.
+    async fn one_left(&mut self) {
+        match self.tasks.join_next().await {
+            Some(_ended) => self.guests.retain(|guest| !guest.task.is_finished()),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sees to it that there are fewer than `most`.
+    async fn make_room(&mut self, most: usize) {
+        while self.tasks.len() >= most {
+            let idle = |guest: &Guest| !guest.is_live.load(Ordering::Relaxed);
+            if let Some(place) = self.guests.iter().position(idle)
+                && let Some(guest) = self.guests.remove(place)
+            {
+                guest.task.abort();
+            }
+            self.one_left().await;
+        }
+    }
+}
+
 /// Serves one connection. Whatever goes wrong on it is the other side's to see.
-async fn converse(stream: TcpStream, site: Site) {
+async fn converse(stream: TcpStream, site: Site, is_live: Arc<AtomicBool>) {
     let Limits {
         request_timeout,
         live_timeout,
         ..
     } = site.0.limits;
-    let is_live = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answer(&request, &site);
         is_live.store(matches!(answer.body(), Content::Live(_)), Ordering::Relaxed);

@@ -55,7 +55,8 @@ pub(crate) struct Setup {
     pub(crate) certificate_expires_unix_s: Option<u64>,
 }
 
-/// The ledger: `accepted = delivered + dead_lettered + dropped_full + dropped_damaged + spooled`.
+/// The ledger: `accepted = delivered + dead_lettered + dropped_full + dropped_damaged + dropped_expired +
+/// spooled`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Books {
     pub(crate) accepted: u64,
@@ -63,6 +64,7 @@ pub(crate) struct Books {
     pub(crate) dead_lettered: u64,
     pub(crate) dropped_full: u64,
     pub(crate) dropped_damaged: u64,
+    pub(crate) dropped_expired: u64,
     pub(crate) spooled: u64,
 }
 
@@ -93,7 +95,10 @@ pub(crate) struct Local {
     pub(crate) list: Vec<Client>,
     pub(crate) messages_received: u64,
     pub(crate) messages_sent: u64,
+    pub(crate) messages_from_cloud: u64,
     pub(crate) connections_refused: u64,
+    /// Sessions of absent clients that were given up for others.
+    pub(crate) sessions_discarded: u64,
     /// Messages that were not kept or passed on and had not been acknowledged either, by why.
     pub(crate) dropped: Vec<(String, u64)>,
 }

@@ -11,7 +11,8 @@ use hyper::{Request, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
@@ -24,6 +25,7 @@ use crate::clock;
 use crate::local::Counters;
 use crate::logging;
 use crate::secret::Secret;
+use crate::spool::ledger::{DropReason, Outcome};
 use crate::spool::{self, Message};
 use crate::state::{State, StateBoard};
 use crate::store::{Ingress as _, Store};
@@ -65,6 +67,7 @@ impl Parts {
     fn publish(&self) {
         let message = Message {
             topic: "sensors",
+            attributes: b"",
             payload: b"21.5",
             qos: 1,
             retain: false,
@@ -120,6 +123,22 @@ async fn all_answers_show_the_same_relay() {
     assert!(metrics.ends_with("# EOF\n"));
     let page = ask(&site, "GET", "/");
     assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+}
+
+#[tokio::test]
+async fn what_expired_is_shown_by_itself() {
+    let parts = Parts::new();
+    let site = parts.site(None);
+    parts.publish();
+    let store = &parts.sources.store;
+    let deliveries = store.next(1, 1).await.unwrap();
+    store.settle(&[deliveries[0].seq], Outcome::Dropped(DropReason::Expired));
+    let status = json(&site, "/api/status").await;
+    assert_eq!(status["ledger"]["accepted"], 1);
+    assert_eq!(status["ledger"]["dropped_expired"], 1);
+    let metrics = body(ask(&site, "GET", "/metrics")).await;
+    let line = "cloud_relay_messages_dropped_total{reason=\"expired\"} 1";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }
 
 #[tokio::test]
@@ -287,7 +306,30 @@ async fn exchange(address: SocketAddr, text: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
+/// Long enough for an answer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 const GET_HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+
+/// A connection that has asked for a live page, and takes in little that it does not read.
+async fn ask_live(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let request = b"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    stream
+}
+
+/// Whether it got a live page and not an error.
+async fn is_live(stream: &mut TcpStream) -> bool {
+    let mut beginning = *b"HTTP/1.1 ...";
+    stream.read_exact(&mut beginning).await.unwrap();
+    match &beginning {
+        b"HTTP/1.1 200" => true,
+        b"HTTP/1.1 503" => false,
+        other => panic!("{other:?}"),
+    }
+}
 
 #[tokio::test]
 async fn hostile_requests_get_an_error_or_nothing_and_the_next_is_served() {
@@ -325,20 +367,58 @@ async fn hostile_requests_get_an_error_or_nothing_and_the_next_is_served() {
 }
 
 #[tokio::test]
-async fn silent_connections_are_closed_so_that_health_can_be_asked_for() {
+async fn silent_connections_make_room_for_who_asks_and_live_pages_do_not() {
     let parts = Parts::new();
     let limits = Limits {
-        connections_max: 2,
-        request_timeout: Duration::from_millis(200),
+        connections_max: 4,
+        live_max: 2,
+        live_interval: Duration::from_millis(1),
+        // Longer than this test may take: waiting for the time-out would fail it.
+        request_timeout: Duration::from_hours(1),
         ..Limits::default()
     };
     let served = serve(&parts, limits);
-    let _silent = [
-        TcpStream::connect(served.address).await.unwrap(),
-        TcpStream::connect(served.address).await.unwrap(),
-    ];
-    let answer = exchange(served.address, GET_HEALTH).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut live = ask_live(served.address).await;
+    assert!(is_live(&mut live).await);
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(served.address).await.unwrap());
+        let answer = timeout(PATIENCE, exchange(served.address, GET_HEALTH)).await;
+        let answer = answer.expect("an answer without waiting for a time-out");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let mut nothing = Vec::new();
+    let oldest = silent.first_mut().unwrap();
+    assert_eq!(oldest.read_to_end(&mut nothing).await.unwrap_or(0), 0);
+    let mut later = vec![0; 20_000];
+    live.read_exact(&mut later).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_live_page_that_is_not_read_holds_up_nobody_piles_up_nothing_and_is_closed_in_the_end() {
+    /// Of 100 kB each, more than the system's buffers take.
+    const LOOKS: usize = 100;
+    let mut parts = Parts::new();
+    parts.sources.setup.route = "r".repeat(100_000);
+    let limits = Limits {
+        live_max: 1,
+        live_interval: Duration::from_millis(1),
+        request_timeout: Duration::from_millis(100),
+        live_timeout: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let served = serve(&parts, limits);
+    let mut unread = ask_live(served.address).await;
+    // Others are answered at once all the while, and its place is free when it is closed.
+    let mut refused = 0;
+    while !is_live(&mut ask_live(served.address).await).await {
+        refused += 1;
+    }
+    assert!(refused > 0);
+    let mut got = Vec::new();
+    let _ended = unread.read_to_end(&mut got).await;
+    let looks = String::from_utf8_lossy(&got).matches("data: ").count();
+    assert!((1..LOOKS).contains(&looks), "{looks}");
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl Announcer {
         if (self.drops_told).is_none_or(|at| now.duration_since(at) >= DROPS_INTERVAL) {
             let full = progress.dropped_full - told.dropped_full;
             let damaged = progress.dropped_damaged - told.dropped_damaged;
+            let expired = progress.dropped_expired - told.dropped_expired;
             if full > 0 {
                 tracing::warn!(
                     "{full} messages given up because the spool is full (SPOOL_FULL={})",
@@ -54,7 +55,12 @@ impl Announcer {
                     "{damaged} messages given up: they cannot be read back from the disk"
                 );
             }
-            if full + damaged > 0 {
+            if expired > 0 {
+                tracing::info!(
+                    "{expired} messages dropped: they waited longer than their publishers said (message expiry)"
+                );
+            }
+            if full + damaged + expired > 0 {
                 self.drops_told = Some(now);
                 told = progress;
             }
@@ -110,6 +116,7 @@ mod tests {
         disk_full: false,
         dropped_full: 5,
         dropped_damaged: 0,
+        dropped_expired: 0,
         failed: false,
     };
 
@@ -149,6 +156,23 @@ mod tests {
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("1 messages given up"), "{told:?}");
         assert!(told[1].contains("94 messages given up"), "{told:?}");
+    }
+
+    #[test]
+    fn what_expires_is_told_and_is_no_warning() {
+        let (captured, guard) = Captured::start(Level::WARN);
+        let expired = Progress {
+            dropped_expired: 3,
+            ..CALM
+        };
+        let mut announcer = Announcer::new(Options::default());
+        announcer.look(CALM, Instant::now());
+        announcer.look(expired, Instant::now());
+        assert_eq!(captured.text(), "");
+        drop(guard);
+        let told = lines(&[(CALM, 0), (expired, 1), (expired, 90)]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("3 messages dropped"), "{told:?}");
     }
 
     #[test]

@@ -4,17 +4,21 @@
 //! that can be awaited. Appending never blocks on the disk; reading may, and then runs where
 //! blocking is allowed.
 
+mod ages;
 mod announcer;
 
 use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::ages::Ages;
 use self::announcer::Announcer;
+use crate::clock::{self, Timestamp};
 use crate::spool::ledger::{Ledger, Outcome};
 use crate::spool::storage::{Directory, DirectoryError};
 use crate::spool::{
@@ -55,6 +59,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     spool: Spool,
     signals: Arc<Signals>,
+    ages: Mutex<Ages>,
 }
 
 /// What can be awaited.
@@ -105,7 +110,13 @@ impl Store {
             move |progress| signals.show(progress)
         })?;
         signals.show(spool.progress());
-        Ok((Store(Arc::new(Inner { spool, signals })), recovery))
+        let ages = Mutex::new(Ages::new(Instant::now()));
+        let inner = Inner {
+            spool,
+            signals,
+            ages,
+        };
+        Ok((Store(Arc::new(inner)), recovery))
     }
 
     /// The next messages, in order: up to `count_max`, about `bytes_max` bytes together. Waits until there
@@ -133,6 +144,17 @@ impl Store {
     pub fn settle(&self, seqs: &[Seq], outcome: Outcome) {
         self.0.spool.settle(seqs, outcome);
         self.0.signals.show(self.0.spool.progress());
+    }
+
+    /// How long message `seq`, which arrived at `received` and has attributes, has waited; `None` if the clock does not
+    /// tell.
+    pub fn waited(&self, seq: Seq, received: Timestamp) -> Option<Duration> {
+        let now = (clock::now(), Instant::now());
+        self.ages().age((seq, received), now)
+    }
+
+    fn ages(&self) -> MutexGuard<'_, Ages> {
+        self.0.ages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes back to the oldest unsettled message.
@@ -185,6 +207,9 @@ impl Store {
 impl Ingress for Store {
     fn append(&self, message: &Message<'_>) -> Result<Seq, AppendError> {
         let seq = self.0.spool.append(message)?;
+        if !message.attributes.is_empty() {
+            self.ages().note(seq, clock::now(), Instant::now());
+        }
         self.0.signals.appended.notify_one();
         let progress = self.0.spool.progress();
         if progress.safe > seq {
@@ -218,7 +243,6 @@ impl Ingress for Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
     use crate::spool::FullPolicy;
 
     #[tokio::test]
@@ -234,6 +258,7 @@ mod tests {
         for _ in 0..2 {
             let message = Message {
                 topic: "sensors",
+                attributes: b"",
                 payload: b"x",
                 qos: 1,
                 retain: false,
@@ -242,5 +267,41 @@ mod tests {
             let seq = store.append(&message).unwrap();
             assert!(*safe.borrow() > seq);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_a_message_has_waited_is_known_in_its_life_and_after_it_by_a_clock_that_was_set()
+     {
+        let directory = tempfile::tempdir().unwrap();
+        let now = clock::now();
+        let earlier = Timestamp {
+            unix_ms: now.unix_ms - 60_000,
+            ..now
+        };
+        let unset = Timestamp {
+            unix_ms: 60_000,
+            clock_set: false,
+        };
+        let open = || Store::open(directory.path(), Options::default()).unwrap().0;
+        let store = open();
+        let message = Message {
+            topic: "sensors",
+            attributes: b"some",
+            payload: b"x",
+            qos: 1,
+            retain: false,
+            received: clock::now(),
+        };
+        let seq = store.append(&message).unwrap();
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let waited = store.waited(seq, message.received).unwrap();
+        assert_eq!(waited.as_secs(), 100, "the wall clock says none of it");
+        store.close().await.unwrap();
+        drop(store);
+
+        let store = open();
+        let waited = store.waited(seq, earlier).unwrap();
+        assert!(waited >= Duration::from_mins(1), "{waited:?}");
+        assert_eq!(store.waited(seq, unset), None);
     }
 }

@@ -38,7 +38,7 @@ const SNAPSHOT = {
     device: '0c57d3e8a9f14b6d8e7f6a5b4c3d2e1f', broker: '127.0.0.1:1883', route: 'sensors -> sensors', provider: 'AWS',
     cloud: 'xxxxxxxx-ats.iot.eu-west-1.amazonaws.com:8883 roots=built-in', certificate_expires_unix_s: 2_524_607_999,
   },
-  ledger: { accepted: 1_904_311, delivered: 1_904_296, dead_lettered: 0, dropped_full: 0, dropped_damaged: 0, spooled: 15 },
+  ledger: { accepted: 1_904_311, delivered: 1_904_296, dead_lettered: 0, dropped_full: 0, dropped_damaged: 0, dropped_expired: 0, spooled: 15 },
   spool: { used_bytes: 2_310_144, limit_bytes: 268_435_456, when_full: 'block' },
   flow: { accepted_per_s: 8.4, delivered_per_s: 8.4, drained_after_s: null },
   local: {
@@ -135,7 +135,7 @@ test('the page', async (t) => {
   await t.test('the ledger that is shown balances', async () => {
     const { page, close } = await fed(browser, {}, SNAPSHOT)
     const number = async (id) => Number((await page.locator(`#${id}`).textContent()).replaceAll(',', ''))
-    const parts = await Promise.all(['delivered', 'waiting', 'dead', 'full', 'damaged'].map(number))
+    const parts = await Promise.all(['delivered', 'waiting', 'dead', 'full', 'damaged', 'expired'].map(number))
     assert.equal(parts.reduce((sum, part) => sum + part), await number('accepted'))
     assert.equal(await number('accepted'), 1_904_311)
     await close()

@@ -1,7 +1,7 @@
 // A foreign client of MQTT 3.1.1 or 5, MQTT.js, that plays one scene against a broker on 127.0.0.1.
 //
 //   node tests/peers/mqttjs_client.mjs PORT SCENE [--topic T] [--count N] [--qos Q] [--client-id ID]
-//       [--mqtt 5]
+//       [--mqtt 5] [--expiry S]
 //
 // Prints one line of JSON and exits 0, or says on stderr what was wrong and exits 1. Scenes: see SCENES at the end;
 // paho_client.py has the same ones. `subscribe` prints the line `ready` first, once it is subscribed.
@@ -24,6 +24,7 @@ const { positionals, values: options } = parseArgs({
     qos: { type: 'string', default: '1' },
     'client-id': { type: 'string' },
     mqtt: { type: 'string', default: '3.1.1' },
+    expiry: { type: 'string', default: '3600' },
   },
 })
 const port = Number(positionals[0])
@@ -266,7 +267,23 @@ async function five() {
   return { five: true }
 }
 
-const SCENES = { publish, subscribe, qos, retained, will, session, takeover, filters, five }
+/** Messages with everything that MQTT 5 lets a publisher say, sent under a topic alias. */
+async function annotated() {
+  const peer = await Peer.connect()
+  const properties = {
+    contentType: 'text/plain',
+    responseTopic: 'answers',
+    correlationData: Buffer.from([0, 255]),
+    userProperties: { b: ['1', '1'], a: '2' },
+    payloadFormatIndicator: true,
+    topicAlias: 1,
+    messageExpiryInterval: Number(options.expiry),
+  }
+  for (const payload of numbered) await peer.publishWith(options.topic, payload, properties)
+  return { annotated: count }
+}
+
+const SCENES = { publish, subscribe, qos, retained, will, session, takeover, filters, five, annotated }
 
 const scene = positionals[1]
 try {

@@ -1,7 +1,7 @@
 """A foreign client of MQTT 3.1.1 or 5, Eclipse Paho for Python, that plays one scene against a broker on 127.0.0.1.
 
     .tools/venv/bin/python tests/peers/paho_client.py PORT SCENE [--topic T] [--count N] [--qos Q] [--client-id ID]
-        [--mqtt 5]
+        [--mqtt 5] [--expiry S]
 
 Prints one line of JSON and exits 0, or says on stderr what was wrong and exits 1. Scenes: see SCENES at the end;
 mqttjs_client.mjs has the same ones. `subscribe` prints the line `ready` first, once it is subscribed.
@@ -256,7 +256,18 @@ def five(a):
     return {"five": True}
 
 
-SCENES = [publish, subscribe, qos, retained, will, session, takeover, filters, five]
+def annotated(a):
+    """Messages with everything that MQTT 5 lets a publisher say, sent under a topic alias."""
+    named = {"ContentType": "text/plain", "ResponseTopic": "answers", "CorrelationData": b"\x00\xff"}
+    named["UserProperty"] = [("b", "1"), ("a", "2"), ("b", "1")]
+    peer = Peer(a.port)
+    for payload in numbered(a.count):
+        peer.publish_with(a.topic, payload, TopicAlias=1, MessageExpiryInterval=a.expiry, PayloadFormatIndicator=1, **named)
+    peer.close()
+    return {"annotated": a.count}
+
+
+SCENES = [publish, subscribe, qos, retained, will, session, takeover, filters, five, annotated]
 
 
 def main():
@@ -268,6 +279,7 @@ def main():
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--qos", type=int, default=1)
     parser.add_argument("--client-id", default="")
+    parser.add_argument("--expiry", type=int, default=3600)
     parser.add_argument("--mqtt", choices=["3.1.1", "5"], default="3.1.1")
     arguments = parser.parse_args()
     global PROTOCOL

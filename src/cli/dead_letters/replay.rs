@@ -3,8 +3,8 @@
 //! Invariant: a letter is removed only after its PUBACK, which the relay gives only when the message is safe again;
 //! and only if its topic has a route, for without one the PUBACK would promise nothing.
 //!
-//! It speaks the five packets of MQTT 3.1.1 that this takes. The retain flag is not set again: what is retained now
-//! is newer.
+//! It speaks the five packets of MQTT 5 that this takes. The retain flag is not set again: what is retained now is
+//! newer. A message that may wait for a certain time only has all of it again.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -22,9 +22,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const IN_FLIGHT_MAX: usize = 20;
 
 const CONNECT: u8 = 0x10;
-const CONNACK: [u8; 2] = [0x20, 2];
+const CONNACK: u8 = 0x20;
 const PUBLISH_QOS1: u8 = 0x32;
-const PUBACK: [u8; 2] = [0x40, 2];
+const PUBACK: u8 = 0x40;
+/// Reasons from this on are refusals.
+const REFUSALS: u8 = 0x80;
+/// The longest answer that is read, in bytes: those to what is sent here are short.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
 const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 /// Why letters cannot be published. Those that are left stay dead letters.
@@ -122,7 +126,7 @@ impl Replay<'_> {
             self.acknowledged(broker)?;
         }
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-        let packet = publish_packet(&opened.header.topic, self.last_id, &opened.payload);
+        let packet = publish_packet(opened, self.last_id);
         let sent = packet.and_then(|packet| self.stream.write_all(&packet));
         sent.map_err(|source| self.broken(broker, source))?;
         self.unacknowledged.push_back((self.last_id, entry.clone()));
@@ -131,23 +135,31 @@ impl Replay<'_> {
 
     /// Waits for one acknowledgement.
     fn acknowledged(&mut self, broker: SocketAddr) -> Result<(), LettersError> {
-        let mut packet = [0; 4];
-        (self.stream.read_exact(&mut packet)).map_err(|source| self.broken(broker, source))?;
-        let [kind, length, high, low] = packet;
-        let id = u16::from_be_bytes([high, low]);
-        let index = self.unacknowledged.iter().position(|(own, _)| *own == id);
-        let entry = index.and_then(|index| self.unacknowledged.remove(index));
-        match entry {
-            Some((_, entry)) if [kind, length] == PUBACK => {
-                self.shelf.remove(&entry)?;
-                self.replayed += 1;
-                Ok(())
-            }
+        let answer = read_packet(&mut self.stream);
+        let (kind, body) = answer.map_err(|source| self.broken(broker, source))?;
+        // Without a reason it is a success (MQTT 5, 3.4.2.1).
+        let (id, reason) = match (kind, body.as_slice()) {
+            (PUBACK, [high, low]) => (u16::from_be_bytes([*high, *low]), 0),
+            (PUBACK, [high, low, reason, ..]) => (u16::from_be_bytes([*high, *low]), *reason),
             _ => {
                 let source = io::Error::other("it sent something else than an acknowledgement");
-                Err(self.broken(broker, source).into())
+                return Err(self.broken(broker, source).into());
             }
-        }
+        };
+        let index = self.unacknowledged.iter().position(|(own, _)| *own == id);
+        let entry = index.and_then(|index| self.unacknowledged.remove(index));
+        let source = match entry {
+            Some((_, entry)) if reason < REFUSALS => {
+                self.shelf.remove(&entry)?;
+                self.replayed += 1;
+                return Ok(());
+            }
+            Some((_, entry)) => {
+                io::Error::other(format!("it refuses {} with reason {reason:#04x}", entry.id))
+            }
+            None => io::Error::other("it acknowledged what was not sent"),
+        };
+        Err(self.broken(broker, source).into())
     }
 
     /// Waits for what is left, and says good-bye.
@@ -184,23 +196,50 @@ fn connect(broker: SocketAddr) -> io::Result<TcpStream> {
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let client_id = format!("dead-letters-{}", std::process::id());
-    // Protocol 4, clean session, no keep alive (MQTT 3.1.1, section 3.1).
-    let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
+    // Protocol 5, clean start, no keep alive, no properties (MQTT 5, section 3.1).
+    let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00".to_vec();
     put_text(&mut body, &client_id)?;
     stream.write_all(&packet(CONNECT, &[&body])?)?;
-    let mut connack = [0; 4];
-    stream.read_exact(&mut connack)?;
-    match connack {
-        [kind, length, _, 0] if [kind, length] == CONNACK => Ok(stream),
-        _ => Err(io::Error::other("it refuses the connection")),
+    let (kind, connack) = read_packet(&mut stream)?;
+    match (kind, connack.as_slice()) {
+        (CONNACK, [_, 0, ..]) => Ok(stream),
+        (CONNACK, [_, reason, ..]) => Err(io::Error::other(format!(
+            "it refuses the connection with reason {reason:#04x}"
+        ))),
+        _ => Err(io::Error::other("it sent something else than CONNACK")),
     }
 }
 
-fn publish_packet(topic: &str, id: u16, payload: &[u8]) -> io::Result<Vec<u8>> {
+/// The first byte and the body of the next packet.
+fn read_packet(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    let [first] = byte;
+    let mut len = 0;
+    for shift in [0, 7, 14, 21] {
+        stream.read_exact(&mut byte)?;
+        let [part] = byte;
+        len |= usize::from(part & 0x7F) << shift;
+        if part & 0x80 == 0 {
+            break;
+        }
+    }
+    if len > ANSWER_BYTES_MAX {
+        let what = format!("it sent {len} bytes as an answer");
+        return Err(io::Error::other(what));
+    }
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body)?;
+    Ok((first, body))
+}
+
+fn publish_packet(opened: &Opened, id: u16) -> io::Result<Vec<u8>> {
+    let Opened { header, payload } = opened;
     let mut head = Vec::new();
-    put_text(&mut head, topic)?;
+    put_text(&mut head, &header.topic)?;
     head.extend(id.to_be_bytes());
-    packet(PUBLISH_QOS1, &[&head, payload])
+    put_length(&mut head, header.attributes.len())?;
+    packet(PUBLISH_QOS1, &[&head, &header.attributes, payload])
 }
 
 fn put_text(bytes: &mut Vec<u8>, text: &str) -> io::Result<()> {
@@ -213,18 +252,23 @@ fn put_text(bytes: &mut Vec<u8>, text: &str) -> io::Result<()> {
 /// A packet from its first byte and the parts of its body.
 fn packet(first: u8, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
     let len: usize = parts.iter().map(|part| part.len()).sum();
-    let mut rest = u32::try_from(len).map_err(io::Error::other)?;
     let mut bytes = vec![first];
+    put_length(&mut bytes, len)?;
+    for part in parts {
+        bytes.extend(*part);
+    }
+    Ok(bytes)
+}
+
+/// A variable byte integer (MQTT 5, 1.5.5).
+fn put_length(bytes: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    let mut rest = u32::try_from(len).map_err(io::Error::other)?;
     loop {
         let more = if rest > 127 { 128 } else { 0 };
         bytes.push(u8::try_from(rest % 128).unwrap_or(0) | more);
         rest /= 128;
         if rest == 0 {
-            break;
+            return Ok(());
         }
     }
-    for part in parts {
-        bytes.extend(*part);
-    }
-    Ok(bytes)
 }

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use crate::cli::properties::Shown;
 use crate::dead_letters::{Entry, Header, Opened, Shelf, ShelfError};
 use crate::rfc3339;
 
@@ -28,6 +29,8 @@ struct Line<'a> {
     dead_lettered_unix_ms: u64,
     why: &'a str,
     reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<Shown<'a>>,
     payload_bytes: usize,
 }
 
@@ -96,6 +99,7 @@ fn write_json(entry: &Entry, header: &Header, out: &mut impl Write) -> io::Resul
         dead_lettered_unix_ms: header.dead_lettered_unix_ms,
         why: &header.why,
         reason: &header.reason,
+        properties: Shown::of(&header.attributes),
         payload_bytes: header.payload_bytes,
     };
     serde_json::to_writer(&mut *out, &line)?;
@@ -125,6 +129,9 @@ pub(super) fn show(
         writeln!(out, "retain         {}", header.retain)?;
         writeln!(out, "arrived        {}", or_unset(received(&header)))?;
         writeln!(out, "dead letter    {}", or_unset(dead_lettered(&header)))?;
+        if let Some(properties) = Shown::of(&header.attributes) {
+            writeln!(out, "properties     {properties}")?;
+        }
         match std::str::from_utf8(&payload) {
             Ok(text) if text.chars().all(is_harmless) => {
                 writeln!(out, "payload        {} bytes\n\n{text}", payload.len())?;

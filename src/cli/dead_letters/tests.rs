@@ -20,6 +20,7 @@ fn data_dir() -> tempfile::TempDir {
         [(7, &b"21.5"[..], true), (8, b"\xFF\x00", false)].map(|(seq, payload, clock_set)| {
             let message = Message {
                 topic: "sensors",
+                attributes: b"",
                 payload,
                 qos: 1,
                 retain: false,
@@ -168,7 +169,7 @@ fn accept(stream: &mut std::net::TcpStream) {
     let mut header = [0; 2];
     io::Read::read_exact(stream, &mut header).unwrap();
     take(stream, header[1].into());
-    stream.write_all(&[0x20, 2, 0, 0]).unwrap();
+    stream.write_all(&[0x20, 3, 0, 0, 0]).unwrap();
 }
 
 fn left(dir: &Path) -> usize {
@@ -182,9 +183,9 @@ fn a_letter_is_removed_when_it_is_acknowledged_and_not_before() {
     let (result, _) = replay_to(dir.path(), &routes, |mut stream| {
         accept(&mut stream);
         // Letter 8 with a payload of two bytes is published first; only that is acknowledged.
-        take(&mut stream, 2 + 2 + 7 + 2 + 2);
+        take(&mut stream, 2 + 2 + 7 + 2 + 1 + 2);
         stream.write_all(&[0x40, 2, 0, 1]).unwrap();
-        take(&mut stream, 2 + 2 + 7 + 2 + 4);
+        take(&mut stream, 2 + 2 + 7 + 2 + 1 + 4);
     });
     let error = result.unwrap_err();
     assert_eq!(error.exit_code(), EXIT_NO_RELAY);

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use crate::cli::properties::Shown;
 use crate::rfc3339;
 use crate::spool::offline::{Damage, Found, Offline, Segment};
 use crate::spool::record::Record;
@@ -23,6 +24,9 @@ struct Line<'a> {
     received: Option<String>,
     /// As the clock stood, right or not.
     received_unix_ms: u64,
+    /// What MQTT 5 let the publisher say of it, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<Shown<'a>>,
     /// If it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a str>,
@@ -51,6 +55,7 @@ impl<'a> Line<'a> {
                 .then(|| rfc3339::utc(received.unix_ms))
                 .flatten(),
             received_unix_ms: received.unix_ms,
+            properties: Shown::of(message.attributes),
             payload: payload.ok(),
             payload_base64: (payload.is_err()).then(|| STANDARD.encode(message.payload)),
             settled,

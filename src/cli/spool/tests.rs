@@ -26,6 +26,7 @@ fn data_dir() -> tempfile::TempDir {
         let seq = spool
             .append(&Message {
                 topic: "sensors/é",
+                attributes: b"",
                 payload,
                 qos: 2,
                 retain: !clock_set,
@@ -110,7 +111,7 @@ fn inspect_shows_segments_cursor_ledger_and_what_waits() {
         "0000000000000001.seg",
         "2026-11-23T08:05:09.000Z to 2026-11-23T08:05:09.000Z, clock not set for 1",
         "every message below 2 is settled, and 1 above it",
-        "accepted 3 = delivered 2 + spooled 1 + dead-lettered 0 + dropped 0 (damaged 0, full 0)",
+        "accepted 3 = delivered 2 + spooled 1 + dead-lettered 0 + dropped 0 (damaged 0, full 0, expired 0)",
         "waiting   1 messages, 44 bytes; the oldest is 2, arrived when the clock was not set",
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");

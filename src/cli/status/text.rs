@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::cli::ask::escaped;
 use crate::status::Snapshot;
 
 /// Client ids that are shown.
@@ -83,7 +84,7 @@ fn flow(sheet: &mut Sheet, snapshot: &Snapshot) {
             ledger.delivered,
             ledger.spooled,
             ledger.dead_lettered,
-            ledger.dropped_full + ledger.dropped_damaged
+            ledger.dropped_full + ledger.dropped_damaged + ledger.dropped_expired
         ),
     );
 }
@@ -138,17 +139,6 @@ fn problems(sheet: &mut Sheet, snapshot: &Snapshot) {
             ),
         );
     }
-}
-
-/// Control characters as escapes: a client id must not drive the terminal.
-fn escaped(text: &str) -> String {
-    text.chars()
-        .flat_map(|character| {
-            let escape = character.is_control().then(|| character.escape_default());
-            let plain = escape.is_none().then_some(character);
-            escape.into_iter().flatten().chain(plain)
-        })
-        .collect()
 }
 
 /// A time in its two largest units.

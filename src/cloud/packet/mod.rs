@@ -10,6 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rumqttc::mqttbytes::Error;
 use rumqttc::mqttbytes::v4::{Disconnect, PingReq};
 
+use crate::attributes::Attributes;
+
 /// The largest packet the cloud may send us, in bytes: AWS IoT Core's own limit is 149,504.
 const PACKET_BYTES_MAX: usize = 160 * 1024;
 /// First byte of a PUBLISH at QoS 1, and the bit that marks a repetition (MQTT 3.1.1, 3.3.1).
@@ -18,7 +20,8 @@ const PUBLISH_DUP: u8 = 0b0000_1000;
 const PUBLISH_RETAIN: u8 = 0b0000_0001;
 /// First byte of a PUBACK (MQTT 3.1.1, 3.4.1).
 const PUBACK: u8 = 0x40;
-/// What a PUBLISH has besides topic and payload, in bytes at most: fixed header, two lengths, identifier, properties.
+/// What a PUBLISH has besides topic, attributes and payload, in bytes at most: fixed header, length of the topic,
+/// identifier, length of no attributes.
 pub(super) const PUBLISH_OVERHEAD_BYTES: usize = 5 + 2 + 2 + 1;
 
 /// A version of the protocol.
@@ -61,6 +64,8 @@ pub(super) struct Greeting<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Incoming {
     pub(super) topic: String,
+    /// As they stand in a PUBLISH of MQTT 5; over MQTT 3.1.1 there are none.
+    pub(super) attributes: Vec<u8>,
     pub(super) payload: Bytes,
     /// To be acknowledged at QoS 1; `None` at QoS 0.
     pub(super) packet_id: Option<u16>,
@@ -235,14 +240,29 @@ fn written(result: Result<usize, Error>) -> Result<(), Malformed> {
 pub(super) struct Publish<'a> {
     pub(super) topic: &'a str,
     pub(super) payload: &'a [u8],
+    /// What MQTT 3.1.1 has no place for.
+    pub(super) attributes: Attributes<'a>,
+    /// The time it may still wait, in place of the one among its attributes.
+    pub(super) expiry_s: Option<u32>,
     pub(super) packet_id: u16,
     pub(super) dup: bool,
+}
+
+/// The bytes that `attributes` take in a PUBLISH, without their length.
+pub(super) fn attributes_bytes(version: MqttVersion, attributes: Attributes<'_>) -> usize {
+    match version {
+        MqttVersion::V311 => 0,
+        MqttVersion::V5 => attributes.len(),
+    }
 }
 
 impl Publish<'_> {
     /// Length of the packet without its fixed header.
     fn remaining_len(&self, version: MqttVersion) -> usize {
-        let properties_bytes = usize::from(version == MqttVersion::V5);
+        let properties_bytes = match version {
+            MqttVersion::V311 => 0,
+            MqttVersion::V5 => length_bytes(self.attributes.len()) + self.attributes.len(),
+        };
         2 + self.topic.len() + 2 + properties_bytes + self.payload.len()
     }
 
@@ -258,24 +278,40 @@ impl Publish<'_> {
     }
 
     fn write_with(&self, flags: u8, version: MqttVersion, buffer: &mut BytesMut) {
-        let mut remaining = self.remaining_len(version);
+        let remaining = self.remaining_len(version);
         buffer.reserve(remaining + 5);
         buffer.put_u8(PUBLISH_QOS1 | flags);
-        loop {
-            let byte = u8::try_from(remaining % 128).unwrap_or(0);
-            remaining /= 128;
-            buffer.put_u8(if remaining > 0 { byte | 128 } else { byte });
-            if remaining == 0 {
-                break;
-            }
-        }
+        put_length(remaining, buffer);
         buffer.put_u16(u16::try_from(self.topic.len()).unwrap_or(u16::MAX));
         buffer.put_slice(self.topic.as_bytes());
         buffer.put_u16(self.packet_id);
         if version == MqttVersion::V5 {
-            v5::put_no_properties(buffer);
+            put_length(self.attributes.len(), buffer);
+            self.attributes.put(self.expiry_s, buffer);
         }
         buffer.put_slice(self.payload);
+    }
+}
+
+/// Writes a variable byte integer (MQTT 5, 1.5.5).
+fn put_length(mut len: usize, buffer: &mut BytesMut) {
+    loop {
+        let byte = u8::try_from(len % 128).unwrap_or(0);
+        len /= 128;
+        buffer.put_u8(if len > 0 { byte | 128 } else { byte });
+        if len == 0 {
+            break;
+        }
+    }
+}
+
+/// How many bytes it takes.
+pub(super) fn length_bytes(len: usize) -> usize {
+    match len {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
     }
 }
 

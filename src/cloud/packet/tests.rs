@@ -6,6 +6,7 @@ use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::Packet as Packet5;
 
 use super::*;
+use crate::attributes::Attribute;
 
 fn read4(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
     read(MqttVersion::V311, &mut BytesMut::from(bytes))
@@ -32,6 +33,8 @@ fn what_we_write_reads_back_as_the_same_publish() {
             let publish = Publish {
                 topic: "sensors/ä",
                 payload: &payload,
+                attributes: Attributes::default(),
+                expiry_s: None,
                 packet_id: 77,
                 dup,
             };
@@ -62,6 +65,84 @@ fn what_we_write_reads_back_as_the_same_publish() {
             assert!(buffer.is_empty());
         }
     }
+}
+
+/// Of several lengths, in one order that the codec keeps.
+fn attributes(value_len: usize) -> Vec<u8> {
+    let value = "v".repeat(value_len);
+    let mut bytes = Vec::new();
+    for attribute in [
+        Attribute::PayloadFormat(1),
+        Attribute::ExpiryS(100),
+        Attribute::ContentType("text/plain"),
+        Attribute::ResponseTopic("answers"),
+        Attribute::CorrelationData(&[0, 255]),
+        Attribute::UserProperty("b", "1"),
+        Attribute::UserProperty("a", &value),
+        Attribute::UserProperty("b", "1"),
+    ] {
+        attribute.append_to(&mut bytes);
+    }
+    bytes
+}
+
+#[test]
+fn attributes_are_written_with_the_time_that_is_left_and_over_3_1_1_not_at_all() {
+    for value_len in [0, 20, 40, 60, 127, 128, 16_300, 16_384, 65_000] {
+        let attributes = attributes(value_len);
+        let publish = Publish {
+            topic: "t",
+            payload: b"x",
+            attributes: Attributes::new(&attributes),
+            expiry_s: Some(42),
+            packet_id: 7,
+            dup: false,
+        };
+        let mut buffer = BytesMut::new();
+        publish.write(MqttVersion::V5, &mut buffer);
+        let own = 1 + attributes.len() + 1 + PUBLISH_OVERHEAD_BYTES;
+        assert!(buffer.len() < own + length_bytes(attributes.len()));
+        let Ok(Packet5::Publish(read)) = Packet5::read(&mut buffer, None) else {
+            panic!("not a PUBLISH");
+        };
+        assert_eq!(&read.payload[..], b"x");
+        let properties = read.properties.unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = [
+            pair("b", "1"),
+            pair("a", &"v".repeat(value_len)),
+            pair("b", "1"),
+        ];
+        assert_eq!(properties.user_properties, expected);
+        assert_eq!(properties.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(properties.response_topic.as_deref(), Some("answers"));
+        assert_eq!(properties.correlation_data.as_deref(), Some(&[0, 255][..]));
+        assert_eq!(properties.payload_format_indicator, Some(1));
+        assert_eq!(properties.message_expiry_interval, Some(42));
+        assert_eq!(properties.topic_alias, None);
+
+        publish.write(MqttVersion::V311, &mut buffer);
+        assert_eq!(buffer[..], *b"\x32\x06\x00\x01t\x00\x07x");
+    }
+}
+
+#[test]
+fn attributes_of_a_message_from_the_cloud_are_read_in_their_order() {
+    let attributes = attributes(3);
+    let publish = Publish {
+        topic: "a/b",
+        payload: b"on",
+        attributes: Attributes::new(&attributes),
+        expiry_s: None,
+        packet_id: 7,
+        dup: false,
+    };
+    let mut buffer = BytesMut::new();
+    publish.write(MqttVersion::V5, &mut buffer);
+    let Answer::Message(read) = read5(&buffer) else {
+        panic!("not a message");
+    };
+    assert_eq!(read.attributes, attributes);
 }
 
 #[test]
@@ -170,6 +251,7 @@ fn a_disconnect_has_its_reason_in_the_short_form_and_the_long() {
 fn a_message_from_the_cloud_is_read_in_both_versions() {
     let expected = |packet_id| Incoming {
         topic: "a/b".to_owned(),
+        attributes: Vec::new(),
         payload: Bytes::from_static(b"on"),
         packet_id,
     };

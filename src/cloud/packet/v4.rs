@@ -49,6 +49,7 @@ fn incoming(publish: Publish) -> Answer {
     };
     Answer::Message(Incoming {
         topic: publish.topic,
+        attributes: Vec::new(),
         payload: publish.payload,
         packet_id,
     })

@@ -3,12 +3,15 @@
 //! Frames are cut here and not by the codec: it takes the short forms of CONNACK and DISCONNECT for incomplete
 //! packets, and would swallow them without a word.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode,
-    Filter, LastWill, Packet, PubAckReason, Publish, SubAck, Subscribe, SubscribeReasonCode, check,
+    Filter, LastWill, Packet, PubAckReason, Publish, PublishProperties, SubAck, Subscribe,
+    SubscribeReasonCode, check,
 };
 use rumqttc::v5::mqttbytes::{Error, QoS};
+
+use crate::attributes::Attribute;
 
 use super::{
     Answer, Closing, Greeting, Incoming, Malformed, PACKET_BYTES_MAX, Refusal, Rejection, Terms, v4,
@@ -141,9 +144,34 @@ fn incoming(publish: Publish) -> Result<Answer, Malformed> {
     let topic = topic.map_err(|_| Malformed("a topic that is not UTF-8".to_owned()))?;
     Ok(Answer::Message(Incoming {
         topic,
+        attributes: publish
+            .properties
+            .as_ref()
+            .map_or_else(Vec::new, attributes),
         payload: publish.payload,
         packet_id,
     }))
+}
+
+/// What is for the readers of a message; the codec keeps the order of user properties.
+fn attributes(properties: &PublishProperties) -> Vec<u8> {
+    let text = Option::as_deref;
+    let user_properties = properties.user_properties.iter();
+    let all = [
+        properties
+            .payload_format_indicator
+            .map(Attribute::PayloadFormat),
+        properties.message_expiry_interval.map(Attribute::ExpiryS),
+        text(&properties.content_type).map(Attribute::ContentType),
+        text(&properties.response_topic).map(Attribute::ResponseTopic),
+        (properties.correlation_data.as_deref()).map(Attribute::CorrelationData),
+    ];
+    let user_properties = user_properties.map(|(name, value)| Attribute::UserProperty(name, value));
+    let mut bytes = Vec::new();
+    for attribute in all.into_iter().flatten().chain(user_properties) {
+        attribute.append_to(&mut bytes);
+    }
+    bytes
 }
 
 fn subscribed(suback: SubAck) -> Answer {
@@ -192,9 +220,4 @@ pub(super) fn write_subscribe(
     subscribe.pkid = packet_id;
     let written = subscribe.write(buffer);
     written.map(drop).map_err(|error| malformed(&error))
-}
-
-/// Writes the properties of a PUBLISH: none.
-pub(super) fn put_no_properties(buffer: &mut BytesMut) {
-    buffer.put_u8(0);
 }

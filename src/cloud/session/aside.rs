@@ -4,6 +4,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::Link;
+use crate::attributes::Attributes;
 use crate::clock;
 use crate::cloud::Extras;
 use crate::cloud::connect::KEEP_ALIVE_S;
@@ -88,6 +89,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         Publish {
             topic,
             payload: &status.payload(clock::now()),
+            attributes: Attributes::default(),
+            expiry_s: None,
             packet_id,
             dup: false,
         }

@@ -48,6 +48,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
 
     /// How a message may be packed.
     fn form(&self, message: &Message<'_>, seq: Seq) -> Option<Form> {
+        if !message.attributes.is_empty() {
+            return None;
+        }
         let (_, route) = self.session.routes.find(message.topic)?;
         let form = route.form()?;
         let topic = route.target(message.topic);

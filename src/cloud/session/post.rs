@@ -195,6 +195,7 @@ mod tests {
     fn letter(seq: Seq) -> Letter {
         let message = Message {
             topic: "sensors",
+            attributes: b"",
             payload: b"x",
             qos: 1,
             retain: false,

@@ -6,13 +6,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::{Link, UNSENT_BYTES_MAX};
+use crate::attributes::Attributes;
 use crate::cloud::held::Trouble;
+use crate::cloud::lifetime;
 use crate::cloud::pacing::Verdict;
-use crate::cloud::packet::{PUBLISH_OVERHEAD_BYTES, Publish};
+use crate::cloud::packet::{self, MqttVersion, PUBLISH_OVERHEAD_BYTES, Publish};
 use crate::cloud::packing::Pack;
 use crate::cloud::poison::{self, Why};
 use crate::cloud::suspicion::Standing;
-use crate::spool::{Delivery, Seq};
+use crate::spool::ledger::{DropReason, Outcome};
+use crate::spool::{Delivery, Message, Seq};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -31,6 +34,26 @@ impl From<Delivery> for Outgoing {
             trouble: None,
             pack: None,
         }
+    }
+}
+
+/// A message's time is over.
+struct Expired;
+
+/// What a PUBLISH says.
+struct Content<'a> {
+    topic: &'a str,
+    payload: &'a [u8],
+    attributes: Attributes<'a>,
+    /// What is left of the time among them.
+    expiry_s: Option<u32>,
+}
+
+impl Content<'_> {
+    /// What counts against the quota of bytes.
+    fn bytes(&self, version: MqttVersion) -> usize {
+        let attributes = packet::attributes_bytes(version, self.attributes);
+        self.topic.len() + attributes + self.payload.len()
     }
 }
 
@@ -101,22 +124,37 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return Err(outgoing);
         }
         if let Some(pack) = outgoing.pack.clone() {
-            return self.publish(outgoing, &pack.topic, &pack.payload, now);
+            let content = Content {
+                topic: &pack.topic,
+                payload: &pack.payload,
+                attributes: Attributes::default(),
+                expiry_s: None,
+            };
+            return self.publish(outgoing, &content, now);
         }
         let delivery = outgoing.delivery.clone();
         let Some(message) = delivery.message() else {
             return Ok(());
         };
+        let Ok(expiry_s) = self.expiry_s(delivery.seq, &message) else {
+            self.drop_expired(delivery.seq);
+            return Ok(());
+        };
         let routes = Arc::clone(&self.session.routes);
         let target = routes.target(message.topic);
         let topic = target.as_deref().unwrap_or_default();
-        let bytes = topic.len() + message.payload.len();
+        let content = Content {
+            topic,
+            payload: message.payload,
+            attributes: Attributes::new(message.attributes),
+            expiry_s,
+        };
         let standing = self.session.suspicion.standing(delivery.seq);
         let why = match standing {
             Standing::Convicted => Some(Why::EndsConnections),
             _ if target.is_none() => Some(Why::NoRoute),
             _ => poison::forbidden(topic, message.payload.len())
-                .or_else(|| self.exceeds_packet(bytes).then_some(Why::PacketTooLarge)),
+                .or_else(|| self.exceeds_packet(&content).then_some(Why::PacketTooLarge)),
         };
         if let Some(why) = why {
             if self.session.post.is_full() && !self.session.post.is_failing() {
@@ -134,18 +172,17 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.pass_over_denied(delivery.seq, now);
             return Ok(());
         }
-        self.publish(outgoing, topic, message.payload, now)
+        self.publish(outgoing, &content, now)
     }
 
     /// Encodes a message or a pack, or gives it back if the quotas make it wait.
     fn publish(
         &mut self,
         outgoing: Outgoing,
-        topic: &str,
-        payload: &[u8],
+        content: &Content<'_>,
         now: Instant,
     ) -> Result<(), Outgoing> {
-        let bytes = topic.len() + payload.len();
+        let bytes = content.bytes(self.version);
         match self.session.pacing.verdict(bytes, now) {
             Verdict::Go => {}
             Verdict::NotBefore(moment) => {
@@ -160,8 +197,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let dup = outgoing.pack.is_none() && outgoing.delivery.seq <= self.session.sent_through;
         let last = outgoing.seqs().last().unwrap_or_default();
         Publish {
-            topic,
-            payload,
+            topic: content.topic,
+            payload: content.payload,
+            attributes: content.attributes,
+            expiry_s: content.expiry_s,
             packet_id: self.window.open(outgoing, bytes, now),
             dup,
         }
@@ -171,9 +210,29 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         Ok(())
     }
 
-    /// Whether a message with so many bytes of topic and payload is larger than the cloud said it takes.
-    fn exceeds_packet(&self, bytes: usize) -> bool {
+    /// What is left of the time that a message may wait, if it has such a time; an error if it has expired.
+    fn expiry_s(&self, seq: Seq, message: &Message<'_>) -> Result<Option<u32>, Expired> {
+        let Some(expiry_s) = Attributes::new(message.attributes).expiry_s() else {
+            return Ok(None);
+        };
+        let waited = self.session.store.waited(seq, message.received);
+        lifetime::left_s(expiry_s, waited).map(Some).ok_or(Expired)
+    }
+
+    /// Gives up a message by its publisher's own rule.
+    fn drop_expired(&mut self, seq: Seq) {
+        let expired = Outcome::Dropped(DropReason::Expired);
+        self.session.store.settle(&[seq], expired);
+        self.session.suspicion.answered(seq);
+        self.session.tell_of_backlog();
+    }
+
+    /// Whether a message is larger than the cloud said it takes.
+    fn exceeds_packet(&self, content: &Content<'_>) -> bool {
         let packet_bytes_max = self.packet_bytes_max.unwrap_or(u32::MAX);
+        let attributes = packet::attributes_bytes(self.version, content.attributes);
+        // The overhead has the one byte that says that there are none.
+        let bytes = content.bytes(self.version) + packet::length_bytes(attributes) - 1;
         u32::try_from(bytes + PUBLISH_OVERHEAD_BYTES).is_ok_and(|len| len > packet_bytes_max)
     }
 }

@@ -1,6 +1,7 @@
 //! When a connection is given up, and what is said of it. The cloud is the other end of an in-memory stream,
 //! and time is paused.
 
+mod attributes;
 mod packs;
 mod refused;
 
@@ -61,6 +62,7 @@ impl Running {
         for _ in 0..count {
             let message = Message {
                 topic: "sensors",
+                attributes: b"",
                 payload: &vec![b'x'; payload_bytes],
                 qos: 1,
                 retain: false,

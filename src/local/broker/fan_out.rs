@@ -23,20 +23,26 @@ impl Broker {
         if topic::is_reserved(publish.topic) {
             return false;
         }
-        let mut message = Message {
-            publish,
-            now,
-            shared: None,
-        };
+        let mut message = Message::new(publish, now);
         if publish.retain {
             self.retain(&mut message);
         }
+        self.hand_out(&mut message, publisher)
+    }
+
+    /// Offers a message to every session that wants it. Returns whether any does.
+    pub(super) fn hand_out(
+        &mut self,
+        message: &mut Message<'_>,
+        publisher: Option<SessionKey>,
+    ) -> bool {
         let mut matched = std::mem::take(&mut self.matched);
-        self.subscriptions.matching(publish.topic, &mut matched);
+        let topic = message.publish.topic;
+        self.subscriptions.matching(topic, &mut matched);
         let mut anyone = false;
         for wanted in subscriptions::wanted(&matched, publisher) {
             anyone = true;
-            self.deliver(&mut message, wanted);
+            self.deliver(message, wanted);
         }
         matched.clear();
         self.matched = matched;
@@ -121,13 +127,21 @@ impl Broker {
 }
 
 /// A message that is being handed out: copied when the first one wants it.
-struct Message<'a> {
+pub(super) struct Message<'a> {
     publish: &'a Publish<'a>,
     now: Instant,
     shared: Option<Publication>,
 }
 
-impl Message<'_> {
+impl<'a> Message<'a> {
+    pub(super) fn new(publish: &'a Publish<'a>, now: Instant) -> Self {
+        Message {
+            publish,
+            now,
+            shared: None,
+        }
+    }
+
     fn publication(&mut self) -> Publication {
         let copy = || Publication::new(self.publish, self.now);
         self.shared.get_or_insert_with(copy).clone()

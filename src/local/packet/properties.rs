@@ -2,14 +2,15 @@
 //!
 //! They stay in the bytes they came in: what goes on to subscribers is copied from there as it is.
 
+use std::borrow::Cow;
+
 use super::bytes::{binary, four_bytes, split_at, split_first, text, two_bytes, variable};
 use super::{PacketError, Version};
+use crate::attributes::Attributes;
+pub(super) use crate::attributes::{
+    CONTENT_TYPE, CORRELATION_DATA, MESSAGE_EXPIRY, PAYLOAD_FORMAT, RESPONSE_TOPIC, USER_PROPERTY,
+};
 
-pub(super) const PAYLOAD_FORMAT: u8 = 0x01;
-pub(super) const MESSAGE_EXPIRY: u8 = 0x02;
-pub(super) const CONTENT_TYPE: u8 = 0x03;
-pub(super) const RESPONSE_TOPIC: u8 = 0x08;
-pub(super) const CORRELATION_DATA: u8 = 0x09;
 pub(super) const SUBSCRIPTION_ID: u8 = 0x0B;
 pub(super) const SESSION_EXPIRY: u8 = 0x11;
 pub(super) const ASSIGNED_CLIENT_ID: u8 = 0x12;
@@ -23,7 +24,6 @@ pub(super) const REASON_STRING: u8 = 0x1F;
 pub(super) const RECEIVE_MAXIMUM: u8 = 0x21;
 pub(super) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
 pub(super) const TOPIC_ALIAS: u8 = 0x23;
-pub(super) const USER_PROPERTY: u8 = 0x26;
 pub(super) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// What a publisher says to whoever reads the message: it goes on to subscribers unchanged, in its order
@@ -87,7 +87,7 @@ impl<'a> Properties<'a> {
         Ok((Properties(own), rest))
     }
 
-    /// Those that [`Properties::for_readers`] wrote, or that a packet had before.
+    /// Those that [`Properties::for_readers`] wrote, or that a packet had.
     pub(in crate::local) fn checked(bytes: &'a [u8]) -> Self {
         Properties(bytes)
     }
@@ -97,6 +97,12 @@ impl<'a> Properties<'a> {
         let all = self.iter();
         all.filter(|property| FOR_READERS.contains(&property.id))
             .map(|property| property.bytes)
+    }
+
+    /// What the cloud is to know, too: what goes on to subscribers, and the expiry.
+    pub(in crate::local) fn attributes(self) -> Cow<'a, [u8]> {
+        let all = self.iter();
+        Attributes::among(self.0, all.map(|property| (property.id, property.bytes)))
     }
 
     /// All their bytes.

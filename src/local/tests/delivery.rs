@@ -106,10 +106,10 @@ async fn messages_to_server_topics_go_nowhere_and_topics_may_be_any_utf_8() {
     let bench = Bench::new();
     let mut client = bench.client("c").await;
     client
-        .send(&wire::subscribe(4, &[("#", 0), ("$SYS/#", 0)]))
+        .send(&wire::subscribe(4, &[("#", 0), ("$server/#", 0)]))
         .await;
     client.receive().await;
-    client.send(&publish("$SYS/x", "no", 1, 1)).await;
+    client.send(&publish("$server/x", "no", 1, 1)).await;
     client.expect(&puback(1)).await;
     client.send(&publish("température/日本", "yes", 0, 0)).await;
     client

@@ -10,6 +10,7 @@ mod promise;
 mod reconnect;
 mod spool;
 mod standard;
+mod sys;
 mod v5_connections;
 mod v5_messages;
 mod wire;

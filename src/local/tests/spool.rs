@@ -19,6 +19,7 @@ pub(super) enum Mood {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) topic: String,
+    pub(super) attributes: Vec<u8>,
     pub(super) payload: Vec<u8>,
     pub(super) qos: u8,
     pub(super) retain: bool,
@@ -87,6 +88,7 @@ impl Ingress for FakeSpool {
         }
         state.1.push(Stored {
             topic: message.topic.to_owned(),
+            attributes: message.attributes.to_vec(),
             payload: message.payload.to_vec(),
             qos: message.qos,
             retain: message.retain,

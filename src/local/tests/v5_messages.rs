@@ -5,9 +5,9 @@ use super::wire::{
     pubrel,
 };
 use super::wire5::{
-    because, connect, disconnected, maximum_packet_size, message_expiry, publish, publish_with,
-    receive_maximum, session_expiry, subscribe, subscription_id, topic_alias, unsuback,
-    unsubscribe,
+    Will, because, connect, disconnected, maximum_packet_size, message_expiry, publish,
+    publish_with, receive_maximum, session_expiry, subscribe, subscription_id, topic_alias,
+    unsuback, unsubscribe, will_delay,
 };
 use super::*;
 
@@ -138,6 +138,38 @@ async fn an_alias_stands_for_the_topic_it_was_last_set_to_on_this_connection() {
     let mut client = bench.client5("c").await;
     client.send(&publish((0, 0), "", &one, "x")).await;
     client.expect(&disconnected(0x94)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_cloud_is_to_know_is_spooled_as_it_came_and_what_is_about_the_connection_is_not() {
+    let bench = Bench::new();
+    let mut client = bench.client5("c").await;
+    let kept = [for_readers(), message_expiry(60)].concat();
+    let with_alias = [for_readers(), topic_alias(1), message_expiry(60)].concat();
+    for (qos, properties) in [(0, &kept), (1, &with_alias), (2, &kept)] {
+        client
+            .send(&publish((qos, 7), ROUTED, properties, "x"))
+            .await;
+    }
+    client.send(&publish((0, 0), ROUTED, &[], "x")).await;
+    client.ping().await;
+    let mut old = bench.client("old").await;
+    old.send(&publish4(ROUTED, "x", 0, 0)).await;
+    old.ping().await;
+    let delayed = [will_delay(0), kept.clone()].concat();
+    let will = Will {
+        topic: ROUTED,
+        payload: "died",
+        properties: &delayed,
+    };
+    let mortal = bench.connect5(&connect("m", true, &[], Some(will))).await.0;
+    mortal.ended().await.unwrap();
+    while bench.spool.stored().len() < 6 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let stored = bench.spool.stored();
+    let attributes: Vec<&[u8]> = stored.iter().map(|one| &one.attributes[..]).collect();
+    assert_eq!(attributes, [&kept[..], &kept, &kept, b"", b"", &kept]);
 }
 
 #[tokio::test(start_paused = true)]

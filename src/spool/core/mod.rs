@@ -156,10 +156,7 @@ impl Core {
             }
             _ => return Err(AppendError::Full),
         }
-        let frame = record::encode(seq, message).ok_or(AppendError::TooLarge {
-            size_bytes: message.topic.len() + message.payload.len(),
-            max_bytes: record::MESSAGE_BYTES_MAX,
-        })?;
+        let frame = record::encode(seq, message).ok_or_else(|| too_large(message))?;
         self.tail.push(Bytes::from(frame), now + linger);
         self.ledger.accept();
         Ok(seq)
@@ -203,6 +200,7 @@ impl Core {
             disk_full: self.disk_full,
             dropped_full: self.ledger.dropped_full,
             dropped_damaged: self.ledger.dropped_damaged,
+            dropped_expired: self.ledger.dropped_expired,
             failed: self.failure.is_some(),
         }
     }
@@ -374,5 +372,20 @@ impl Core {
 
     pub(in crate::spool) fn ticket(&self) -> Ticket {
         Ticket(self.rewinds)
+    }
+}
+
+/// Why a message does not fit into a record.
+fn too_large(message: &Message<'_>) -> AppendError {
+    let attributes = message.attributes.len();
+    if attributes > record::ATTRIBUTES_BYTES_MAX {
+        return AppendError::AttributesTooLarge {
+            size_bytes: attributes,
+            max_bytes: record::ATTRIBUTES_BYTES_MAX,
+        };
+    }
+    AppendError::TooLarge {
+        size_bytes: message.topic.len() + attributes + message.payload.len(),
+        max_bytes: record::MESSAGE_BYTES_MAX,
     }
 }

@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 fn message(payload: &[u8]) -> Message<'_> {
     Message {
         topic: "sensors",
+        attributes: b"",
         payload,
         qos: 1,
         retain: false,

@@ -127,6 +127,7 @@ fn open_with(bed: &Bed, options: Options) -> Opened {
 fn message(payload: &[u8]) -> Message<'_> {
     Message {
         topic: "sensors",
+        attributes: b"",
         payload,
         qos: 1,
         retain: false,

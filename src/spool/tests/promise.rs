@@ -4,7 +4,7 @@
 //!   crash, in order, byte for byte. Others may be there or not, but what is there is whole.
 //! * **Duplicates.** After a crash of the process only messages come again that were settled since the
 //!   cursor was last *written*; after a power cut, since it was last *synced*; after a close, none.
-//! * **Ledger.** After every operation of a life: `accepted`, `delivered` and `dead_lettered` have grown by
+//! * **Ledger.** After every operation of a life: `accepted`, `delivered`, `dead_lettered` and `dropped_expired` have grown by
 //!   exactly what was appended and settled, and `spooled` is what is left. At a start `spooled` is what
 //!   can be read plus what will be counted as damaged when it has been passed, and without corruption that
 //!   is no more than was lost unacknowledged. When all is settled `spooled` is 0.
@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::ledger::{Ledger, Outcome};
+use super::super::ledger::{DropReason, Ledger, Outcome};
 use super::super::{AppendError, Delivery, Message, Options, Seq, segment};
 use super::model::{Model, Operation};
 use super::stepped::Stepped;
@@ -43,6 +43,7 @@ struct Life {
     appended: u64,
     delivered: u64,
     dead_lettered: u64,
+    expired: u64,
     /// In `opened.spooled` and cannot be read.
     damaged: u64,
     ids: BTreeMap<Seq, Id>,
@@ -123,6 +124,7 @@ impl World {
         let payload = payload(id, size);
         let message = Message {
             topic: &format!("t/{id}"),
+            attributes: &attributes(id),
             payload: &payload,
             qos,
             retain: id.is_multiple_of(3),
@@ -145,7 +147,9 @@ impl World {
             }
             Err(AppendError::Full) => {}
             Err(AppendError::Failed) => assert!(self.model.is_off(), "failed without a fault"),
-            Err(e @ AppendError::TooLarge { .. }) => panic!("{e}"),
+            Err(e @ (AppendError::TooLarge { .. } | AppendError::AttributesTooLarge { .. })) => {
+                panic!("{e}")
+            }
         }
         self.check();
     }
@@ -209,6 +213,9 @@ impl World {
             let outcome = if id.is_multiple_of(7) {
                 self.life.dead_lettered += 1;
                 Outcome::DeadLettered
+            } else if id.is_multiple_of(5) {
+                self.life.expired += 1;
+                Outcome::Dropped(DropReason::Expired)
             } else {
                 self.life.delivered += 1;
                 Outcome::Delivered
@@ -373,6 +380,7 @@ impl World {
             delivered: life.opened.delivered + life.delivered,
             dead_lettered: life.opened.dead_lettered + life.dead_lettered,
             dropped_damaged: ledger.dropped_damaged,
+            dropped_expired: life.opened.dropped_expired + life.expired,
             spooled: alive + life.damaged - damaged,
             ..life.opened
         };
@@ -426,6 +434,7 @@ impl World {
             .parse()
             .expect("a topic of this test");
         let sent = &self.sent[id];
+        assert_eq!(message.attributes, attributes(id));
         assert_eq!(message.payload, sent.payload);
         assert_eq!(message.qos, sent.qos);
         assert_eq!(message.retain, id.is_multiple_of(3));
@@ -444,4 +453,9 @@ impl World {
     pub(super) fn has_alive(&self) -> bool {
         !self.alive.is_empty()
     }
+}
+
+/// Every second message has none.
+fn attributes(id: Id) -> Vec<u8> {
+    vec![0xA7; if id.is_multiple_of(2) { 0 } else { id % 16 }]
 }

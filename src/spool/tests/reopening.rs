@@ -1,9 +1,11 @@
 //! What is there after a restart, a crash or damage.
 
+use super::super::{AppendError, record};
 use super::*;
 
 on_both_storages! {
     what_was_safe_is_there_after_a_restart_and_what_was_settled_is_not;
+    attributes_are_there_after_a_restart_and_too_many_bytes_of_them_are_refused;
     numbers_go_on_after_a_restart;
     a_torn_tail_is_cut_off_and_the_rest_is_there;
     a_damaged_record_costs_only_itself_and_is_counted;
@@ -27,6 +29,44 @@ fn what_was_safe_is_there_after_a_restart_and_what_was_settled_is_not(bed: &Bed)
     let expected: Vec<u32> = (40..100).filter(|n| *n != 50).collect();
     assert_eq!(payloads(&read_all(&spool)), expected);
     assert_eq!(spool.ledger(), before);
+}
+
+fn attributes_are_there_after_a_restart_and_too_many_bytes_of_them_are_refused(bed: &Bed) {
+    let bytes = vec![7; record::ATTRIBUTES_BYTES_MAX + 1];
+    let with = |attributes| Message {
+        attributes,
+        ..message(b"1")
+    };
+    let Opened { spool, .. } = open(bed);
+    let refused = spool.append(&with(&bytes)).unwrap_err();
+    let AppendError::AttributesTooLarge {
+        size_bytes,
+        max_bytes,
+    } = refused
+    else {
+        panic!("{refused}");
+    };
+    assert_eq!((size_bytes, max_bytes), (65_533, 65_532));
+    let payload = vec![0; record::MESSAGE_BYTES_MAX];
+    let message = Message {
+        payload: &payload,
+        ..with(b"a")
+    };
+    let refused = spool.append(&message).unwrap_err();
+    assert!(
+        matches!(refused, AppendError::TooLarge { size_bytes, .. } if size_bytes > payload.len()),
+        "{refused}"
+    );
+    spool.append(&with(&bytes[1..])).unwrap();
+    drop(spool);
+
+    let Opened { spool, .. } = open(bed);
+    let Read::OnDisk(ticket) = spool.read(1, 1) else {
+        panic!("nothing is on the disk");
+    };
+    let deliveries = spool.read_disk(ticket).unwrap();
+    let message = deliveries[0].message().unwrap();
+    assert_eq!(message, with(&bytes[1..]));
 }
 
 fn numbers_go_on_after_a_restart(bed: &Bed) {

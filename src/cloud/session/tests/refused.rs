@@ -110,6 +110,7 @@ impl Bed {
 pub(super) fn message(payload: &[u8]) -> Message<'_> {
     Message {
         topic: "sensors",
+        attributes: b"",
         payload,
         qos: 1,
         retain: false,
@@ -176,7 +177,10 @@ fn parse(version: MqttVersion, packet: &mut Bytes) -> [Bytes; 3] {
     let topic_len = packet.get_u16();
     packet.advance(usize::from(topic_len));
     let id = [packet.split_to(1), packet.split_to(1)];
-    packet.advance(usize::from(version == MqttVersion::V5));
+    if version == MqttVersion::V5 {
+        let properties_len = packet.get_u8();
+        packet.advance(properties_len.into());
+    }
     let [high, low] = id;
     [high, low, packet.clone()]
 }

@@ -1,0 +1,173 @@
+//! How long messages have waited. Pure.
+//!
+//! A message says when it arrived by the wall clock, and a Raspberry Pi sets that clock long after it has started. So for
+//! messages of this process's life it is remembered how far the wall clock was from the steady one when they arrived:
+//! their age does not depend on what the clock did since. (One that waited for room while the clock was set has no known age.) Of the others, the age is what the wall clock says, if it was
+//! set on their arrival, is set now, and has not gone backwards; otherwise it is not known.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::spool::Seq;
+
+/// A clock that is put right by less than this is one that is being adjusted.
+const STEP_MS_MIN: u64 = 1_000;
+/// So many steps are remembered; messages from before the oldest are taken for those of an earlier life.
+const STEPS_MAX: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ages {
+    start: Instant,
+    steps: VecDeque<Step>,
+}
+
+/// From message `from` on, the wall clock stood at `start_unix_ms` when this life began.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    from: Seq,
+    start_unix_ms: i64,
+    clock_set: bool,
+}
+
+impl Ages {
+    /// Of a life that begins `now`.
+    pub(super) fn new(now: Instant) -> Self {
+        Ages {
+            start: now,
+            steps: VecDeque::new(),
+        }
+    }
+
+    /// Notes how the wall clock stands as message `seq` is taken.
+    pub(super) fn note(&mut self, seq: Seq, wall: Timestamp, now: Instant) {
+        let start_unix_ms = signed(wall.unix_ms) - self.steady_ms(now);
+        let clock_set = wall.clock_set;
+        let stands = (self.steps.back()).is_some_and(|last| {
+            last.start_unix_ms.abs_diff(start_unix_ms) < STEP_MS_MIN && last.clock_set == clock_set
+        });
+        if stands {
+            return;
+        }
+        if self.steps.len() >= STEPS_MAX {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(Step {
+            from: seq,
+            start_unix_ms,
+            clock_set,
+        });
+    }
+
+    /// How long message `seq`, which arrived at `received`, has waited; `None` if that cannot be known.
+    pub(super) fn age(
+        &self,
+        (seq, received): (Seq, Timestamp),
+        (wall, now): (Timestamp, Instant),
+    ) -> Option<Duration> {
+        let steps = self.steps.iter();
+        let waited_ms = match steps.rev().find(|step| step.from <= seq) {
+            Some(step) if step.clock_set != received.clock_set => return None,
+            Some(step) => {
+                let arrived_ms = signed(received.unix_ms) - step.start_unix_ms;
+                self.steady_ms(now) - arrived_ms
+            }
+            None if received.clock_set && wall.clock_set => {
+                signed(wall.unix_ms) - signed(received.unix_ms)
+            }
+            None => return None,
+        };
+        u64::try_from(waited_ms).ok().map(Duration::from_millis)
+    }
+
+    /// Since this life began.
+    fn steady_ms(&self, now: Instant) -> i64 {
+        let since = now.saturating_duration_since(self.start).as_millis();
+        i64::try_from(since).unwrap_or(i64::MAX / 4)
+    }
+}
+
+/// A wall clock far beyond all dates is as good as one at its end.
+fn signed(unix_ms: u64) -> i64 {
+    i64::try_from(unix_ms).unwrap_or(i64::MAX).min(i64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(unix_s: u64, clock_set: bool) -> Timestamp {
+        Timestamp {
+            unix_ms: unix_s * 1_000,
+            clock_set,
+        }
+    }
+
+    fn seconds(age: Option<Duration>) -> Option<u64> {
+        age.map(|age| age.as_secs())
+    }
+
+    #[test]
+    fn within_one_life_the_age_is_right_whatever_the_clock_does() {
+        let start = Instant::now();
+        let after = |s| start + Duration::from_secs(s);
+        let mut ages = Ages::new(start);
+        // Not set, then set, then put back.
+        for (seq, wall, s) in [
+            (10, at(100, false), 5),
+            (11, at(9_000, true), 20),
+            (12, at(7_000, true), 30),
+        ] {
+            ages.note(seq, wall, after(s));
+        }
+        let now = (at(50, false), after(60));
+        assert_eq!(seconds(ages.age((10, at(100, false)), now)), Some(55));
+        assert_eq!(seconds(ages.age((11, at(9_000, true)), now)), Some(40));
+        assert_eq!(seconds(ages.age((12, at(7_000, true)), now)), Some(30));
+        // It waited for room before it was taken.
+        assert_eq!(seconds(ages.age((12, at(6_998, true)), now)), Some(32));
+        assert_eq!(ages.steps.len(), 3);
+        // While it waited for room, the clock was set.
+        assert_eq!(ages.age((11, at(110, false)), now), None);
+    }
+
+    #[test]
+    fn of_an_earlier_life_the_wall_clock_tells_if_it_can_be_believed() {
+        let start = Instant::now();
+        let mut ages = Ages::new(start);
+        ages.note(100, at(9_000, true), start);
+        let age = |received, wall| seconds(ages.age((7, received), (wall, start)));
+        assert_eq!(age(at(1_000, true), at(1_300, true)), Some(300));
+        assert_eq!(age(at(1_000, false), at(1_300, true)), None);
+        assert_eq!(age(at(1_000, true), at(1_300, false)), None);
+        assert_eq!(
+            age(at(1_000, true), at(900, true)),
+            None,
+            "it went backwards"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_adjusted_makes_no_steps_and_steps_are_bounded() {
+        let start = Instant::now();
+        let mut ages = Ages::new(start);
+        for seq in 0..100 {
+            let wall = Timestamp {
+                unix_ms: 1_000_000 + seq % 900,
+                clock_set: true,
+            };
+            ages.note(seq, wall, start);
+        }
+        assert_eq!(ages.steps.len(), 1);
+        for seq in 100..1_000 {
+            ages.note(seq, at(seq * 10, true), start);
+        }
+        assert_eq!(ages.steps.len(), STEPS_MAX);
+        let forgotten = (500, at(5_000, true));
+        let age = ages.age(forgotten, (at(5_007, true), start));
+        assert_eq!(seconds(age), Some(7), "as of an earlier life");
+    }
+}
