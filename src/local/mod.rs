@@ -18,12 +18,12 @@
 //! * Whatever bytes a client sends cost at most its own connection.
 //!
 //! What it does not do: no login and no TLS (it listens on the device only), no enhanced
-//! authentication, no topic aliases towards clients, no persistence of local sessions over a restart (that of
-//! retained messages is the business of `keeping`). A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
+//! authentication, no topic aliases towards clients, no persistence of local sessions over a restart. A stop of
+//! the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained` and `broker` are pure;
 //! `packet` is the only module that knows the codec; `handshake`, `inbound`, `connection`, `wills` and `server`
-//! do the I/O.
+//! do the I/O with clients, `keeping` has the retained messages on disk.
 
 mod acks;
 mod aliases;
