@@ -7,7 +7,6 @@
 mod common;
 
 use cloud_relay_sandbox::process::Process;
-use cloud_relay_sandbox::relay::STOP_GRACE;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 
 use common::{PYTHON, RELAY, ended_well, mosquitto_pub, mosquitto_sub, require_tools, run, start};
@@ -344,7 +343,7 @@ async fn retained_messages_survive_a_stop_and_kill_9() {
     }
     mosquitto_pub(port, &["-t", "rooms/3", "-q", "1", "-r", "-n"]).await;
     let journal = site.relay().data_dir().join("broker/retained");
-    site.relay().stop(STOP_GRACE).await.unwrap();
+    site.relay().terminate().await.unwrap();
     site.start().await.unwrap();
     let found = retained_in_rooms(port).await;
     assert_eq!(found, ["rooms/1 warm", "rooms/2 cold", "end here"]);
@@ -369,7 +368,7 @@ async fn a_relay_that_retains_nothing_writes_nothing_of_it() {
     let port = site.relay().listen_addr().port();
     mosquitto_pub(port, &["-t", "sensors", "-q", "1", "-m", "passing"]).await;
     site.cloud().wait_for(1, PATIENCE).await.unwrap();
-    site.relay().stop(STOP_GRACE).await.unwrap();
+    site.relay().terminate().await.unwrap();
     let broker = site.relay().data_dir().join("broker");
     let files = std::fs::read_dir(broker).unwrap();
     let names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
