@@ -30,6 +30,8 @@ use crate::store::{Store, StoreError};
 
 /// The directory of the spool under `DATA_DIR`.
 pub(crate) const SPOOL_DIRECTORY: &str = "spool";
+/// The directory of what the local broker keeps, beside it.
+const BROKER_DIRECTORY: &str = "broker";
 /// A shutdown that takes longer is cut short. Half of what balena gives a container.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -169,7 +171,8 @@ impl App {
         };
         status.start(sources, stop_status);
 
-        let broker = LocalBroker::new(options);
+        let directory = config.data_dir.join(BROKER_DIRECTORY);
+        let (broker, keeper) = LocalBroker::open(options, &directory);
         let publisher = broker.publisher(stop_local.clone());
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
@@ -214,6 +217,9 @@ impl App {
         let shutdown = async {
             stop_local.cancel();
             let local = local.ended().await;
+            if let Some(keeper) = keeper {
+                keeper.close().await;
+            }
             stop_uplink.cancel();
             let uplink = uplink.ended().await;
             let ledger = store.close().await.map_err(AppError::SpoolFailed);

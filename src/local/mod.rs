@@ -17,12 +17,13 @@
 //! * One client never slows another: queues are bounded by bytes, writing has a time-out.
 //! * Whatever bytes a client sends cost at most its own connection.
 //!
-//! What it does not do: no enhanced authentication, no topic aliases towards clients, no persistence of local sessions and retained messages over a
-//! restart. A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
+//! What it does not do: no enhanced authentication, no topic aliases towards clients, no persistence of local sessions
+//! over a restart. A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained`, `origins` and `broker` are pure;
-//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`, `connection`, `wills`, `tls`, `websocket`,
-//! `transport` and `server` do the I/O.
+//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`,
+//! `connection`, `wills`, `tls`, `websocket`, `transport` and `server` do the I/O with clients, `keeping` has the
+//! retained messages on disk.
 
 mod access;
 mod acks;
@@ -33,6 +34,7 @@ mod counters;
 mod deadlines;
 mod handshake;
 mod inbound;
+mod keeping;
 mod limits;
 mod origins;
 mod packet;
@@ -54,6 +56,7 @@ mod tests;
 
 pub use access::{Access, AccessError};
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
+pub use keeping::Keeper;
 pub use limits::Limits;
 pub use origins::Origins;
 pub use publisher::{Delivered, FromCloud, Publisher, STATE_TOPIC};

@@ -3,17 +3,19 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, AccessError};
 use super::broker::Broker;
 use super::counters::Counters;
+use super::keeping::{self, Keeper};
 use super::limits::Limits;
 use super::origins::Origins;
 use super::publisher::Publisher;
@@ -92,6 +94,26 @@ impl LocalBroker {
             access,
             counters,
         }
+    }
+
+    /// A broker with the retained messages that `directory` has, which keeps them there. Close the keeper after the
+    /// broker has ended. There is none if the directory cannot be used; that has been told then.
+    pub fn open(options: Options, directory: &Path) -> (Self, Option<Keeper>) {
+        let opened = keeping::open(directory, &options.limits);
+        let this = LocalBroker::new(options);
+        let keeper = opened.map(|opened| {
+            let mut broker = this.broker.lock().unwrap_or_else(PoisonError::into_inner);
+            let left_out = broker.restore(opened.messages, opened.desk, Instant::now());
+            if left_out > 0 {
+                this.counters.dropped_retained.add(left_out as u64);
+                tracing::warn!(
+                    left_out,
+                    "more retained messages were kept than there is room for"
+                );
+            }
+            opened.keeper
+        });
+        (this, keeper)
     }
 
     /// A way to publish to its clients from within the relay, until `stopped`: then nobody gets it any more.
