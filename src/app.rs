@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cloud::Source;
 use crate::config::{CloudConfig, Config};
 use crate::dead_letters::{self, DeadLetters};
-use crate::local::{self, LocalBroker, LocalError};
+use crate::local::{self, Limits, LocalBroker, LocalError};
 use crate::logging;
 use crate::provisioning::ProvisionError;
 use crate::spool::Recovery;
@@ -132,7 +133,11 @@ impl App {
         let stop_status = CancellationToken::new();
         let _stop_status = stop_status.clone().drop_guard();
 
-        let options = local::Options::default();
+        let files_max = getrlimit(Resource::Nofile).current;
+        let options = local::Options {
+            limits: Limits::default().with_files(files_max),
+            ..local::Options::default()
+        };
         let heartbeat = Heartbeat::new(Instant::now());
         tokio::spawn(heartbeat.keep_beating(stop_status.clone()));
         let sources = Sources {

@@ -10,9 +10,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use cloud_relay_sandbox::ledger::MessageId;
+use cloud_relay_sandbox::port::ReservedPort;
+use cloud_relay_sandbox::process::Process;
 use cloud_relay_sandbox::publisher::{Load, Publisher};
 use cloud_relay_sandbox::relay::{RelayProcess, program};
-use cloud_relay_sandbox::site::{PATIENCE, Site};
+use cloud_relay_sandbox::site::{PATIENCE, Site, environment};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
@@ -224,4 +226,37 @@ async fn no_attack_from_the_device_ends_the_relay_or_keeps_others_from_being_ser
     drop(let_in(relay.listen_addr(), "newcomer").await);
     site.arrived(&acked).await.unwrap();
     stop_and_verify(relay).await;
+}
+
+#[tokio::test]
+async fn clients_leave_files_for_the_spool_and_are_let_in_when_others_have_left() {
+    const SCRIPT: &str = "ulimit -n 64; exec \"$0\"";
+    let port = ReservedPort::new().unwrap();
+    let relay = program(RELAY).display().to_string();
+    let process = Process::new("/bin/sh", ["-c", SCRIPT, &relay].map(str::to_owned));
+    let relay = RelayProcess::in_place_of_relay(process, port.addr()).unwrap();
+    relay
+        .start(&environment([("STATUS_LISTEN", "off")]))
+        .await
+        .unwrap();
+    relay.wait_until_listening(PATIENCE).await.unwrap();
+    let mut good = let_in(port.addr(), "good").await;
+
+    let mut held = Vec::new();
+    for i in 0..100 {
+        held.push(open(port.addr(), &connect(&format!("flood-{i}"))).await);
+    }
+    relay
+        .wait_for_log("too many connections", PATIENCE)
+        .await
+        .unwrap();
+    for i in 0..50 {
+        good.publish("sensors", format!("{i}").as_bytes(), 1)
+            .await
+            .unwrap();
+    }
+    drop(held);
+    let mut newcomer = let_in(port.addr(), "newcomer").await;
+    newcomer.publish("sensors", b"at last", 1).await.unwrap();
+    stop_and_verify(&relay).await;
 }
