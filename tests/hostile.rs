@@ -124,7 +124,8 @@ impl Attack {
             }
             Attack::SlowConnect => {
                 for _ in 0..200 {
-                    held.push(open(relay, &connect("slow")[..5]).await);
+                    // The beginning of a CONNECT, and no more of it.
+                    held.push(open(relay, &[0x10, 16, 0, 4, b'M']).await);
                 }
             }
             Attack::SlowPublish => {

@@ -174,9 +174,10 @@ impl Run {
                 empty,
             } => {
                 self.published += 1;
-                let payload = match empty {
-                    true => Vec::new(),
-                    false => self.published.to_string().into_bytes(),
+                let payload = if empty {
+                    Vec::new()
+                } else {
+                    self.published.to_string().into_bytes()
                 };
                 self.publish(client, TOPICS[topic], &payload, (qos, retain));
             }
@@ -294,9 +295,10 @@ impl Run {
         let session = self.sessions[client].as_mut().unwrap();
         let before = session.subscriptions.len();
         session.subscriptions.retain(|(own, _)| *own != path);
-        let expected = match session.subscriptions.len() < before {
-            true => Reason::Success,
-            false => Reason::NoSubscriptionExisted,
+        let expected = if session.subscriptions.len() < before {
+            Reason::Success
+        } else {
+            Reason::NoSubscriptionExisted
         };
         assert_eq!(codes, [expected.code()]);
     }
@@ -511,8 +513,8 @@ proptest! {
     #[test]
     fn the_broker_does_what_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
         let mut run = Run::new();
-        for client in 0..CLIENTS.len() {
-            run.connect(client, true, EXPIRIES_S[client]);
+        for (client, expiry_s) in EXPIRIES_S.into_iter().enumerate() {
+            run.connect(client, true, expiry_s);
         }
         for step in &steps {
             run.step(step);
