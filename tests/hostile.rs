@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use common::RELAY;
 
-/// What the relay may take at most, all attacks together; its limits add up to less.
+/// What the relay may have resident during these attacks: about three times what it has. Its limits allow more.
 const RESIDENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Messages of the good client during each attack, and how many a second.
 const GOOD_MESSAGES: u64 = 100;
