@@ -12,13 +12,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::Source;
 use crate::config::{CloudConfig, Config, LocalTls, LocalWebSocket};
 use crate::dead_letters::{self, DeadLetters};
-use crate::local::{self, Access, Door, LocalBroker, LocalError, Tls};
+use crate::local::{self, Access, Door, Limits, LocalBroker, LocalError, Tls};
 use crate::logging;
 use crate::provisioning::ProvisionError;
 use crate::spool::Recovery;
@@ -154,8 +155,10 @@ impl App {
         let stop_status = CancellationToken::new();
         let _stop_status = stop_status.clone().drop_guard();
 
+        let files_max = getrlimit(Resource::Nofile).current;
         let options = local::Options {
             access,
+            limits: Limits::default().with_files(files_max),
             ..local::Options::default()
         };
         let heartbeat = Heartbeat::new(Instant::now());

@@ -422,3 +422,7 @@ fn count_drop(offer: Offer, session: &Session, counters: &Counters) {
 #[cfg(test)]
 #[path = "tests/broker.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tests/model.rs"]
+mod model;
