@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use self::sys::Sys;
 use super::counters::Counters;
+use super::keeping::{Desk, Messages};
 use super::limits::Limits;
 use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
 use super::publication::{Delivery, QoS, Subscription};
@@ -93,6 +94,11 @@ impl Broker {
             bell: Arc::default(),
             matched: Vec::new(),
         }
+    }
+
+    /// Has the retained messages kept: those that were, and those to come. Returns how many there was no room for.
+    pub(super) fn restore(&mut self, messages: Messages, desk: Desk, now: Instant) -> usize {
+        self.retained.restore(messages, desk, &self.limits, now)
     }
 
     /// Whether the client id has a session.

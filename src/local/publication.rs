@@ -84,6 +84,21 @@ impl Publication {
         }
     }
 
+    /// A message that was kept, with its properties as [`Publication::properties`] gave them.
+    pub(super) fn restored(
+        topic: &str,
+        properties: &[u8],
+        payload: &[u8],
+        expires: Option<Instant>,
+    ) -> Self {
+        Publication {
+            bytes: [topic.as_bytes(), properties, payload].concat().into(),
+            topic_len: topic.len(),
+            properties_len: properties.len(),
+            expires,
+        }
+    }
+
     /// The topic name's bytes, valid UTF-8, and the payload.
     pub(super) fn parts(&self) -> (&[u8], &[u8]) {
         let (topic, _, payload) = self.split();

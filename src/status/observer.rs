@@ -194,6 +194,10 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         messages_from_cloud: counters.messages_from_cloud.get(),
         sessions_discarded: counters.sessions_discarded.get(),
         connections_refused: counters.connections_refused.get(),
+        logins_failed: counters.logins_failed.get(),
+        handshakes_failed: counters.handshakes_failed.get(),
+        connect_timeouts: counters.connect_timeouts.get(),
+        write_timeouts: counters.write_timeouts.get(),
         dropped: dropped
             .map(|(reason, count)| (reason.to_owned(), count.get()))
             .into(),
