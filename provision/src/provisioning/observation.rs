@@ -65,18 +65,15 @@ impl Observation {
                 usable,
             });
         }
-        let (stored, in_use, stray) = match registration.owner {
-            Some(owner) => {
-                let stored = parties.balena.stored(owner).await?;
-                let in_use = in_use(&held, &stored, registration.csr);
-                let stray = find_stray(parties, &held, &stored).await?;
-                (stored, in_use, stray)
-            }
+        let (stored, in_use, stray) = if let Some(owner) = registration.owner {
+            let stored = parties.balena.stored(owner).await?;
+            let in_use = in_use(&held, &stored, registration.csr);
+            let stray = find_stray(parties, &held, &stored).await?;
+            (stored, in_use, stray)
+        } else {
             // the test has no variables at all; of a device, none are asked for
-            None => {
-                let in_use = first_usable(&held).filter(|_| registration.device.is_none());
-                (Stored::default(), in_use, None)
-            }
+            let in_use = first_usable(&held).filter(|_| registration.device.is_none());
+            (Stored::default(), in_use, None)
         };
         Ok(Observation {
             elsewhere: find_elsewhere(parties, &held, in_use.as_deref(), registration).await?,

@@ -152,14 +152,14 @@ async fn a_device_that_keeps_its_key_gets_a_certificate_only_and_a_new_one_for_a
     assert_eq!(register(&parties, &with_csr).await, Ok(Registered::Before));
     // the device has lost its key and made another
     let key = KeyPair::generate().unwrap();
-    let stale = world.state().make(&key, Status::Active);
+    let outdated = world.state().make(&key, Status::Active);
     let entry = world.state().certificates.values().next().cloned().unwrap();
     {
         let mut state = world.state();
-        state.certificates.retain(|id, _| *id == stale.id);
-        let kept = state.entry(&stale.id);
+        state.certificates.retain(|id, _| *id == outdated.id);
+        let kept = state.entry(&outdated.id);
         (kept.things, kept.policies) = (entry.things, entry.policies);
-        state.store(Variable::Certificate, &stale.pem);
+        state.store(Variable::Certificate, &outdated.pem);
     }
     assert_eq!(register(&parties, &with_csr).await, Ok(Registered::Now));
     assert_eq!(world.state().wrongs(with_csr.csr), [""; 0]);
