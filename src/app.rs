@@ -23,6 +23,7 @@ use crate::logging;
 use crate::provisioning::ProvisionError;
 use crate::spool::Recovery;
 use crate::spool::ledger::Ledger;
+use crate::spool::storage::Directory;
 use crate::state::{State, StateBoard};
 use crate::state_topic;
 use crate::status::{Heartbeat, Setup, Sources, Status};
@@ -30,6 +31,8 @@ use crate::store::{Store, StoreError};
 
 /// The directory of the spool under `DATA_DIR`.
 pub(crate) const SPOOL_DIRECTORY: &str = "spool";
+/// The directory of the local broker's journal under `DATA_DIR`.
+const BROKER_DIRECTORY: &str = "broker";
 /// A shutdown that takes longer is cut short. Half of what balena gives a container.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -146,7 +149,7 @@ impl App {
         };
         status.start(sources, stop_status);
 
-        let broker = LocalBroker::new(options);
+        let broker = open_broker(&config, options);
         let publisher = broker.publisher(stop_local.clone());
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
@@ -203,6 +206,17 @@ impl App {
             .await
             .unwrap_or(Err(AppError::ShutdownTimeout));
         ended.and(finished)
+    }
+}
+
+/// The local broker with what it has kept. A directory that cannot be used must not stop the relay.
+fn open_broker(config: &Config, options: local::Options) -> LocalBroker {
+    match Directory::open(&config.data_dir.join(BROKER_DIRECTORY)) {
+        Ok(directory) => LocalBroker::kept_in(Arc::new(directory), options),
+        Err(error) => {
+            tracing::warn!("local sessions and retained messages are in memory only: {error}");
+            LocalBroker::new(options)
+        }
     }
 }
 

@@ -33,6 +33,7 @@ mod counters;
 mod deadlines;
 mod handshake;
 mod inbound;
+mod journal;
 mod limits;
 mod packet;
 mod publication;

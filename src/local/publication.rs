@@ -84,6 +84,24 @@ impl Publication {
         }
     }
 
+    /// A message as it was kept; `None` if the lengths do not fit or the topic name is no UTF-8.
+    pub(super) fn restored(
+        bytes: &[u8],
+        topic_len: usize,
+        properties_len: usize,
+        expires: Option<Instant>,
+    ) -> Option<Self> {
+        let (topic, rest) = bytes.split_at_checked(topic_len)?;
+        std::str::from_utf8(topic).ok()?;
+        rest.split_at_checked(properties_len)?;
+        Some(Publication {
+            bytes: Bytes::copy_from_slice(bytes),
+            topic_len,
+            properties_len,
+            expires,
+        })
+    }
+
     /// The topic name's bytes, valid UTF-8, and the payload.
     pub(super) fn parts(&self) -> (&[u8], &[u8]) {
         let (topic, _, payload) = self.split();

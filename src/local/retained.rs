@@ -1,4 +1,4 @@
-//! The retained message of each topic (MQTT 3.3.1.3). Pure. Kept in memory only.
+//! The retained message of each topic (MQTT 3.3.1.3). Pure.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,27 @@ pub(super) struct Retained {
 pub(super) struct Full;
 
 impl Retained {
-    /// Forgets the retained message of `name`.
-    pub(super) fn clear(&mut self, name: &str) {
-        if let Some((old, _)) = self.messages.remove(name) {
+    /// Forgets the retained message of `name`. Returns whether there was one.
+    pub(super) fn clear(&mut self, name: &str) -> bool {
+        let removed = self.messages.remove(name);
+        if let Some((old, _)) = &removed {
             self.bytes -= old.cost_bytes();
         }
+        removed.is_some()
+    }
+
+    /// Keeps a message that a restart has brought back.
+    pub(super) fn restore(&mut self, name: &str, publication: Publication, qos: QoS) {
+        self.clear(name);
+        self.bytes += publication.cost_bytes();
+        self.messages.insert(name.into(), (publication, qos));
+    }
+
+    /// All of them, by topic name.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &(Publication, QoS))> {
+        self.messages
+            .iter()
+            .map(|(name, message)| (&**name, message))
     }
 
     /// Keeps a message as the retained one of `name`.

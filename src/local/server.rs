@@ -12,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::broker::Broker;
 use super::connection;
 use super::counters::Counters;
+use super::journal::{self, Clocks, Keeper, Recorder};
 use super::limits::Limits;
 use super::publisher::Publisher;
 use super::wills;
 use crate::routes::Routes;
+use crate::spool::storage::Storage;
 use crate::store::Ingress;
 
 /// Why the local broker cannot start or go on.
@@ -57,10 +59,11 @@ pub struct LocalBroker {
     broker: Arc<Mutex<Broker>>,
     limits: Limits,
     counters: Arc<Counters>,
+    keeper: Option<Keeper>,
 }
 
 impl LocalBroker {
-    /// A broker without sessions and retained messages.
+    /// A broker without sessions and retained messages, which keeps them in memory only.
     pub fn new(options: Options) -> Self {
         let Options { limits, counters } = options;
         let broker = Broker::new(limits.clone(), Arc::clone(&counters));
@@ -68,7 +71,61 @@ impl LocalBroker {
             broker: Arc::new(Mutex::new(broker)),
             limits,
             counters,
+            keeper: None,
         }
+    }
+
+    /// A broker with the persistent sessions and retained messages that are kept in `storage`, which keeps them there.
+    /// Never fails: what cannot be read or kept is told, and the relay goes on without.
+    pub fn kept_in(storage: Arc<dyn Storage>, options: Options) -> Self {
+        let mut local = LocalBroker::new(options);
+        let clocks = Clocks::read();
+        let kept = match journal::read(&*storage, &clocks) {
+            Ok(kept) => kept,
+            Err(error) => {
+                local.counters.journal_failures.add(1);
+                tracing::warn!(
+                    %error,
+                    "DATA_DIR: cannot read the journal of the local broker; until the next start, local sessions and \
+                     retained messages are in memory only"
+                );
+                return local;
+            }
+        };
+        let recorder = Recorder::on(kept.is_some());
+        let image = kept.unwrap_or_default();
+        if let Some(version) = image.unknown_version {
+            tracing::warn!(
+                version,
+                "the journal of the local broker is of a version that this program does not know; it is set aside as \
+                 journal.damaged, and local sessions and retained messages begin anew"
+            );
+        }
+        if image.damaged > 0 {
+            local.counters.journal_damaged.add(image.damaged);
+            tracing::warn!(
+                places = image.damaged,
+                "the journal of the local broker was damaged; a copy is set aside as journal.damaged"
+            );
+        }
+        tracing::info!(
+            sessions = image.sessions.len(),
+            retained = image.retained.len(),
+            torn_bytes = image.torn_bytes,
+            "journal of the local broker opened"
+        );
+        (local.broker.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .restore(image, recorder.clone(), clocks.now);
+        let (broker, counters) = (Arc::clone(&local.broker), Arc::clone(&local.counters));
+        match Keeper::start(storage, recorder, broker, counters) {
+            Ok(keeper) => local.keeper = Some(keeper),
+            Err(error) => tracing::warn!(
+                %error,
+                "cannot start the thread that keeps local sessions and retained messages; they are in memory only"
+            ),
+        }
+        local
     }
 
     /// A way to publish to its clients from within the relay, until `stopped`: then nobody gets it any more.
@@ -103,6 +160,7 @@ impl<I: Ingress> Shared<I> {
             broker,
             limits,
             counters,
+            keeper: _,
         } = broker;
         Shared {
             broker,
@@ -140,8 +198,9 @@ pub async fn serve<I: Ingress>(
     ingress: I,
     routes: Arc<Routes>,
     shutdown: CancellationToken,
-    broker: LocalBroker,
+    mut broker: LocalBroker,
 ) -> Result<(), LocalError> {
+    let keeper = broker.keeper.take();
     let mut safe = ingress.safe();
     let spool_closed = async move {
         // Resolves only when the channel closes: no watermark satisfies it.
@@ -173,6 +232,13 @@ pub async fn serve<I: Ingress>(
     drop(listener);
     while let Some(ended) = connections.join_next().await {
         check(ended)?;
+    }
+    // Dropped, it writes what is left: the disk is waited for where nobody minds.
+    if tokio::task::spawn_blocking(move || drop(keeper))
+        .await
+        .is_err()
+    {
+        tracing::error!("the journal of the local broker ended by a fault; please report it");
     }
     Ok(())
 }
