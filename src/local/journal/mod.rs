@@ -21,6 +21,9 @@ mod image;
 mod keeper;
 mod recorder;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use change::{Change, Clocks};
 pub(super) use image::{Image, KeptSession};
 pub(super) use keeper::{Keeper, read};
