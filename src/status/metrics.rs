@@ -201,6 +201,16 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         local.sessions_discarded,
     );
     book.count(
+        "local_journal_failures",
+        "Failed attempts to write the journal of local sessions and retained messages",
+        local.journal_failures,
+    );
+    book.count(
+        "local_journal_damaged",
+        "Damaged places in the journal of local sessions that the start skipped",
+        local.journal_damaged,
+    );
+    book.count(
         "local_connections_refused",
         "Local connections beyond the limit",
         local.connections_refused,

@@ -191,7 +191,7 @@ impl Recorder {
     }
 
     /// Everything below `number` is synced.
-    pub(super) fn keep(&self, number: Seq) {
+    pub(in crate::local) fn keep(&self, number: Seq) {
         self.0.kept.send_replace(number);
     }
 
@@ -203,7 +203,7 @@ impl Recorder {
     }
 
     /// The disk has failed: nothing waits for it until it was written afresh.
-    pub(super) fn fail(&self) {
+    pub(in crate::local) fn fail(&self) {
         let mut state = self.state();
         state.forget();
         state.mode = Mode::Failing(Instant::now() + RETRY_PAUSE);

@@ -3,6 +3,7 @@
 
 mod delivery;
 mod hostile;
+mod kept;
 mod killers;
 mod limits;
 mod listening;
