@@ -54,6 +54,7 @@ async fn what_concerns_a_persistent_session_is_acknowledged_when_the_journal_has
     client.expect(&pubcomp(3)).await;
 
     client.send(&publish(ROUTED, "x", 1, 4)).await;
+    client.expect_nothing().await;
     sync(&recorder);
     client.expect_nothing().await;
     bench.spool.set_safe(1);
@@ -81,6 +82,7 @@ async fn a_qos_2_message_for_local_clients_is_taken_once_over_a_restart() {
     let (bench, recorder) = bench_with(Image::default());
     let mut keeper = bench.connect(Connect::persistent("s")).await;
     keeper.send(&subscribe(9, &[("a", 1), (ROUTED, 1)])).await;
+    keeper.expect_nothing().await;
     sync(&recorder);
     keeper.receive().await;
     keeper.send(&DISCONNECT).await;
