@@ -8,22 +8,22 @@ mod uplink;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use rustix::process::{Resource, getrlimit};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::Source;
-use crate::config::{CloudConfig, Config};
+use crate::config::{CloudConfig, Config, LocalTls, LocalWebSocket};
 use crate::dead_letters::{self, DeadLetters};
-use crate::local::{self, LocalBroker, LocalError};
+use crate::local::{self, Access, Door, Limits, LocalBroker, LocalError, Tls};
 use crate::logging;
 use crate::provisioning::ProvisionError;
 use crate::spool::Recovery;
 use crate::spool::ledger::Ledger;
-use crate::spool::storage::Directory;
 use crate::state::{State, StateBoard};
 use crate::state_topic;
 use crate::status::{Heartbeat, Setup, Sources, Status};
@@ -31,8 +31,10 @@ use crate::store::{Store, StoreError};
 
 /// The directory of the spool under `DATA_DIR`.
 pub(crate) const SPOOL_DIRECTORY: &str = "spool";
-/// The directory of the local broker's journal under `DATA_DIR`.
+/// The directory of what the local broker keeps, beside it.
 const BROKER_DIRECTORY: &str = "broker";
+/// The directory of the local sessions.
+const SESSIONS_DIRECTORY: &str = "sessions";
 /// A shutdown that takes longer is cut short. Half of what balena gives a container.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -67,7 +69,9 @@ pub struct App {
     /// The ledger as this run found it.
     found: Ledger,
     dead_letters: DeadLetters,
-    listener: TcpListener,
+    access: Access,
+    broker_address: SocketAddr,
+    doors: Vec<Door>,
     status: Status,
     log: logging::Memory,
 }
@@ -100,17 +104,33 @@ impl App {
         let dead_letters = open_dead_letters(&config);
         // First, so that whoever can connect to the broker can look at the relay too.
         let status = Status::bind(&config.status);
-        let listener = local::bind(config.local_listen).await?;
-        tracing::info!(
-            "accepting MQTT on {}",
-            listener.local_addr().unwrap_or(config.local_listen)
-        );
+        let local = &config.local;
+        let access = Access::new(local.login.as_ref(), local.password_file.as_deref());
+        let access = access.map_err(LocalError::from)?;
+        let listener = local::bind("LOCAL_MQTT_LISTEN", local.listen).await?;
+        let address = listener.local_addr().unwrap_or(local.listen);
+        tracing::info!("accepting MQTT on {address}");
+        warn_if_open("LOCAL_MQTT_LISTEN", address, local.asks_for_login());
+        let mut doors = vec![Door::plain(listener)];
+        if let Some(tls) = &local.tls {
+            let door = open_tls(tls).await?;
+            let guarded = local.asks_for_login() || tls.client_ca_path.is_some();
+            warn_if_open("LOCAL_MQTTS_LISTEN", tls.listen, guarded);
+            doors.push(door);
+        }
+        if let Some(websocket) = &local.websocket {
+            doors.push(open_websocket(websocket).await?);
+            let listen = websocket.listen;
+            warn_if_open("LOCAL_MQTT_WS_LISTEN", listen, local.asks_for_login());
+        }
         Ok(App {
             config,
             store,
             found: recovery.ledger,
             dead_letters,
-            listener,
+            access,
+            broker_address: address,
+            doors,
             status,
             log,
         })
@@ -123,7 +143,9 @@ impl App {
             store,
             found,
             dead_letters,
-            listener,
+            access,
+            broker_address,
+            doors,
             status,
             log,
         } = self;
@@ -135,11 +157,16 @@ impl App {
         let stop_status = CancellationToken::new();
         let _stop_status = stop_status.clone().drop_guard();
 
-        let options = local::Options::default();
+        let files_max = getrlimit(Resource::Nofile).current;
+        let options = local::Options {
+            access,
+            limits: Limits::default().with_files(files_max),
+            ..local::Options::default()
+        };
         let heartbeat = Heartbeat::new(Instant::now());
         tokio::spawn(heartbeat.keep_beating(stop_status.clone()));
         let sources = Sources {
-            setup: setup(&config, &listener),
+            setup: setup(&config, broker_address),
             spool: config.spool,
             store: store.clone(),
             state: state.clone(),
@@ -149,12 +176,14 @@ impl App {
         };
         status.start(sources, stop_status);
 
-        let broker = open_broker(&config, options);
+        let directory = config.data_dir.join(BROKER_DIRECTORY);
+        let (mut broker, keeper) = LocalBroker::open(options, &directory);
+        broker.keep_sessions(&config.data_dir.join(SESSIONS_DIRECTORY));
         let publisher = broker.publisher(stop_local.clone());
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
             let stop = stop_local.clone();
-            async move { Ok(local::serve(listener, store, routes, stop, broker).await?) }
+            async move { Ok(local::serve(doors, store, routes, stop, broker).await?) }
         });
         let mut uplink = Task::spawn({
             let telling = state_topic::keep_telling(state.subscribe(), publisher.clone());
@@ -194,6 +223,9 @@ impl App {
         let shutdown = async {
             stop_local.cancel();
             let local = local.ended().await;
+            if let Some(keeper) = keeper {
+                keeper.close().await;
+            }
             stop_uplink.cancel();
             let uplink = uplink.ended().await;
             let ledger = store.close().await.map_err(AppError::SpoolFailed);
@@ -209,25 +241,40 @@ impl App {
     }
 }
 
-/// The local broker with what it has kept. A directory that cannot be used must not stop the relay.
-fn open_broker(config: &Config, options: local::Options) -> LocalBroker {
-    match Directory::open(&config.data_dir.join(BROKER_DIRECTORY)) {
-        Ok(directory) => LocalBroker::kept_in(Arc::new(directory), options),
-        Err(error) => {
-            tracing::warn!("local sessions and retained messages are in memory only: {error}");
-            LocalBroker::new(options)
-        }
+/// The door for TLS. Its files are read.
+async fn open_tls(config: &LocalTls) -> Result<Door, LocalError> {
+    let tls = Tls::new(config.clone())?;
+    let listener = local::bind("LOCAL_MQTTS_LISTEN", config.listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    tracing::info!("accepting MQTT over TLS on {address}");
+    Ok(Door::tls(listener, Arc::new(tls)))
+}
+
+/// The door for browsers.
+async fn open_websocket(config: &LocalWebSocket) -> Result<Door, LocalError> {
+    let listener = local::bind("LOCAL_MQTT_WS_LISTEN", config.listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    tracing::info!("accepting MQTT over WebSocket on {address}");
+    Ok(Door::websocket(listener, config.origins.clone()))
+}
+
+/// Said on every start, for nobody reads the first log of a device for ever.
+fn warn_if_open(variable: &str, address: SocketAddr, guarded: bool) {
+    if !address.ip().is_loopback() && !guarded {
+        tracing::warn!(
+            "{variable}={address} lets in everyone on every network it is on; set LOCAL_MQTT_USERNAME and \
+             LOCAL_MQTT_PASSWORD"
+        );
     }
 }
 
 /// What of the configuration the status page shows.
-fn setup(config: &Config, listener: &TcpListener) -> Setup {
+fn setup(config: &Config, broker: SocketAddr) -> Setup {
     let credentials = match &config.cloud {
         Some(CloudConfig::Aws(aws)) => uplink::aws_credentials(aws, config).ok(),
         _ => None,
     };
     let validity = credentials.and_then(|credentials| credentials.validity());
-    let broker = listener.local_addr().unwrap_or(config.local_listen);
     Setup {
         device: config.device.uuid.clone(),
         broker: broker.to_string(),

@@ -41,6 +41,7 @@ pub mod credentials;
 pub mod dead_letters;
 pub mod local;
 pub mod logging;
+mod own_name;
 pub mod provisioning;
 mod rfc3339;
 pub mod routes;

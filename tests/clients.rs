@@ -318,3 +318,59 @@ async fn mosquitto_sub_gets_the_values_of_the_broker_under_mosquittos_names() {
     assert_eq!(told.len(), TOPICS.lines().count(), "{printed:?}");
     assert_eq!(site.cloud().received_count(), 0);
 }
+
+/// What a new subscriber to `rooms/#` gets before it gets what is published to `rooms/end` then.
+async fn retained_in_rooms(port: u16) -> Vec<String> {
+    let until_end = ["-t", "rooms/#", "-t", "end", "-q", "1", "-v", "-C", "3"];
+    let subscriber = mosquitto_sub(port, &until_end).await;
+    mosquitto_pub(port, &["-t", "end", "-q", "1", "-m", "here"]).await;
+    let printed = ended_well(&subscriber).await;
+    let wanted = |line: &String| line.starts_with("rooms/") || line == "end here";
+    printed.into_iter().filter(wanted).collect()
+}
+
+#[tokio::test]
+async fn retained_messages_survive_a_stop_and_kill_9() {
+    let site = Site::started(RELAY).await.unwrap();
+    let port = site.relay().listen_addr().port();
+    for (topic, payload) in [
+        ("rooms/1", "old"),
+        ("rooms/2", "cold"),
+        ("rooms/3", "never seen"),
+        ("rooms/1", "warm"),
+    ] {
+        mosquitto_pub(port, &["-t", topic, "-q", "1", "-r", "-m", payload]).await;
+    }
+    mosquitto_pub(port, &["-t", "rooms/3", "-q", "1", "-r", "-n"]).await;
+    let journal = site.relay().data_dir().join("broker/retained");
+    site.relay().terminate().await.unwrap();
+    site.start().await.unwrap();
+    let found = retained_in_rooms(port).await;
+    assert_eq!(found, ["rooms/1 warm", "rooms/2 cold", "end here"]);
+
+    mosquitto_pub(port, &["-t", "rooms/2", "-q", "1", "-r", "-m", "ice"]).await;
+    let is_written = async {
+        while !std::fs::read(&journal).unwrap().ends_with(b"ice") {
+            tokio::task::yield_now().await;
+        }
+    };
+    let written = tokio::time::timeout(PATIENCE, is_written).await;
+    written.expect("a change is written at once");
+    site.relay().kill_9().await.unwrap();
+    site.start().await.unwrap();
+    let found = retained_in_rooms(port).await;
+    assert_eq!(found, ["rooms/1 warm", "rooms/2 ice", "end here"]);
+}
+
+#[tokio::test]
+async fn a_relay_that_retains_nothing_writes_nothing_of_it() {
+    let site = Site::started(RELAY).await.unwrap();
+    let port = site.relay().listen_addr().port();
+    mosquitto_pub(port, &["-t", "sensors", "-q", "1", "-m", "passing"]).await;
+    site.cloud().wait_for(1, PATIENCE).await.unwrap();
+    site.relay().terminate().await.unwrap();
+    let broker = site.relay().data_dir().join("broker");
+    let files = std::fs::read_dir(broker).unwrap();
+    let names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(names, ["lock"]);
+}

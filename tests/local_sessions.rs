@@ -1,4 +1,4 @@
-//! Local persistent sessions and retained messages over a restart of the real program, with mosquitto's clients.
+//! Local persistent sessions, and retained messages beside them, over a restart of the real program, with mosquitto's clients.
 
 mod common;
 
@@ -16,7 +16,7 @@ use common::{RELAY, ended_well, mosquitto_pub, mosquitto_sub, run};
 const LOCAL: &str = "jobs";
 
 fn journal(site: &Site) -> PathBuf {
-    site.relay().data_dir().join("broker/journal")
+    site.relay().data_dir().join("sessions/journal")
 }
 
 fn journal_bytes(site: &Site) -> u64 {
@@ -130,7 +130,7 @@ async fn kill_9_during_a_stream_to_an_absent_session_loses_nothing_acknowledged(
 }
 
 #[tokio::test]
-async fn nothing_is_written_when_no_persistent_session_and_no_retained_message_is_touched() {
+async fn nothing_is_written_when_no_persistent_session_is_touched() {
     let site = Site::started(RELAY).await.unwrap();
     let load = Load::new(1, "sensors", 100);
     let report = site.publish(&load).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_journal_that_cannot_be_used_never_stops_the_relay() {
     let site = Site::new(RELAY).await.unwrap();
     // Where the journal's directory would be there is a file.
     fs::create_dir_all(site.relay().data_dir()).unwrap();
-    fs::write(site.relay().data_dir().join("broker"), b"").unwrap();
+    fs::write(site.relay().data_dir().join("sessions"), b"").unwrap();
     site.start().await.unwrap();
     subscribe_and_leave(&site).await;
     let port = site.relay().listen_addr().port();
@@ -154,6 +154,6 @@ async fn a_journal_that_cannot_be_used_never_stops_the_relay() {
     assert!(report.is_complete(&load), "{:?}", report.broken);
     site.arrived(&report.acked).await.unwrap();
     assert_eq!(found(&site, &["-C", "1"]).await, ["in memory"]);
-    let words = "local sessions and retained messages are in memory only";
+    let words = "local sessions are in memory only";
     site.relay().wait_for_log(words, PATIENCE).await.unwrap();
 }

@@ -44,6 +44,11 @@ pub enum Denied {
     /// A device of a fleet that is not listed.
     #[error("this device's fleet is not among the function's FLEETS")]
     Fleet,
+    /// A device that balenaCloud does not know, where fleets are listed.
+    #[error(
+        "balenaCloud does not know this device, so that it may belong to a fleet that is not among the function's FLEETS; delete its Thing in AWS IoT, or clear FLEETS for this"
+    )]
+    UnknownFleet,
 }
 
 impl Access {
@@ -70,6 +75,15 @@ impl Access {
             return Err(Denied::Test);
         }
         Ok(())
+    }
+
+    /// Whether a device may be undone that balenaCloud does not know, so that nobody knows its fleet.
+    pub fn check_unknown_fleet(&self) -> Result<(), Denied> {
+        if self.fleets.is_empty() {
+            Ok(())
+        } else {
+            Err(Denied::UnknownFleet)
+        }
     }
 
     /// Whether devices of `fleet` are welcome.

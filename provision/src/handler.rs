@@ -63,6 +63,7 @@ impl Failure {
         match self {
             Failure::Denied(Denied::Token) => 401,
             Failure::Denied(_) | Failure::Step(StepError::Revoked) => 403,
+            Failure::Step(StepError::Elsewhere { .. }) => 409,
             Failure::Request(RequestError::TooLong) => 413,
             Failure::Request(_) | Failure::NoDevice { .. } | Failure::NoService { .. } => 400,
             Failure::Step(StepError::Balena(error)) if login(error) => 400,
@@ -136,9 +137,11 @@ impl<I: Iot, B: Balena> Function<I, B> {
     }
 
     async fn fulfil(&self, method: Method, asked: &Asked) -> Result<(u16, &'static str), Failure> {
+        let (device, owner) = self.owner(method, asked).await?;
         let registration = Registration {
             thing: asked.subject.thing(),
-            owner: self.owner(method, asked).await?,
+            owner,
+            device,
             csr: asked.csr.as_deref(),
         };
         match method {
@@ -153,16 +156,23 @@ impl<I: Iot, B: Balena> Function<I, B> {
         }
     }
 
-    /// Where the device's variables are; `None` for the test, and for a device that is to be removed
-    /// and that balenaCloud knows no more.
-    async fn owner(&self, method: Method, asked: &Asked) -> Result<Option<Owner>, Failure> {
+    /// The device's number, and where its variables are; neither for the test, and for a device that is
+    /// to be removed and that balenaCloud knows no more.
+    async fn owner(
+        &self,
+        method: Method,
+        asked: &Asked,
+    ) -> Result<(Option<u64>, Option<Owner>), Failure> {
         let Subject::Device(uuid) = &asked.subject else {
-            return Ok(None);
+            return Ok((None, None));
         };
         let balena = &self.parties.balena;
         let Some(device) = balena.device(uuid).await? else {
             return match method {
-                Method::Delete => Ok(None),
+                Method::Delete => {
+                    self.access.check_unknown_fleet()?;
+                    Ok((None, None))
+                }
                 Method::Post => Err(Failure::NoDevice {
                     uuid: uuid.to_string(),
                 }),
@@ -170,16 +180,16 @@ impl<I: Iot, B: Balena> Function<I, B> {
         };
         self.access.check_fleet(&device.fleet)?;
         let Some(name) = &asked.service else {
-            return Ok(Some(Owner::Device(device.id)));
+            return Ok((Some(device.id), Some(Owner::Device(device.id))));
         };
         let service = || name.clone();
         let found = balena.service(&device.fleet, name).await?;
         let found = found.ok_or_else(|| Failure::NoService { service: service() })?;
-        match balena.installation(&device, found).await? {
-            Some(installation) => Ok(Some(Owner::Service(installation))),
-            None if method == Method::Delete => Ok(None),
-            None => Err(Failure::NotInstalled { service: service() }),
+        let installation = balena.installation(&device, found).await?;
+        if installation.is_none() && method == Method::Post {
+            return Err(Failure::NotInstalled { service: service() });
         }
+        Ok((Some(device.id), installation.map(Owner::Service)))
     }
 }
 

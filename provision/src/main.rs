@@ -92,7 +92,7 @@ async fn serve_until_told(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
-        error = serve(listener, function) => Err(error.into()),
+        never = serve(listener, function) => match never {},
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     }

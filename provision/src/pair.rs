@@ -53,6 +53,21 @@ pub fn is_key_of(key_pem: &Secret, certificate_pem: &str) -> bool {
         .is_ok()
 }
 
+/// Whether the certificate is for an RSA key, as all are whose key AWS has made. One that cannot be read
+/// is taken for such a one.
+pub fn is_rsa(certificate_pem: &str) -> bool {
+    /// `rsaEncryption`, 1.2.840.113549.1.1.1, as DER.
+    const RSA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
+    let Some(certificate) = certificate(certificate_pem) else {
+        return true;
+    };
+    let Ok(parsed) = ParsedCertificate::try_from(&certificate) else {
+        return true;
+    };
+    let public_key = parsed.subject_public_key_info();
+    public_key.windows(RSA.len()).any(|window| window == RSA)
+}
+
 /// Whether the certificate is for the key that the CSR asks one for. DER has one way only to write
 /// a public key, so it stands in the request byte by byte as in the certificate.
 pub fn answers_csr(certificate_pem: &str, csr_pem: &str) -> bool {
@@ -124,6 +139,9 @@ mod tests {
         let certificate = include_str!("../../tests/fixtures/rsa2048-cert.pem");
         let key = include_str!("../../tests/fixtures/rsa2048-pkcs1.pem");
         assert!(is_key_of(&Secret::new(key), certificate));
+        assert!(is_rsa(certificate));
+        assert!(!is_rsa(&self_signed(&KeyPair::generate().unwrap())));
+        assert!(is_rsa("unreadable"));
     }
 
     #[test]

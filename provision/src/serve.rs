@@ -1,6 +1,7 @@
 //! The function as an HTTP server of its own: for tests, for the sandbox, and for those who host it
 //! themselves. It speaks plain HTTP; TLS is a reverse proxy's part.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +27,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to send the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until the future is dropped. Ends only if the listener fails.
-pub async fn serve<I, B>(listener: TcpListener, function: Arc<Function<I, B>>) -> std::io::Error
+/// How long to wait after a connection that could not be accepted: out of file handles, it will fail at once again.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Serves until the future is dropped.
+pub async fn serve<I, B>(listener: TcpListener, function: Arc<Function<I, B>>) -> Infallible
 where
     I: Iot + 'static,
     B: Balena + 'static,
@@ -35,10 +39,7 @@ where
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
-        let tcp = match listener.accept().await {
-            Ok((tcp, _)) => tcp,
-            Err(error) => return error,
-        };
+        let (tcp, _) = accepted(|| listener.accept()).await;
         let function = Arc::clone(&function);
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, Arc::clone(&function)));
@@ -51,6 +52,23 @@ where
             }
             drop(place);
         });
+    }
+}
+
+/// The next connection. One that broke off before it was accepted, or for which there is no file handle,
+/// is no reason to end.
+async fn accepted<T, F>(mut accept: impl FnMut() -> F) -> T
+where
+    F: Future<Output = std::io::Result<T>>,
+{
+    loop {
+        match accept().await {
+            Ok(connection) => return connection,
+            Err(error) => {
+                tracing::warn!("a connection is not accepted: {error}");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
     }
 }
 
@@ -80,4 +98,25 @@ where
 
 fn whole(answer: Response<String>) -> Response<Full<Bytes>> {
     answer.map(|text| Full::new(Bytes::from(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_error_of_a_connection_ends_the_server() {
+        const OUT_OF_FILES: i32 = 24; // EMFILE
+        let outcomes = [
+            Err(Error::from_raw_os_error(OUT_OF_FILES)),
+            Err(Error::from(ErrorKind::ConnectionAborted)),
+            Ok("a connection"),
+        ];
+        let mut outcomes = outcomes.into_iter();
+        let accept = || std::future::ready(outcomes.next().unwrap());
+        assert_eq!(accepted(accept).await, "a connection");
+        assert!(outcomes.next().is_none());
+    }
 }

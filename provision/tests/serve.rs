@@ -92,7 +92,14 @@ async fn balenas_own_sdk_reads_what_was_written_and_writes_what_is_read() {
         assert_complete(&stage).await;
     }
 
-    // for the whole device
+    // for the whole device: not as long as the service works with it
+    let refused = stage.old_block("POST", DEVICE_UUID, "").await;
+    assert_eq!(refused.0, 409, "{refused:?}");
+    assert!(refused.1.contains("registered for service \"cloud-relay\""));
+    assert_complete(&stage).await;
+    for name in ["AWS_CERT", "AWS_PRIVATE_KEY"] {
+        stage.balena_sdk(SERVICE, &["remove", name]).await;
+    }
     let created = stage.old_block("POST", DEVICE_UUID, "").await;
     assert_eq!(created.0, 201, "{created:?}");
     let pem = only_certificate(&stage.look().await, DEVICE_UUID);

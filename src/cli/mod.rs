@@ -8,6 +8,7 @@ mod ask;
 mod dead_letters;
 pub mod health;
 mod hurried;
+mod mqtt;
 mod properties;
 mod routes;
 mod spool;

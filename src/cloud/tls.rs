@@ -18,8 +18,10 @@ const ALPN_AWS_MQTT: &[u8] = b"x-amzn-mqtt-ca";
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file of roots cannot be read.
-    #[error("AWS_ROOT_CA_PATH: cannot read {}: {source}", path.display())]
+    #[error("{variable}: cannot read {}: {source}", path.display())]
     RootsUnreadable {
+        /// The variable that names it.
+        variable: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -27,17 +29,21 @@ pub enum TlsError {
     },
     /// The file of roots holds none.
     #[error(
-        "AWS_ROOT_CA_PATH: {} holds no certificate in PEM form; \
-         give the file with the roots to trust, or leave the variable unset for the built-in ones",
+        "{variable}: {} holds no certificate in PEM form; \
+         give the file with the roots to trust, or leave the variable unset",
         path.display()
     )]
     NoRoots {
+        /// The variable that names it.
+        variable: &'static str,
         /// The file.
         path: PathBuf,
     },
     /// A certificate in the file of roots cannot be used.
-    #[error("AWS_ROOT_CA_PATH: a certificate in {} cannot be used as a root: {source}", path.display())]
+    #[error("{variable}: a certificate in {} cannot be used as a root: {source}", path.display())]
     BadRoot {
+        /// The variable that names it.
+        variable: &'static str,
         /// The file.
         path: PathBuf,
         /// What rustls said.
@@ -56,7 +62,7 @@ pub fn client_config(
     port: u16,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match root_ca_path {
-        Some(path) => read_roots(path)?,
+        Some(path) => read_roots("AWS_ROOT_CA_PATH", path)?,
         None => built_in_roots(),
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -77,8 +83,10 @@ pub fn built_in_roots() -> RootCertStore {
     }
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+/// The certificates of a PEM file, as roots. `variable` names the file in errors.
+pub(crate) fn read_roots(variable: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
     let unreadable = |source| TlsError::RootsUnreadable {
+        variable,
         path: path.to_owned(),
         source,
     };
@@ -87,12 +95,14 @@ fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     for certificate in rustls_pemfile::certs(&mut reader) {
         let certificate = certificate.map_err(unreadable)?;
         roots.add(certificate).map_err(|source| TlsError::BadRoot {
+            variable,
             path: path.to_owned(),
             source,
         })?;
     }
     if roots.is_empty() {
         return Err(TlsError::NoRoots {
+            variable,
             path: path.to_owned(),
         });
     }
@@ -107,7 +117,11 @@ mod tests {
     fn a_faulty_file_of_roots_is_named_and_not_taken_for_the_devices_certificate() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("roots.pem");
-        let complaint = || read_roots(&path).unwrap_err().to_string();
+        let complaint = || {
+            read_roots("AWS_ROOT_CA_PATH", &path)
+                .unwrap_err()
+                .to_string()
+        };
         assert!(complaint().starts_with("AWS_ROOT_CA_PATH: cannot read"));
         std::fs::write(&path, "no PEM").unwrap();
         assert!(complaint().contains("roots.pem holds no certificate"));

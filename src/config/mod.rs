@@ -14,6 +14,7 @@ mod cloud;
 mod downlink;
 mod fault;
 mod http_url;
+mod local;
 mod raw;
 mod routes;
 mod value;
@@ -35,6 +36,7 @@ pub use cloud::{
 };
 pub use fault::{ConfigErrors, Fault};
 pub use http_url::HttpUrl;
+pub use local::{LocalConfig, LocalLogin, LocalTls, LocalWebSocket};
 
 use crate::cloud::MqttVersion;
 use crate::cloud::pacing::Quota;
@@ -89,8 +91,8 @@ pub struct Config {
     pub log_format: Format,
     /// `STATUS_LISTEN`, `STATUS_PASSWORD`.
     pub status: StatusConfig,
-    /// `LOCAL_MQTT_LISTEN`.
-    pub local_listen: SocketAddr,
+    /// `LOCAL_MQTT_LISTEN` and all that begins with `LOCAL_MQTT`.
+    pub local: LocalConfig,
     /// `SPOOL_MAX_BYTES`, `SPOOL_MIN_FREE_BYTES`, `SPOOL_FULL`, `SPOOL_LINGER_MS`.
     pub spool: spool::Options,
     /// `DEAD_LETTERS_MAX_BYTES`: most that the dead letters may take on disk.
@@ -192,12 +194,12 @@ impl Config {
         reading.finish(status)
     }
 
-    /// Reads `LOCAL_MQTT_LISTEN` only, as [`Config::data_dir_from_env`] does `DATA_DIR`.
-    pub fn local_listen_from_env() -> Result<SocketAddr, ConfigErrors> {
+    /// Reads what concerns the local broker only, as [`Config::data_dir_from_env`] does `DATA_DIR`.
+    pub fn local_from_env() -> Result<LocalConfig, ConfigErrors> {
         let raw = Raw::from_vars(vars());
         let mut reading = Reading::default();
-        let listen = read_local_listen(&raw, &mut reading);
-        reading.finish(listen)
+        let local = LocalConfig::read(&raw, &mut reading);
+        reading.finish(local)
     }
 
     /// Reads what decides the routes only, and nothing else.
@@ -240,7 +242,7 @@ impl Config {
                 .parse("LOG_FORMAT", raw.log_format.as_deref(), value::log_format)
                 .unwrap_or_default(),
             status: StatusConfig::read(raw, reading),
-            local_listen: read_local_listen(raw, reading),
+            local: LocalConfig::read(raw, reading),
             spool: read_spool(raw, reading),
             dead_letters_bytes_max: reading
                 .parse(
@@ -330,7 +332,9 @@ impl Config {
             format!("DATA_DIR={}", self.data_dir.display()),
             format!("LOG_LEVEL={}", self.log_level),
             format!("LOG_FORMAT={}", self.log_format),
-            format!("LOCAL_MQTT_LISTEN={}", self.local_listen),
+        ];
+        parts.extend(self.local.summary());
+        parts.extend([
             format!(
                 "STATUS_LISTEN={}",
                 (self.status.listen)
@@ -376,7 +380,7 @@ impl Config {
             format!("CLOUD_DENIED_HOLD_S={}", self.denied_hold.as_secs()),
             format!("PACK_MAX_BYTES={}", self.packing.bytes_max),
             format!("PACK_MAX_MS={}", self.packing.wait_max.as_millis()),
-        ];
+        ]);
         for name in self.credentials.expected {
             let missing = self.credentials.missing.contains(name);
             parts.push(format!("{name}={}", if missing { "unset" } else { "set" }));
@@ -536,11 +540,4 @@ fn read_data_dir(raw: &Raw, reading: &mut Reading) -> PathBuf {
             Ok(PathBuf::from(dir))
         })
         .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
-}
-
-fn read_local_listen(raw: &Raw, reading: &mut Reading) -> SocketAddr {
-    let listen = raw.local_mqtt_listen.as_deref();
-    reading
-        .parse("LOCAL_MQTT_LISTEN", listen, value::listen)
-        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883)))
 }

@@ -6,7 +6,7 @@
 //! that a connection whose session was taken over can change nothing any more.
 
 mod fan_out;
-mod keeping;
+mod kept;
 mod sys;
 
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use self::sys::Sys;
 use super::counters::Counters;
 use super::journal::{Change, Recorder};
+use super::keeping::{Desk, Messages};
 use super::limits::Limits;
 use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
 use super::publication::{Delivery, QoS, Subscription};
@@ -98,6 +99,11 @@ impl Broker {
             recorder: Recorder::default(),
             matched: Vec::new(),
         }
+    }
+
+    /// Has the retained messages kept: those that were, and those to come. Returns how many there was no room for.
+    pub(super) fn restore(&mut self, messages: Messages, desk: Desk, now: Instant) -> usize {
+        self.retained.restore(messages, desk, &self.limits, now)
     }
 
     /// Whether the client id has a session.
@@ -450,3 +456,7 @@ fn count_drop(offer: Offer, session: &Session, counters: &Counters) {
 #[cfg(test)]
 #[path = "tests/broker.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tests/model.rs"]
+mod model;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use super::acks::Owed;
 use super::aliases::Aliases;
@@ -68,6 +68,8 @@ pub(super) enum End {
     Packet(#[from] PacketError),
     #[error("{1}")]
     Protocol(Reason, &'static str),
+    #[error("it has no user name, or a wrong user name or password")]
+    LoginRefused(Reason),
     #[error("its message to {topic:?} does not fit into the spool: {error}")]
     TooLarge { topic: String, error: AppendError },
     #[error("the spool has failed")]
@@ -95,7 +97,7 @@ impl End {
             End::TakenOver => Some(Reason::SessionTakenOver),
             End::KeepAlive => Some(Reason::KeepAliveTimeout),
             End::Packet(error) => Some(error.reason()),
-            End::Protocol(reason, _) => Some(*reason),
+            End::Protocol(reason, _) | End::LoginRefused(reason) => Some(*reason),
             End::TooLarge { .. } => Some(Reason::QuotaExceeded),
         }
     }
@@ -106,6 +108,15 @@ impl End {
             self,
             End::Closed | End::WriteTimeout | End::Io(_) | End::SpoolFailed
         )
+    }
+
+    /// Counts an end that a limit of time brought about.
+    fn count(&self, counters: &Counters) {
+        match self {
+            End::ConnectTimeout => counters.connect_timeouts.add(1),
+            End::WriteTimeout => counters.write_timeouts.add(1),
+            _ => {}
+        }
     }
 
     fn log(&self, client_id: &str, peer: SocketAddr) {
@@ -120,7 +131,11 @@ impl End {
             | End::Io(_) => {
                 tracing::info!(client_id, %peer, "connection closed: {self}");
             }
-            End::Packet(_) | End::Protocol(..) | End::TooLarge { .. } | End::SpoolFailed => {
+            End::Packet(_)
+            | End::Protocol(..)
+            | End::LoginRefused(_)
+            | End::TooLarge { .. }
+            | End::SpoolFailed => {
                 tracing::warn!(client_id, %peer, "connection closed: {self}");
             }
         }
@@ -132,7 +147,8 @@ impl End {
     /// those come for ever.
     fn log_before_connect(&self, peer: SocketAddr) {
         match self {
-            End::Closed | End::Io(_) | End::Stopped => {
+            // Failed logins are summed up by `access`.
+            End::Closed | End::Io(_) | End::Stopped | End::LoginRefused(_) => {
                 tracing::debug!(%peer, "a connection did not become a client's: {self}");
             }
             _ => tracing::info!(%peer, "a connection did not become a client's: {self}"),
@@ -140,13 +156,14 @@ impl End {
     }
 }
 
-/// Serves one client until it leaves, breaks the protocol or the relay stops. An error means that
-/// the spool has failed.
+/// Serves one client until it leaves, breaks the protocol or the relay stops. Its CONNECT has to be there by
+/// `connect_by`. An error means that the spool has failed.
 pub(super) async fn run<I, R, W>(
     shared: Arc<Shared<I>>,
     mut reader: R,
     mut writer: W,
     peer: SocketAddr,
+    connect_by: Instant,
 ) -> Result<(), LocalError>
 where
     I: Ingress,
@@ -154,16 +171,17 @@ where
     W: AsyncWrite + Unpin,
 {
     let (mut input, mut out) = (BytesMut::new(), BytesMut::new());
-    let admission = handshake::admit(&shared, &mut reader, &mut input, &mut out);
+    let admission = handshake::admit(&shared, (&mut reader, peer), &mut input, &mut out);
     let admission = tokio::select! {
         () = shared.shutdown.cancelled() => Err(End::Stopped),
-        admission = timeout(shared.limits.connect_timeout, admission) => {
+        admission = timeout_at(connect_by, admission) => {
             admission.unwrap_or(Err(End::ConnectTimeout))
         }
     };
     let admitted = match admission {
         Ok(admitted) => admitted,
         Err(end) => {
+            end.count(&shared.counters);
             end.log_before_connect(peer);
             if end.can_flush() {
                 close(&mut writer, &mut out, &shared).await;
@@ -178,6 +196,7 @@ where
         let _present = Present::new(&shared.counters, &client_id, peer);
         connection.rounds(&mut reader, &mut writer).await
     };
+    end.count(&shared.counters);
     end.log(&client_id, peer);
     let Client {
         version,
@@ -222,6 +241,15 @@ impl Drop for Present<'_> {
     }
 }
 
+/// How far sending is.
+#[derive(Default)]
+struct Sending {
+    /// Bytes written and not counted yet.
+    written: usize,
+    /// Whether the stream (of TLS, say) may hold back bytes that were written to it.
+    unflushed: bool,
+}
+
 type Space = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What the rounds of one connection work on, besides the two halves of the stream.
@@ -234,6 +262,7 @@ struct Connection<I> {
     deadlines: Deadlines,
     /// While the packet at the front of `input` waits for the spool: its size, and what it waits for.
     waiting: Option<(usize, Space)>,
+    sending: Sending,
     stopping: bool,
 }
 
@@ -270,6 +299,7 @@ impl<I: Ingress> Connection<I> {
             read_bytes: READ_BYTES_MIN,
             deadlines,
             waiting: None,
+            sending: Sending::default(),
             stopping: false,
         };
         (connection, admitted.will)
@@ -304,11 +334,10 @@ impl<I: Ingress> Connection<I> {
             tokio::select! {
                 biased;
                 () = &mut shutdown, if !self.stopping => self.stop(),
-                written = writer.write_buf(&mut client.out), if !client.out.is_empty() => {
-                    match written {
-                        Ok(count) => self.wrote(count),
-                        Err(error) => return End::Io(error),
-                    }
+                sent = send(writer, &mut client.out, &mut self.sending),
+                    if !client.out.is_empty() || self.sending.unflushed => {
+                    if let Err(error) = sent { return End::Io(error) }
+                    self.wrote();
                 }
                 changed = client.safe.changed(), if !client.owed.is_empty() => {
                     if changed.is_err() { return End::SpoolFailed }
@@ -386,7 +415,7 @@ impl<I: Ingress> Connection<I> {
     /// Decides whether to read, and makes room for it.
     fn prepare_to_wait(&mut self) -> bool {
         let now = Instant::now();
-        if !self.client.out.is_empty() {
+        if !self.client.out.is_empty() || self.sending.unflushed {
             self.deadlines.must_write(now);
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
@@ -420,7 +449,8 @@ impl<I: Ingress> Connection<I> {
         };
     }
 
-    fn wrote(&mut self, count: usize) {
+    fn wrote(&mut self) {
+        let count = std::mem::take(&mut self.sending.written);
         self.client.shared.counters.bytes_sent.add(count as u64);
         let out = &mut self.client.out;
         self.deadlines.wrote(!out.is_empty(), Instant::now());
@@ -447,6 +477,23 @@ impl<I: Ingress> Connection<I> {
             Expired::Stop => End::Stopped,
         })
     }
+}
+
+/// Writes what the stream takes, and flushes it when that was all. May be dropped at any time.
+async fn send(
+    writer: &mut (impl AsyncWrite + Unpin),
+    out: &mut BytesMut,
+    sending: &mut Sending,
+) -> io::Result<()> {
+    if !out.is_empty() {
+        sending.written += writer.write_buf(out).await?;
+        sending.unflushed = true;
+    }
+    if out.is_empty() {
+        writer.flush().await?;
+        sending.unflushed = false;
+    }
+    Ok(())
 }
 
 /// Resolves when the spool may have room again, if that is waited for.

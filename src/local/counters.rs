@@ -72,6 +72,14 @@ pub struct Counters {
     pub clients: Clients,
     /// Connections closed at once because `Limits::connections_max` was reached.
     pub connections_refused: Counter,
+    /// Clients that were refused for their user name or password, or because they named none.
+    pub logins_failed: Counter,
+    /// Connections whose handshake (TLS, WebSocket) failed or took too long.
+    pub handshakes_failed: Counter,
+    /// Connections closed because no CONNECT came within `Limits::connect_timeout`.
+    pub connect_timeouts: Counter,
+    /// Clients closed because they took nothing for `Limits::write_timeout`.
+    pub write_timeouts: Counter,
     /// Packets of every kind from clients.
     pub packets_received: Counter,
     /// Bytes that were read from clients.

@@ -1,5 +1,6 @@
 //! The beginning of a connection: CONNECT and the answer to it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -34,7 +35,7 @@ pub(super) struct Admitted {
 /// whichever it is, is put into `out`.
 pub(super) async fn admit<I: Ingress>(
     shared: &Shared<I>,
-    reader: &mut (impl AsyncRead + Unpin),
+    (reader, peer): (&mut (impl AsyncRead + Unpin), SocketAddr),
     input: &mut BytesMut,
     out: &mut BytesMut,
 ) -> Result<Admitted, End> {
@@ -60,7 +61,7 @@ pub(super) async fn admit<I: Ingress>(
     }
     let version = packet::version_of_connect(&bytes);
     let admitted = match packet::parse(version, &bytes) {
-        Ok(Incoming::Connect(connect)) => let_in(shared, *connect, out),
+        Ok(Incoming::Connect(connect)) => let_in(shared, *connect, peer, out).await,
         Ok(_) => Err(End::Protocol(Reason::ProtocolError, "not a CONNECT")),
         Err(error) => Err(error.into()),
     };
@@ -73,12 +74,14 @@ pub(super) async fn admit<I: Ingress>(
 }
 
 /// Opens the session that a well-formed CONNECT asks for, if it may be had.
-fn let_in<I: Ingress>(
+async fn let_in<I: Ingress>(
     shared: &Shared<I>,
-    connect: Connect,
+    mut connect: Connect,
+    peer: SocketAddr,
     out: &mut BytesMut,
 ) -> Result<Admitted, End> {
     check(&connect, &shared.limits)?;
+    authenticate(shared, &mut connect, peer).await?;
     let (version, limits) = (connect.version, &shared.limits);
     let link = Arc::new(Link::default());
     let mut broker = shared.broker();
@@ -119,6 +122,25 @@ fn let_in<I: Ingress>(
         ends_with_connection: connect.session_expiry_s == 0,
         will: connect.will,
         client_id,
+    })
+}
+
+/// Whether the client may connect at all.
+async fn authenticate<I: Ingress>(
+    shared: &Shared<I>,
+    connect: &mut Connect,
+    peer: SocketAddr,
+) -> Result<(), End> {
+    let login = connect.login.take();
+    // `cloud-relay health` beside a password file has no login, and comes every half minute.
+    let is_probe = login.is_none() && connect.client_id.is_empty() && peer.ip().is_loopback();
+    let checked = shared.access.check(login).await;
+    checked.map_err(|reason| {
+        if !is_probe {
+            shared.counters.logins_failed.add(1);
+            shared.access.refused(peer);
+        }
+        End::LoginRefused(reason)
     })
 }
 

@@ -11,7 +11,8 @@ const MIB: usize = 1024 * KIB;
 /// The limits of one broker. [`Default`] holds the values the relay runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at the same time: half of the 1,024 file descriptors a process usually may have.
+    /// Connections at the same time: half of the 1,024 file descriptors a process usually may have, and of what this
+    /// one may have if that is less. The spool needs the others: it cannot go on without a new file.
     /// One more is accepted and closed at once, and counted.
     pub connections_max: usize,
     /// How long a client may take from the TCP connection to a complete CONNECT. Then it is closed.
@@ -78,6 +79,16 @@ pub struct Limits {
     pub retained_bytes_max: usize,
     /// How long to accept nothing after the system refused a connection (out of file descriptors).
     pub accept_pause: Duration,
+}
+
+impl Limits {
+    /// The same for a process that may have `files_max` files open, sockets included; `None` is any number.
+    #[must_use]
+    pub fn with_files(mut self, files_max: Option<u64>) -> Self {
+        let half = files_max.and_then(|files| usize::try_from(files / 2).ok());
+        self.connections_max = self.connections_max.min(half.unwrap_or(usize::MAX));
+        self
+    }
 }
 
 impl Default for Limits {

@@ -84,22 +84,19 @@ impl Publication {
         }
     }
 
-    /// A message as it was kept; `None` if the lengths do not fit or the topic name is no UTF-8.
+    /// A message that was kept, with its properties as [`Publication::properties`] gave them.
     pub(super) fn restored(
-        bytes: &[u8],
-        topic_len: usize,
-        properties_len: usize,
+        topic: &str,
+        properties: &[u8],
+        payload: &[u8],
         expires: Option<Instant>,
-    ) -> Option<Self> {
-        let (topic, rest) = bytes.split_at_checked(topic_len)?;
-        std::str::from_utf8(topic).ok()?;
-        rest.split_at_checked(properties_len)?;
-        Some(Publication {
-            bytes: Bytes::copy_from_slice(bytes),
-            topic_len,
-            properties_len,
+    ) -> Self {
+        Publication {
+            bytes: [topic.as_bytes(), properties, payload].concat().into(),
+            topic_len: topic.len(),
+            properties_len: properties.len(),
             expires,
-        })
+        }
     }
 
     /// The topic name's bytes, valid UTF-8, and the payload.

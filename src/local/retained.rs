@@ -1,9 +1,9 @@
-//! The retained message of each topic (MQTT 3.3.1.3). Pure.
-
-use std::collections::BTreeMap;
+//! The retained message of each topic (MQTT 3.3.1.3). Each change is handed to whoever keeps them on disk, who does not
+//! let it wait.
 
 use tokio::time::Instant;
 
+use super::keeping::{Desk, Messages};
 use super::limits::Limits;
 use super::publication::{Publication, QoS};
 use super::topic;
@@ -11,8 +11,10 @@ use super::topic;
 /// All retained messages, by topic name.
 #[derive(Default)]
 pub(super) struct Retained {
-    messages: BTreeMap<Box<str>, (Publication, QoS)>,
+    messages: Messages,
     bytes: usize,
+    /// `None` if they are in memory only.
+    desk: Option<Desk>,
 }
 
 /// A retained message was not kept because of `Limits::retained_messages_max` or `_bytes_max`. The
@@ -21,27 +23,36 @@ pub(super) struct Retained {
 pub(super) struct Full;
 
 impl Retained {
-    /// Forgets the retained message of `name`. Returns whether there was one.
-    pub(super) fn clear(&mut self, name: &str) -> bool {
-        let removed = self.messages.remove(name);
-        if let Some((old, _)) = &removed {
-            self.bytes -= old.cost_bytes();
+    /// Those that were kept, as far as the limits let them, and where changes are handed in from now on. Returns how
+    /// many the limits kept out.
+    pub(super) fn restore(
+        &mut self,
+        messages: Messages,
+        desk: Desk,
+        limits: &Limits,
+        now: Instant,
+    ) -> usize {
+        self.desk = Some(desk);
+        let mut left_out = 0;
+        for (name, (publication, qos)) in messages {
+            self.insert(&name, (publication, qos));
+            if self.is_full(limits) {
+                self.forget_expired(now);
+            }
+            if self.is_full(limits) {
+                self.clear(&name);
+                left_out += 1;
+            }
         }
-        removed.is_some()
+        left_out
     }
 
-    /// Keeps a message that a restart has brought back.
-    pub(super) fn restore(&mut self, name: &str, publication: Publication, qos: QoS) {
-        self.clear(name);
-        self.bytes += publication.cost_bytes();
-        self.messages.insert(name.into(), (publication, qos));
-    }
-
-    /// All of them, by topic name.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &(Publication, QoS))> {
-        self.messages
-            .iter()
-            .map(|(name, message)| (&**name, message))
+    /// Forgets the retained message of `name`.
+    pub(super) fn clear(&mut self, name: &str) {
+        if let Some((old, _)) = self.messages.remove(name) {
+            self.bytes -= old.cost_bytes();
+            self.tell(name);
+        }
     }
 
     /// Keeps a message as the retained one of `name`.
@@ -53,21 +64,42 @@ impl Retained {
         limits: &Limits,
         now: Instant,
     ) -> Result<(), Full> {
-        self.clear(name);
-        let cost = publication.cost_bytes();
-        let is_full = |retained: &Self| {
-            retained.messages.len() >= limits.retained_messages_max
-                || retained.bytes + cost > limits.retained_bytes_max
-        };
-        if is_full(self) {
+        let message = (publication, qos);
+        if self.messages.get(name) == Some(&message) {
+            return Ok(()); // and nothing is written
+        }
+        let is_new = self.insert(name, message);
+        if self.is_full(limits) {
             self.forget_expired(now);
         }
-        if is_full(self) {
-            return Err(Full);
+        let is_full = self.is_full(limits);
+        if is_full && let Some((message, _)) = self.messages.remove(name) {
+            self.bytes -= message.cost_bytes();
         }
-        self.bytes += cost;
-        self.messages.insert(name.into(), (publication, qos));
-        Ok(())
+        if !(is_full && is_new) {
+            self.tell(name);
+        }
+        if is_full { Err(Full) } else { Ok(()) }
+    }
+
+    /// Returns whether the topic had none.
+    fn insert(&mut self, name: &str, message: (Publication, QoS)) -> bool {
+        self.bytes += message.0.cost_bytes();
+        let old = self.messages.insert(name.into(), message);
+        if let Some((old, _)) = &old {
+            self.bytes -= old.cost_bytes();
+        }
+        old.is_none()
+    }
+
+    fn is_full(&self, limits: &Limits) -> bool {
+        self.messages.len() > limits.retained_messages_max || self.bytes > limits.retained_bytes_max
+    }
+
+    fn tell(&self, name: &str) {
+        if let Some(desk) = &self.desk {
+            desk.changed(name, self.messages.get(name), &self.messages);
+        }
     }
 
     /// How many there are.
@@ -89,14 +121,15 @@ impl Retained {
     }
 
     fn forget_expired(&mut self, now: Instant) {
-        let bytes = &mut self.bytes;
-        self.messages.retain(|_, (publication, _)| {
-            let stays = !publication.has_expired(now);
-            if !stays {
-                *bytes -= publication.cost_bytes();
+        let mut names = Vec::new();
+        for (name, (publication, _)) in &self.messages {
+            if publication.has_expired(now) {
+                names.push(name.clone());
             }
-            stays
-        });
+        }
+        for name in names {
+            self.clear(&name);
+        }
     }
 }
 

@@ -1,23 +1,30 @@
 //! Listening, accepting, and what all connections share. Which client does what is not its business.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::access::{Access, AccessError};
 use super::broker::Broker;
-use super::connection;
 use super::counters::Counters;
-use super::journal::{self, Clocks, Keeper, Recorder};
+use super::journal::{self, Clocks, Recorder};
+use super::keeping::{self, Keeper};
 use super::limits::Limits;
+use super::origins::Origins;
 use super::publisher::Publisher;
+use super::tls::{Tls, TlsFilesError};
+use super::transport::{self, Transport};
 use super::wills;
 use crate::routes::Routes;
-use crate::spool::storage::Storage;
+use crate::spool::storage::{Directory, Storage};
 use crate::store::Ingress;
 
 /// Why the local broker cannot start or go on.
@@ -25,20 +32,30 @@ use crate::store::Ingress;
 pub enum LocalError {
     /// Another program has the port.
     #[error(
-        "LOCAL_MQTT_LISTEN: {address} is in use by another program; stop that one (often a mosquitto service) or choose another port"
+        "{variable}: {address} is in use by another program; stop that one (often a mosquitto service) or choose another port"
     )]
     AddressInUse {
+        /// The variable that names it.
+        variable: &'static str,
         /// The address that was to be listened on.
         address: SocketAddr,
     },
     /// The system does not let the broker listen.
-    #[error("LOCAL_MQTT_LISTEN: cannot listen on {address}: {source}")]
+    #[error("{variable}: cannot listen on {address}: {source}")]
     Listen {
+        /// The variable that names it.
+        variable: &'static str,
         /// The address that was to be listened on.
         address: SocketAddr,
         /// The system's answer.
         source: io::Error,
     },
+    /// It cannot be said who may connect.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The TLS listener's files cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFilesError),
     /// The spool has failed, so nothing can be acknowledged any more.
     #[error("the spool has failed: the local broker acknowledges nothing more and has closed")]
     SpoolFailed,
@@ -49,6 +66,8 @@ pub enum LocalError {
 pub struct Options {
     /// The limits to keep.
     pub limits: Limits,
+    /// Who may connect.
+    pub access: Access,
     /// Where to count. Keep a clone to read it.
     pub counters: Arc<Counters>,
 }
@@ -58,38 +77,51 @@ pub struct Options {
 pub struct LocalBroker {
     broker: Arc<Mutex<Broker>>,
     limits: Limits,
+    access: Access,
     counters: Arc<Counters>,
-    keeper: Option<Keeper>,
+    /// Keeps the sessions, if they are kept.
+    sessions: Option<journal::Keeper>,
 }
 
 impl LocalBroker {
-    /// A broker without sessions and retained messages, which keeps them in memory only.
+    /// A broker without sessions and retained messages.
     pub fn new(options: Options) -> Self {
-        let Options { limits, counters } = options;
+        let Options {
+            limits,
+            access,
+            counters,
+        } = options;
         let broker = Broker::new(limits.clone(), Arc::clone(&counters));
         LocalBroker {
             broker: Arc::new(Mutex::new(broker)),
             limits,
+            access,
             counters,
-            keeper: None,
+            sessions: None,
         }
     }
 
-    /// A broker with the persistent sessions and retained messages that are kept in `storage`, which keeps them there.
-    /// Never fails: what cannot be read or kept is told, and the relay goes on without.
-    pub fn kept_in(storage: Arc<dyn Storage>, options: Options) -> Self {
-        let mut local = LocalBroker::new(options);
+    /// Takes over the persistent sessions that `directory` has, and keeps them there until [`serve`] has ended. Never
+    /// fails: what cannot be read or kept is told, and the relay goes on without.
+    pub fn keep_sessions(&mut self, directory: &Path) {
+        let storage: Arc<dyn Storage> = match Directory::open(directory) {
+            Ok(directory) => Arc::new(directory),
+            Err(error) => {
+                self.counters.journal_failures.add(1);
+                tracing::warn!("local sessions are in memory only: {error}");
+                return;
+            }
+        };
         let clocks = Clocks::read();
         let kept = match journal::read(&*storage, &clocks) {
             Ok(kept) => kept,
             Err(error) => {
-                local.counters.journal_failures.add(1);
+                self.counters.journal_failures.add(1);
                 tracing::warn!(
                     %error,
-                    "DATA_DIR: cannot read the journal of the local broker; until the next start, local sessions and \
-                     retained messages are in memory only"
+                    "DATA_DIR: cannot read the journal of the local broker; until the next start, local sessions are in memory only"
                 );
-                return local;
+                return;
             }
         };
         let recorder = Recorder::on(kept.is_some());
@@ -98,11 +130,11 @@ impl LocalBroker {
             tracing::warn!(
                 version,
                 "the journal of the local broker is of a version that this program does not know; it is set aside as \
-                 journal.damaged, and local sessions and retained messages begin anew"
+                 journal.damaged, and local sessions begin anew"
             );
         }
         if image.damaged > 0 {
-            local.counters.journal_damaged.add(image.damaged);
+            self.counters.journal_damaged.add(image.damaged);
             tracing::warn!(
                 places = image.damaged,
                 "the journal of the local broker was damaged; a copy is set aside as journal.damaged"
@@ -110,22 +142,40 @@ impl LocalBroker {
         }
         tracing::info!(
             sessions = image.sessions.len(),
-            retained = image.retained.len(),
             torn_bytes = image.torn_bytes,
             "journal of the local broker opened"
         );
-        (local.broker.lock())
+        (self.broker.lock())
             .unwrap_or_else(PoisonError::into_inner)
-            .restore(image, recorder.clone(), clocks.now);
-        let (broker, counters) = (Arc::clone(&local.broker), Arc::clone(&local.counters));
-        match Keeper::start(storage, recorder, broker, counters) {
-            Ok(keeper) => local.keeper = Some(keeper),
+            .restore_sessions(image, recorder.clone(), clocks.now);
+        let (broker, counters) = (Arc::clone(&self.broker), Arc::clone(&self.counters));
+        match journal::Keeper::start(storage, recorder, broker, counters) {
+            Ok(keeper) => self.sessions = Some(keeper),
             Err(error) => tracing::warn!(
                 %error,
-                "cannot start the thread that keeps local sessions and retained messages; they are in memory only"
+                "cannot start the thread that keeps local sessions; they are in memory only"
             ),
         }
-        local
+    }
+
+    /// A broker with the retained messages that `directory` has, which keeps them there. Close the keeper after the
+    /// broker has ended. There is none if the directory cannot be used; that has been told then.
+    pub fn open(options: Options, directory: &Path) -> (Self, Option<Keeper>) {
+        let opened = keeping::open(directory, &options.limits);
+        let this = LocalBroker::new(options);
+        let keeper = opened.map(|opened| {
+            let mut broker = this.broker.lock().unwrap_or_else(PoisonError::into_inner);
+            let left_out = broker.restore(opened.messages, opened.desk, Instant::now());
+            if left_out > 0 {
+                this.counters.dropped_retained.add(left_out as u64);
+                tracing::warn!(
+                    left_out,
+                    "more retained messages were kept than there is room for"
+                );
+            }
+            opened.keeper
+        });
+        (this, keeper)
     }
 
     /// A way to publish to its clients from within the relay, until `stopped`: then nobody gets it any more.
@@ -145,6 +195,7 @@ pub(super) struct Shared<I> {
     pub(super) ingress: I,
     pub(super) routes: Arc<Routes>,
     pub(super) limits: Limits,
+    pub(super) access: Access,
     pub(super) counters: Arc<Counters>,
     pub(super) shutdown: CancellationToken,
 }
@@ -159,14 +210,16 @@ impl<I: Ingress> Shared<I> {
         let LocalBroker {
             broker,
             limits,
+            access,
             counters,
-            keeper: _,
+            sessions: _,
         } = broker;
         Shared {
             broker,
             ingress,
             routes,
             limits,
+            access,
             counters,
             shutdown,
         }
@@ -179,14 +232,51 @@ impl<I: Ingress> Shared<I> {
     }
 }
 
-/// Listens on `listen` (`LOCAL_MQTT_LISTEN`); port 0 lets the system choose.
-pub async fn bind(listen: SocketAddr) -> Result<TcpListener, LocalError> {
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    transport: Transport,
+}
+
+impl Door {
+    /// For MQTT over TCP.
+    pub fn plain(listener: TcpListener) -> Self {
+        Door {
+            listener,
+            transport: Transport::Tcp,
+        }
+    }
+
+    /// For MQTT over TLS.
+    pub fn tls(listener: TcpListener, tls: Arc<Tls>) -> Self {
+        Door {
+            listener,
+            transport: Transport::Tls(tls),
+        }
+    }
+
+    /// For MQTT over WebSocket, from pages of these origins.
+    pub fn websocket(listener: TcpListener, origins: Origins) -> Self {
+        Door {
+            listener,
+            transport: Transport::WebSocket(Arc::new(origins)),
+        }
+    }
+}
+
+/// Listens on `listen`, the value of `variable`; port 0 lets the system choose.
+pub async fn bind(variable: &'static str, listen: SocketAddr) -> Result<TcpListener, LocalError> {
     TcpListener::bind(listen).await.map_err(|source| {
         let address = listen;
         if source.kind() == io::ErrorKind::AddrInUse {
-            LocalError::AddressInUse { address }
+            LocalError::AddressInUse { variable, address }
         } else {
-            LocalError::Listen { address, source }
+            LocalError::Listen {
+                variable,
+                address,
+                source,
+            }
         }
     })
 }
@@ -194,13 +284,13 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, LocalError> {
 /// Serves clients until `shutdown`. Returns when every connection has ended; an error as soon as the spool has
 /// failed.
 pub async fn serve<I: Ingress>(
-    listener: TcpListener,
+    doors: Vec<Door>,
     ingress: I,
     routes: Arc<Routes>,
     shutdown: CancellationToken,
     mut broker: LocalBroker,
 ) -> Result<(), LocalError> {
-    let keeper = broker.keeper.take();
+    let sessions = broker.sessions.take();
     let mut safe = ingress.safe();
     let spool_closed = async move {
         // Resolves only when the channel closes: no watermark satisfies it.
@@ -210,7 +300,7 @@ pub async fn serve<I: Ingress>(
     let shared = Arc::new(Shared::new(ingress, routes, shutdown.clone(), broker));
     let mut connections = JoinSet::new();
     let mut keeping_time = std::pin::pin!(wills::keep_time(Arc::clone(&shared)));
-    let mut acceptor = Acceptor::default();
+    let mut acceptor = Acceptor::new(doors);
     loop {
         // Dropping the set on an error closes every connection.
         tokio::select! {
@@ -219,41 +309,27 @@ pub async fn serve<I: Ingress>(
             () = &mut spool_closed => return Err(LocalError::SpoolFailed),
             Some(ended) = connections.join_next() => check(ended)?,
             kept = &mut keeping_time => { kept?; break }
-            (stream, peer) = acceptor.accept(&listener, &shared.limits) => {
+            (transport, stream, peer) = acceptor.accept(&shared.limits) => {
                 if connections.len() >= shared.limits.connections_max {
                     acceptor.refuse(peer, &shared.counters, &shared.limits);
                 } else {
                     acceptor.refusing = false;
-                    connections.spawn(serve_client(Arc::clone(&shared), stream, peer));
+                    let shared = Arc::clone(&shared);
+                    connections.spawn(transport::serve(shared, transport, stream, peer));
                 }
             }
         }
     }
-    drop(listener);
+    drop(acceptor);
     while let Some(ended) = connections.join_next().await {
         check(ended)?;
     }
     // Dropped, it writes what is left: the disk is waited for where nobody minds.
-    if tokio::task::spawn_blocking(move || drop(keeper))
-        .await
-        .is_err()
-    {
-        tracing::error!("the journal of the local broker ended by a fault; please report it");
+    let written = tokio::task::spawn_blocking(move || drop(sessions)).await;
+    if written.is_err() {
+        tracing::error!("the journal of the local sessions ended by a fault; please report it");
     }
     Ok(())
-}
-
-async fn serve_client<I: Ingress>(
-    shared: Arc<Shared<I>>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-) -> Result<(), LocalError> {
-    // Packets are written in batches, so waiting for more (Nagle) would only add delay.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
-    }
-    let (reader, writer) = stream.split();
-    connection::run(shared, reader, writer, peer).await
 }
 
 /// A connection that panicked is a bug, but it is one client's: the others are served on.
@@ -267,21 +343,43 @@ fn check(ended: Result<Result<(), LocalError>, JoinError>) -> Result<(), LocalEr
     }
 }
 
-/// Accepts connections, and tells of a burst of refusals once.
-#[derive(Default)]
+/// Accepts connections at every door, and tells of a burst of refusals once.
 struct Acceptor {
+    doors: Vec<Door>,
+    /// The door that is looked at first, so that none can starve the others.
+    first: usize,
     failing: bool,
     refusing: bool,
 }
 
 impl Acceptor {
+    fn new(doors: Vec<Door>) -> Self {
+        Acceptor {
+            doors,
+            first: 0,
+            failing: false,
+            refusing: false,
+        }
+    }
+
     /// The next connection. Errors (usually too few file descriptors) pass: they are waited out.
-    async fn accept(&mut self, listener: &TcpListener, limits: &Limits) -> (TcpStream, SocketAddr) {
+    async fn accept(&mut self, limits: &Limits) -> (Transport, TcpStream, SocketAddr) {
         loop {
-            match listener.accept().await {
-                Ok(accepted) => {
+            let accepted = poll_fn(|context| {
+                let (before, after) = self.doors.split_at(self.first.min(self.doors.len()));
+                for door in after.iter().chain(before) {
+                    if let Poll::Ready(accepted) = door.listener.poll_accept(context) {
+                        return Poll::Ready((door.transport.clone(), accepted));
+                    }
+                }
+                Poll::Pending
+            });
+            let (transport, accepted) = accepted.await;
+            self.first = (self.first + 1) % self.doors.len().max(1);
+            match accepted {
+                Ok((stream, peer)) => {
                     self.failing = false;
-                    return accepted;
+                    return (transport, stream, peer);
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {

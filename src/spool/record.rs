@@ -220,7 +220,7 @@ fn attributes(mut extra: &[u8]) -> Option<&[u8]> {
 }
 
 /// The checksum of a frame, over all but the checksum itself.
-fn checksum(frame: &[u8]) -> Option<[u8; 4]> {
+pub(crate) fn checksum(frame: &[u8]) -> Option<[u8; 4]> {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(frame.get(..8)?);
     hasher.update(frame.get(PREFIX_BYTES..)?);

@@ -8,6 +8,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::own_name::is_own_name;
 use crate::secret::Secret;
 
 /// See the module.
@@ -49,21 +50,6 @@ impl Door {
             }
         }
     }
-}
-
-/// Whether nobody on the Internet can own this name, given with or without a port.
-fn is_own_name(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _port)) => return address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => host.rsplit_once(':').map_or(host, |(name, _port)| name),
-    };
-    let (first, last) = name.rsplit_once('.').unwrap_or(("", name));
-    let is_local = ["local", "localhost"]
-        .iter()
-        .any(|end| last.eq_ignore_ascii_case(end));
-    name.parse::<std::net::Ipv4Addr>().is_ok()
-        || (is_local && !first.is_empty())
-        || (!name.is_empty() && !name.contains('.') && !name.contains(':'))
 }
 
 /// The password of Basic authentication; any user name will do.

@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::snapshot::Snapshot;
+use super::snapshot::{Local, Snapshot};
 
 /// What the text is, as `OpenMetrics` 1.0 asks for.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -62,6 +62,7 @@ pub(super) fn render(snapshot: &Snapshot) -> String {
     let mut book = Book(Registry::with_prefix("cloud_relay"));
     describe(&mut book, snapshot);
     messages(&mut book, snapshot);
+    refusals(&mut book, &snapshot.local);
     costs(&mut book, snapshot);
     let mut text = String::new();
     match encode(&mut text, &book.0) {
@@ -202,18 +203,13 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
     );
     book.count(
         "local_journal_failures",
-        "Failed attempts to write the journal of local sessions and retained messages",
+        "Failed attempts to write the journal of local sessions",
         local.journal_failures,
     );
     book.count(
         "local_journal_damaged",
         "Damaged places in the journal of local sessions that the start skipped",
         local.journal_damaged,
-    );
-    book.count(
-        "local_connections_refused",
-        "Local connections beyond the limit",
-        local.connections_refused,
     );
     let dropped: Vec<_> = local
         .dropped
@@ -225,6 +221,35 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         "Messages not kept or passed on, none of them acknowledged",
         "reason",
         &dropped,
+    );
+}
+
+/// Local connections that a limit or a missing login ended.
+fn refusals(book: &mut Book, local: &Local) {
+    book.count(
+        "local_connections_refused",
+        "Local connections beyond the limit",
+        local.connections_refused,
+    );
+    book.count(
+        "local_logins_failed",
+        "Local clients without user name, or with a wrong user name or password",
+        local.logins_failed,
+    );
+    book.count(
+        "local_handshakes_failed",
+        "Local connections whose handshake (TLS, WebSocket) failed or took too long",
+        local.handshakes_failed,
+    );
+    book.count(
+        "local_connect_timeouts",
+        "Local connections without a CONNECT in time",
+        local.connect_timeouts,
+    );
+    book.count(
+        "local_write_timeouts",
+        "Local clients that took nothing for too long",
+        local.write_timeouts,
     );
 }
 

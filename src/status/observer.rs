@@ -196,6 +196,10 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         journal_failures: counters.journal_failures.get(),
         journal_damaged: counters.journal_damaged.get(),
         connections_refused: counters.connections_refused.get(),
+        logins_failed: counters.logins_failed.get(),
+        handshakes_failed: counters.handshakes_failed.get(),
+        connect_timeouts: counters.connect_timeouts.get(),
+        write_timeouts: counters.write_timeouts.get(),
         dropped: dropped
             .map(|(reason, count)| (reason.to_owned(), count.get()))
             .into(),

@@ -1,7 +1,7 @@
 // A foreign client of MQTT 3.1.1 or 5, MQTT.js, that plays one scene against a broker on 127.0.0.1.
 //
 //   node tests/peers/mqttjs_client.mjs PORT SCENE [--topic T] [--count N] [--qos Q] [--client-id ID]
-//       [--mqtt 5] [--expiry S]
+//       [--mqtt 5] [--over ws] [--user NAME:PASSWORD] [--expiry S]
 //
 // Prints one line of JSON and exits 0, or says on stderr what was wrong and exits 1. Scenes: see SCENES at the end;
 // paho_client.py has the same ones. `subscribe` prints the line `ready` first, once it is subscribed.
@@ -24,11 +24,15 @@ const { positionals, values: options } = parseArgs({
     qos: { type: 'string', default: '1' },
     'client-id': { type: 'string' },
     mqtt: { type: 'string', default: '3.1.1' },
+    over: { type: 'string', default: 'mqtt' },
+    user: { type: 'string', default: ':' },
     expiry: { type: 'string', default: '3600' },
   },
 })
 const port = Number(positionals[0])
 const is5 = options.mqtt === '5'
+const [username, password] = options.user.split(':').map((part) => part || undefined)
+const way = { host: '127.0.0.1', port, protocol: options.over, username, password }
 const count = Number(options.count)
 const scratch = `mqttjs/${process.pid}`
 const numbered = Array.from({ length: count }, (_, number) => `message ${number}`)
@@ -57,7 +61,7 @@ class Peer {
     const { properties = {}, ...others } = settings
     if (is5) others.properties = { sessionExpiryInterval: settings.clean === false ? 60 : 0, ...properties }
     const version = is5 ? 5 : 4
-    const client = mqtt.connect({ host: '127.0.0.1', port, protocolVersion: version, reconnectPeriod: 0, ...others })
+    const client = mqtt.connect({ ...way, protocolVersion: version, reconnectPeriod: 0, ...others })
     peer.#client = client
     client.on('message', (_topic, _payload, packet) => {
       peer.#messages.push(packet)

@@ -14,7 +14,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Balena, BalenaError, BalenaErrorKind, Device, Fleet, Owner, Stored, Uuid, Variable};
+use super::{
+    Balena, BalenaError, BalenaErrorKind, Device, Fleet, Holding, Owner, Stored, Uuid, Variable,
+};
 use crate::secret::Secret;
 
 /// How long one try may take.
@@ -241,6 +243,15 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// The operation's name in errors.
+const READING: &str = "reading the variables";
+
+/// A filter for both variables of an owner.
+fn either_variable(owner: &str) -> String {
+    let names = [Variable::Certificate, Variable::PrivateKey].map(|v| quoted(v.name()));
+    format!("{owner} and (name eq {})", names.join(" or name eq "))
+}
+
 impl Owner {
     /// Where its variables are kept.
     fn resource(self) -> &'static str {
@@ -297,6 +308,36 @@ struct VariableFound {
     value: String,
 }
 
+#[derive(Deserialize)]
+struct ServiceVariableFound {
+    #[serde(flatten)]
+    variable: VariableFound,
+    #[serde(rename = "service_install")]
+    install: Vec<InstallFound>,
+}
+
+#[derive(Deserialize)]
+struct InstallFound {
+    id: u64,
+    #[serde(rename = "installs__service")]
+    service: Vec<NameFound>,
+}
+
+#[derive(Deserialize)]
+struct NameFound {
+    service_name: String,
+}
+
+impl Stored {
+    fn take(&mut self, variable: VariableFound) {
+        match variable.name.as_str() {
+            "AWS_CERT" => self.certificate = Some(variable.value),
+            "AWS_PRIVATE_KEY" => self.private_key = Some(Secret::new(variable.value)),
+            _ => {}
+        }
+    }
+}
+
 impl Balena for Api {
     async fn device(&self, uuid: &Uuid) -> Result<Option<Device>, BalenaError> {
         let resource = format!("device(uuid={})", quoted(uuid.as_str()));
@@ -345,23 +386,53 @@ impl Balena for Api {
 
     async fn stored(&self, owner: Owner) -> Result<Stored, BalenaError> {
         let (field, id) = owner.field();
-        let names = [Variable::Certificate, Variable::PrivateKey].map(|v| quoted(v.name()));
-        let filter = format!(
-            "{field} eq {id} and (name eq {})",
-            names.join(" or name eq ")
-        );
+        let filter = either_variable(&format!("{field} eq {id}"));
         let query = [("$select", "name,value"), ("$filter", filter.as_str())];
-        let call = Call::get("reading the variables", owner.resource(), &query);
-        let found: Vec<VariableFound> = self.find(&call).await?;
+        let call = Call::get(READING, owner.resource(), &query);
         let mut stored = Stored::default();
-        for variable in found {
-            match variable.name.as_str() {
-                "AWS_CERT" => stored.certificate = Some(variable.value),
-                "AWS_PRIVATE_KEY" => stored.private_key = Some(Secret::new(variable.value)),
-                _ => {}
-            }
+        for variable in self.find(&call).await? {
+            stored.take(variable);
         }
         Ok(stored)
+    }
+
+    async fn holdings(&self, device: u64) -> Result<Vec<Holding>, BalenaError> {
+        let owner = Owner::Device(device);
+        let mut holdings = vec![Holding {
+            owner,
+            service: None,
+            stored: self.stored(owner).await?,
+        }];
+        let filter = either_variable(&format!("service_install/any(si:si/device eq {device})"));
+        let query = [
+            ("$select", "name,value"),
+            ("$filter", filter.as_str()),
+            (
+                "$expand",
+                "service_install($select=id;$expand=installs__service($select=service_name))",
+            ),
+        ];
+        let call = Call::get(READING, "device_service_environment_variable", &query);
+        let found: Vec<ServiceVariableFound> = self.find(&call).await?;
+        for ServiceVariableFound { variable, install } in found {
+            let install = install.into_iter().next();
+            let install =
+                install.ok_or_else(|| call.failed("a variable has no service".to_owned()))?;
+            let owner = Owner::Service(install.id);
+            if let Some(known) = holdings.iter_mut().find(|holding| holding.owner == owner) {
+                known.stored.take(variable);
+                continue;
+            }
+            let mut stored = Stored::default();
+            stored.take(variable);
+            let service = install.service.into_iter().next();
+            holdings.push(Holding {
+                owner,
+                service: service.map(|service| service.service_name),
+                stored,
+            });
+        }
+        Ok(holdings)
     }
 
     async fn set(&self, owner: Owner, variable: Variable, value: &str) -> Result<(), BalenaError> {

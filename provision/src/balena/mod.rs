@@ -68,6 +68,17 @@ pub struct Stored {
     pub private_key: Option<Secret>,
 }
 
+/// What one of a device's owners of variables holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The owner.
+    pub owner: Owner,
+    /// The service's name; `None` for the whole device.
+    pub service: Option<String>,
+    /// Its variables.
+    pub stored: Stored,
+}
+
 /// Why balenaCloud did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("balenaCloud: {operation}: {kind}")]
@@ -128,6 +139,12 @@ pub trait Balena: Send + Sync {
     ) -> impl Future<Output = Result<Option<u64>, BalenaError>> + Send;
     /// Both variables.
     fn stored(&self, owner: Owner) -> impl Future<Output = Result<Stored, BalenaError>> + Send;
+    /// Both variables of the whole device and of each of its services, by the device's number; those
+    /// that hold nothing may be left out.
+    fn holdings(
+        &self,
+        device: u64,
+    ) -> impl Future<Output = Result<Vec<Holding>, BalenaError>> + Send;
     /// Writes a variable.
     fn set(
         &self,

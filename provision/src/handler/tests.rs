@@ -152,6 +152,20 @@ async fn devices_that_are_gone_from_balena_cloud_can_still_be_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_fleets_are_listed_a_device_of_an_unknown_fleet_is_not_deleted() {
+    let world = World::default();
+    let access = Access {
+        fleets: vec!["acme/weather".to_owned()],
+        ..everything_allowed()
+    };
+    let gone = body(&UUID.replace('5', "6"), "any");
+    let refused = answer(&function(&world, access), request("DELETE", "/", &gone)).await;
+    assert_eq!(refused.0, 403, "{refused:?}");
+    assert!(refused.1.contains("FLEETS"), "{refused:?}");
+    assert_eq!(world.state().calls, ["GET device"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fault_is_a_500_that_names_the_call() {
     let world = World::default();
     let function = function(&world, Access::default());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_iot::Client;
-use aws_sdk_iot::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_iot::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iot::types::CertificateStatus;
 use aws_smithy_http_client::{Builder, tls};
 
@@ -44,6 +44,24 @@ impl Aws {
     }
 }
 
+/// Why there is no answer of AWS's own. The answer is never shown, as the SDK's own words would: one that is cut
+/// off may hold a private key.
+fn without_body<E, R>(error: &SdkError<E, R>) -> String {
+    match error {
+        SdkError::ConstructionFailure(_) => "the request cannot be made".to_owned(),
+        SdkError::TimeoutError(_) => format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs()),
+        SdkError::DispatchFailure(failure) => {
+            let cause = failure.as_connector_error();
+            let mut cause = cause.map(|error| error as &dyn std::error::Error);
+            while let Some(inner) = cause.and_then(std::error::Error::source) {
+                cause = Some(inner);
+            }
+            cause.map_or("it was not sent".to_owned(), ToString::to_string)
+        }
+        _ => "the answer is not what was expected".to_owned(),
+    }
+}
+
 /// What a call was, for its error.
 #[derive(Clone, Copy)]
 struct Call<'a> {
@@ -64,7 +82,7 @@ impl<'a> Call<'a> {
         let code = error.code();
         let cause = match (code, error.message()) {
             (Some(code), message) => format!("{code}: {}", message.unwrap_or("no message")),
-            (None, _) => DisplayErrorContext(error).to_string(),
+            (None, _) => without_body(error),
         };
         IotError {
             operation: self.operation,
@@ -277,5 +295,26 @@ impl Iot for Aws {
     async fn delete_thing(&self, thing: &str) -> Result<(), IotError> {
         let request = self.0.delete_thing().thing_name(thing);
         Call::new("DeleteThing", thing).gone(request.send().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_iot::operation::create_keys_and_certificate::CreateKeysAndCertificateError;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_not_understood_is_not_shown() {
+        let body = "-----BEGIN RSA PRIVATE KEY-----";
+        let call = Call::new("CreateKeysAndCertificate", "a new certificate");
+        let cut_off: SdkError<CreateKeysAndCertificateError, &str> =
+            SdkError::response_error(format!("unexpected end after {body}"), body);
+        let unknown = CreateKeysAndCertificateError::unhandled(body);
+        for error in [cut_off, SdkError::service_error(unknown, body)] {
+            let error = call.error(&error);
+            assert_eq!(error.cause, "the answer is not what was expected");
+            assert!(!format!("{error} {error:?}").contains("PRIVATE KEY"));
+        }
     }
 }

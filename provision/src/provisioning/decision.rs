@@ -1,6 +1,6 @@
 //! Which step comes next. Pure.
 
-use super::observation::Observation;
+use super::observation::{Elsewhere, Observation};
 use crate::iot::{Certificate, Status};
 
 /// One step of a registration.
@@ -12,6 +12,8 @@ pub enum Step<'a> {
     Revoked,
     /// The device has everything: remove these others, which nobody can use.
     Clear(Vec<&'a Certificate>),
+    /// Another service of the device has everything, and the Thing with it.
+    Elsewhere(&'a Elsewhere),
     /// Tie the stored certificate to the Thing again, so that it can be used or removed.
     Adopt(&'a Certificate),
     /// Make a certificate.
@@ -36,6 +38,7 @@ pub fn next_step<'a>(seen: &'a Observation, own: Option<&str>, patient: bool) ->
     {
         return Step::Revoked;
     }
+    let used_elsewhere = |id: &str| seen.elsewhere.iter().any(|other| other.id == id);
     if let Some(stray) = &seen.stray {
         return if revoked(stray.status) {
             Step::Revoked
@@ -45,11 +48,23 @@ pub fn next_step<'a>(seen: &'a Observation, own: Option<&str>, patient: bool) ->
     }
     if let Some(in_use) = &seen.in_use {
         let others = seen.held.iter().map(|held| &held.certificate);
-        let others: Vec<_> = others.filter(|held| held.id != *in_use).collect();
+        let others: Vec<_> = others
+            .filter(|held| held.id != *in_use && !used_elsewhere(&held.id))
+            .collect();
         return if others.is_empty() {
             Step::Done
         } else {
             Step::Clear(others)
+        };
+    }
+    if let Some(elsewhere) = seen.elsewhere.first() {
+        // what this request has made is of no use to anybody
+        let made = seen.held.iter().map(|held| &held.certificate);
+        let made: Vec<_> = made.filter(|held| Some(held.id.as_str()) == own).collect();
+        return if made.is_empty() {
+            Step::Elsewhere(elsewhere)
+        } else {
+            Step::Clear(made)
         };
     }
     let usable = |id: &str| {
@@ -142,6 +157,24 @@ mod tests {
             ..Observation::default()
         };
         assert_eq!(next_step(&seen, None, true), Step::Revoked);
+    }
+
+    #[test]
+    fn what_another_service_works_with_is_kept_and_only_what_this_request_made_is_cleared() {
+        let elsewhere = Elsewhere {
+            id: "b".to_owned(),
+            service: Some("sensor".to_owned()),
+        };
+        let mut seen = holding(&["a", "b"], None);
+        seen.elsewhere.push(elsewhere.clone());
+        assert_eq!(next_step(&seen, None, true), Step::Elsewhere(&elsewhere));
+        let Step::Clear(own) = next_step(&seen, Some("a"), true) else {
+            panic!("not cleared");
+        };
+        assert_eq!(own, [&seen.held.first().unwrap().certificate]);
+        // both are complete: neither is taken from the device
+        seen.in_use = Some("a".to_owned());
+        assert_eq!(next_step(&seen, None, true), Step::Done);
     }
 
     #[test]

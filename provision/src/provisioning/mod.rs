@@ -32,7 +32,7 @@ use crate::balena::{Balena, BalenaError, Owner, Variable};
 use crate::iot::{Certificate, Iot, IotError, Issued, Status};
 use crate::pair;
 use decision::Step;
-use observation::Observation;
+use observation::{Elsewhere, Observation};
 
 pub use removal::undo;
 
@@ -61,6 +61,8 @@ pub struct Registration<'a> {
     pub thing: &'a str,
     /// Where the credentials are kept; `None`: nowhere, for a test or for a device that is gone.
     pub owner: Option<Owner>,
+    /// balenaCloud's number of the device, if it knows it: its other services may have credentials.
+    pub device: Option<u64>,
     /// The CSR of a device that keeps its key.
     pub csr: Option<&'a str>,
 }
@@ -88,6 +90,15 @@ pub enum StepError {
         "this device's certificate is revoked in AWS IoT; delete the certificate there to let the device register again"
     )]
     Revoked,
+    /// The Thing's credentials are another service's.
+    #[error(
+        "this device is registered for {}; send that as balena_service, or remove AWS_CERT there to register anew",
+        .service.as_deref().map_or("the whole device, without a service".to_owned(), |name| format!("service {name:?}"))
+    )]
+    Elsewhere {
+        /// The service; `None` for the whole device.
+        service: Option<String>,
+    },
     /// Other requests for the same device keep interfering.
     #[error("other requests for this device are under way; try again")]
     Contended,
@@ -108,6 +119,10 @@ pub async fn register<I: Iot, B: Balena>(
         match decision::next_step(&seen, own_id, patient) {
             Step::Done => return Ok(outcome),
             Step::Revoked => return Err(StepError::Revoked),
+            Step::Elsewhere(Elsewhere { service, .. }) => {
+                let service = service.clone();
+                return Err(StepError::Elsewhere { service });
+            }
             Step::Clear(superfluous) => {
                 // the device has all it needs: this is no news to it
                 for certificate in superfluous {
@@ -188,11 +203,15 @@ impl<I: Iot, B: Balena> Parties<I, B> {
         }
     }
 
-    /// Removes a certificate, inactive first.
+    /// Removes a certificate, inactive first. One that other Things use too is only taken from this one.
     async fn retire(&self, thing: &str, certificate: &Certificate) -> Result<(), IotError> {
         let Certificate {
             id, arn, status, ..
         } = certificate;
+        let things = self.iot.things_of(arn).await?;
+        if things.iter().any(|other| other != thing) {
+            return self.iot.detach_thing(thing, arn).await;
+        }
         if *status != Status::Revoked {
             self.iot.set_active(id, false).await?;
         }

@@ -1,7 +1,7 @@
 //! What AWS and balenaCloud hold for a device at the moment.
 
 use super::{Parties, Registration, StepError};
-use crate::balena::{Balena, Stored};
+use crate::balena::{Balena, Holding, Stored};
 use crate::iot::{Certificate, Iot, Status, certificate_id};
 use crate::pair;
 use crate::secret::Secret;
@@ -15,6 +15,15 @@ pub struct Held {
     pub usable: bool,
 }
 
+/// Complete credentials of another service of the device, or of the whole device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The certificate's id.
+    pub id: String,
+    /// The service; `None` for the whole device.
+    pub service: Option<String>,
+}
+
 /// Everything there is.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
@@ -26,6 +35,8 @@ pub struct Observation {
     pub stray: Option<Certificate>,
     /// The id of the certificate with which the device can work, if there is one.
     pub in_use: Option<String>,
+    /// Where else on the device there are complete credentials.
+    pub elsewhere: Vec<Elsewhere>,
     /// Whether there are variables.
     pub variables: bool,
 }
@@ -54,23 +65,56 @@ impl Observation {
                 usable,
             });
         }
-        let Some(owner) = registration.owner else {
-            return Ok(Observation {
-                in_use: first_usable(&held),
-                thing,
-                held,
-                ..Observation::default()
-            });
+        let (stored, in_use, stray) = if let Some(owner) = registration.owner {
+            let stored = parties.balena.stored(owner).await?;
+            let in_use = in_use(&held, &stored, registration.csr);
+            let stray = find_stray(parties, &held, &stored).await?;
+            (stored, in_use, stray)
+        } else {
+            // the test has no variables at all; of a device, none are asked for
+            let in_use = first_usable(&held).filter(|_| registration.device.is_none());
+            (Stored::default(), in_use, None)
         };
-        let stored = parties.balena.stored(owner).await?;
         Ok(Observation {
-            stray: find_stray(parties, &held, &stored).await?,
-            in_use: in_use(&held, &stored, registration.csr),
+            elsewhere: find_elsewhere(parties, &held, in_use.as_deref(), registration).await?,
             variables: stored.certificate.is_some() || stored.private_key.is_some(),
+            stray,
+            in_use,
             thing,
             held,
         })
     }
+}
+
+/// Looks for a usable certificate that another service of the device works with, or the whole device: all
+/// belong to one Thing, but each has variables of its own. It asks only if there is a certificate to
+/// look for.
+async fn find_elsewhere<I: Iot, B: Balena>(
+    parties: &Parties<I, B>,
+    held: &[Held],
+    in_use: Option<&str>,
+    registration: &Registration<'_>,
+) -> Result<Vec<Elsewhere>, StepError> {
+    let is_in_question = |held: &Held| held.usable && in_use != Some(&held.certificate.id);
+    let Some(device) = registration
+        .device
+        .filter(|_| held.iter().any(is_in_question))
+    else {
+        return Ok(Vec::new());
+    };
+    let holdings = parties.balena.holdings(device).await?;
+    let others = holdings
+        .into_iter()
+        .filter(|holding| Some(holding.owner) != registration.owner);
+    let complete = others.filter_map(
+        |Holding {
+             service, stored, ..
+         }| {
+            let id = self::in_use(held, &stored, None)?;
+            Some(Elsewhere { id, service })
+        },
+    );
+    Ok(complete.collect())
 }
 
 /// Without variables, any certificate will do; all who look agree on the first.
@@ -79,13 +123,15 @@ fn first_usable(held: &[Held]) -> Option<String> {
     usable.map(|held| held.certificate.id.clone()).min()
 }
 
-/// The usable certificate that is stored, together with its key or with the device's own.
+/// The usable certificate that is stored, together with its key or with the device's own. A stored pair
+/// that is complete is in use whatever the request's `csr` says: no request turns one kind into the other.
+/// Without key and CSR, only AWS's kind of certificate lacks something: the device keeps the key of others.
 fn in_use(held: &[Held], stored: &Stored, csr: Option<&str>) -> Option<String> {
     let pem = pair::decode(stored.certificate.as_deref()?)?;
     let fits = match (csr, &stored.private_key) {
+        (_, Some(key)) => pair::is_key_of(&Secret::new(pair::decode(key.expose())?), &pem),
         (Some(csr), None) => pair::answers_csr(&pem, csr),
-        (None, Some(key)) => pair::is_key_of(&Secret::new(pair::decode(key.expose())?), &pem),
-        _ => false,
+        (None, None) => !pair::is_rsa(&pem),
     };
     let mut usable = held.iter().filter(|held| held.usable && fits);
     let found = usable.find(|held| pair::same_certificate(&held.certificate.pem, &pem));

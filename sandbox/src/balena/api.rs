@@ -222,6 +222,9 @@ impl Shared {
             };
         }
         let of_device = query.contains(&format!("device eq {DEVICE_ID}"));
+        if call.method == "GET" && query.contains(&format!("any(si:si/device eq {DEVICE_ID})")) {
+            return self.read_services();
+        }
         let owner = if call.path.ends_with("/device_environment_variable") {
             of_device.then_some(Owner::Device)
         } else {
@@ -288,6 +291,26 @@ impl Shared {
             .map(|((_, name), value)| json!({"id": 1, "name": name, "value": value}))
             .collect();
         found(&variables.into())
+    }
+
+    /// The variables of all services, each with its service.
+    fn read_services(&self) -> Reply {
+        let account = self.account();
+        let variables = account
+            .variables
+            .iter()
+            .filter_map(|((owner, name), value)| {
+                let Owner::Service(place) = *owner else {
+                    return None;
+                };
+                let service = self.services().get(place).copied();
+                let install = json!([{
+                    "id": installation_id(place),
+                    "installs__service": [{"service_name": service}],
+                }]);
+                Some(json!({"name": name, "value": value, "service_install": install}))
+            });
+        found(&variables.collect::<Vec<_>>().into())
     }
 
     /// Writes, and with `existing` only over what is there.

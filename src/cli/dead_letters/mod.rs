@@ -149,9 +149,15 @@ impl DeadLettersCommand {
             Action::Show { id, raw } => show::show(&kept, id, *raw, out),
             Action::Replay { which, broker } => {
                 let config = Config::from_env()?;
-                let broker = broker.unwrap_or_else(|| crate::cli::reachable(config.local_listen));
+                let broker = broker.unwrap_or_else(|| crate::cli::reachable(config.local.listen));
                 let chosen = which.choose(&kept)?;
-                replay::replay(&kept, &chosen, broker, &config.routes, (out, complaints))
+                replay::replay(
+                    &kept,
+                    &chosen,
+                    (broker, config.local.login.as_ref()),
+                    &config.routes,
+                    (out, complaints),
+                )
             }
             Action::Drop { which } => drop_letters(&kept, &which.choose(&kept)?, out),
         }

@@ -11,6 +11,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::cli::mqtt::{self, Level, packet, put_length, put_text};
+use crate::config::LocalLogin;
 use crate::dead_letters::{Entry, Opened, Shelf, ShelfError};
 use crate::routes::Routes;
 
@@ -21,7 +23,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// So many are published ahead of their acknowledgements.
 const IN_FLIGHT_MAX: usize = 20;
 
-const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
 const PUBLISH_QOS1: u8 = 0x32;
 const PUBACK: u8 = 0x40;
@@ -63,11 +64,12 @@ pub(super) enum ReplayError {
 pub(super) fn replay(
     shelf: &Shelf,
     chosen: &[Entry],
-    broker: SocketAddr,
+    (broker, login): (SocketAddr, Option<&LocalLogin>),
     routes: &Routes,
     (out, complaints): (&mut impl Write, &mut impl Write),
 ) -> Result<Verdict, LettersError> {
-    let stream = connect(broker).map_err(|source| ReplayError::NotListening { broker, source })?;
+    let stream =
+        connect(broker, login).map_err(|source| ReplayError::NotListening { broker, source })?;
     let mut replay = Replay {
         shelf,
         stream,
@@ -190,19 +192,19 @@ impl Replay<'_> {
 }
 
 /// A connection with a clean session, accepted.
-fn connect(broker: SocketAddr) -> io::Result<TcpStream> {
+fn connect(broker: SocketAddr, login: Option<&LocalLogin>) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&broker, ANSWER_TIMEOUT)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let client_id = format!("dead-letters-{}", std::process::id());
-    // Protocol 5, clean start, no keep alive, no properties (MQTT 5, section 3.1).
-    let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00".to_vec();
-    put_text(&mut body, &client_id)?;
-    stream.write_all(&packet(CONNECT, &[&body])?)?;
+    stream.write_all(&mqtt::connect(Level::V5, &client_id, login)?)?;
     let (kind, connack) = read_packet(&mut stream)?;
     match (kind, connack.as_slice()) {
         (CONNACK, [_, 0, ..]) => Ok(stream),
+        (CONNACK, [_, 0x86 | 0x87, ..]) => Err(io::Error::other(
+            "it refuses the login; set LOCAL_MQTT_USERNAME and LOCAL_MQTT_PASSWORD to one of its users",
+        )),
         (CONNACK, [_, reason, ..]) => Err(io::Error::other(format!(
             "it refuses the connection with reason {reason:#04x}"
         ))),
@@ -240,35 +242,4 @@ fn publish_packet(opened: &Opened, id: u16) -> io::Result<Vec<u8>> {
     head.extend(id.to_be_bytes());
     put_length(&mut head, header.attributes.len())?;
     packet(PUBLISH_QOS1, &[&head, &header.attributes, payload])
-}
-
-fn put_text(bytes: &mut Vec<u8>, text: &str) -> io::Result<()> {
-    let len = u16::try_from(text.len()).map_err(io::Error::other)?;
-    bytes.extend(len.to_be_bytes());
-    bytes.extend(text.as_bytes());
-    Ok(())
-}
-
-/// A packet from its first byte and the parts of its body.
-fn packet(first: u8, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
-    let len: usize = parts.iter().map(|part| part.len()).sum();
-    let mut bytes = vec![first];
-    put_length(&mut bytes, len)?;
-    for part in parts {
-        bytes.extend(*part);
-    }
-    Ok(bytes)
-}
-
-/// A variable byte integer (MQTT 5, 1.5.5).
-fn put_length(bytes: &mut Vec<u8>, len: usize) -> io::Result<()> {
-    let mut rest = u32::try_from(len).map_err(io::Error::other)?;
-    loop {
-        let more = if rest > 127 { 128 } else { 0 };
-        bytes.push(u8::try_from(rest % 128).unwrap_or(0) | more);
-        rest /= 128;
-        if rest == 0 {
-            return Ok(());
-        }
-    }
 }

@@ -154,7 +154,13 @@ fn replay_to(
     let shelf = Shelf::new(&dir.join(DIRECTORY));
     let (mut out, mut complaints) = (Vec::new(), Vec::new());
     let chosen = shelf.entries().unwrap();
-    let result = replay::replay(&shelf, &chosen, broker, routes, (&mut out, &mut complaints));
+    let result = replay::replay(
+        &shelf,
+        &chosen,
+        (broker, None),
+        routes,
+        (&mut out, &mut complaints),
+    );
     server.join().unwrap();
     (result, String::from_utf8(complaints).unwrap())
 }

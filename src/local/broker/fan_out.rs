@@ -3,10 +3,8 @@
 use tokio::time::Instant;
 
 use super::{Broker, count_drop, ids_of};
-use crate::local::journal::Change;
 use crate::local::packet::Publish;
 use crate::local::publication::{Delivery, Publication, QoS};
-use crate::local::publisher::STATE_TOPIC;
 use crate::local::session::Offer;
 use crate::local::subscriptions::{self, SessionKey, Wanted};
 use crate::local::topic;
@@ -96,12 +94,6 @@ impl Broker {
         }
     }
 
-    fn forget_retained(&mut self, topic: &str) {
-        if self.retained.clear(topic) {
-            self.recorder.record(Change::Cleared(topic.to_owned()));
-        }
-    }
-
     fn retain(&mut self, message: &mut Message<'_>) {
         let Publish {
             topic,
@@ -110,23 +102,16 @@ impl Broker {
             ..
         } = *message.publish;
         if payload.is_empty() {
-            self.forget_retained(topic);
+            self.retained.clear(topic);
             return;
         }
         let publication = message.publication();
-        let change = Change::Retained(publication.clone(), qos);
         let kept = self
             .retained
             .set(topic, publication, qos, &self.limits, message.now);
         match kept {
-            Ok(()) => {
-                self.retained_full = false;
-                if topic != STATE_TOPIC {
-                    self.recorder.record(change);
-                }
-            }
+            Ok(()) => self.retained_full = false,
             Err(_full) => {
-                self.recorder.record(Change::Cleared(topic.to_owned()));
                 self.counters.dropped_retained.add(1);
                 if !std::mem::replace(&mut self.retained_full, true) {
                     tracing::warn!(

@@ -45,8 +45,6 @@ pub(in crate::local) enum Change {
     Taken(SessionKey, Id),
     /// It is released.
     Finished(SessionKey, Id),
-    Retained(Publication, QoS),
-    Cleared(String),
 }
 
 /// The clocks at one moment.
@@ -84,11 +82,9 @@ impl Change {
     pub(super) fn cost_bytes(&self) -> usize {
         let own = match self {
             Change::Queued(_, _, delivery) => delivery.cost_bytes(),
-            Change::Retained(publication, _) => publication.cost_bytes(),
             Change::Opened(_, text, _)
             | Change::Subscribed(_, text, _)
-            | Change::Unsubscribed(_, text)
-            | Change::Cleared(text) => text.len(),
+            | Change::Unsubscribed(_, text) => text.len(),
             _ => 0,
         };
         own + size_of::<Change>()
@@ -165,14 +161,6 @@ impl Change {
             Change::Settled(session, id) => w.start(10, *session).put(&id.to_le_bytes()),
             Change::Taken(session, id) => w.start(11, *session).put(&id.to_le_bytes()),
             Change::Finished(session, id) => w.start(12, *session).put(&id.to_le_bytes()),
-            Change::Retained(publication, qos) => {
-                w.put(&[13, *qos as u8]);
-                w.publication(publication);
-            }
-            Change::Cleared(topic) => {
-                w.put(&[14]);
-                w.put(topic.as_bytes());
-            }
         }
         w.bytes
     }
@@ -230,11 +218,6 @@ impl<'a> Reader<'a> {
         let [kind] = self.array()?;
         Some(match kind {
             0 => Change::Version(self.byte()?),
-            13 => {
-                let qos = self.qos()?;
-                Change::Retained(self.publication()?, qos)
-            }
-            14 => Change::Cleared(self.text()?),
             _ => {
                 let session = SessionKey::from_le_bytes(self.array()?);
                 self.of_session(kind, session)?
@@ -337,6 +320,9 @@ impl<'a> Reader<'a> {
         let expires = self.deadline()?;
         let (topic_len, properties_len) = (self.length()?, self.length()?);
         let bytes = self.take(self.bytes.len())?;
-        Publication::restored(bytes, topic_len, properties_len, expires)
+        let (topic, rest) = bytes.split_at_checked(topic_len)?;
+        let (properties, payload) = rest.split_at_checked(properties_len)?;
+        let topic = std::str::from_utf8(topic).ok()?;
+        Some(Publication::restored(topic, properties, payload, expires))
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::change::{Change, Clocks, VERSION};
-use crate::local::publication::{Delivery, Publication, QoS, Subscription};
+use crate::local::publication::{Delivery, Subscription};
 use crate::local::subscriptions::SessionKey;
 use crate::spool::record::{self, Decoded};
 
@@ -38,7 +38,6 @@ pub(in crate::local) struct KeptMessage {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::local) struct Image {
     pub(in crate::local) sessions: BTreeMap<SessionKey, KeptSession>,
-    pub(in crate::local) retained: BTreeMap<Vec<u8>, (Publication, QoS)>,
     /// Places where something is missing in the middle.
     pub(in crate::local) damaged: u64,
     /// Bytes at the end that are no record.
@@ -80,15 +79,6 @@ impl Image {
     pub(in crate::local) fn apply(&mut self, change: Change) {
         let (key, change) = match change {
             Change::Version(_) => return,
-            Change::Retained(publication, qos) => {
-                let topic = publication.parts().0.to_vec();
-                self.retained.insert(topic, (publication, qos));
-                return;
-            }
-            Change::Cleared(topic) => {
-                self.retained.remove(topic.as_bytes());
-                return;
-            }
             Change::Opened(key, client_id, expiry_s) => {
                 self.sessions
                     .retain(|_, other| other.client_id != client_id);

@@ -146,8 +146,8 @@ impl Journal {
         if !std::mem::replace(&mut self.is_failing, true) {
             tracing::warn!(
                 %error,
-                "DATA_DIR: cannot write the journal of the local broker; until it can be written, local sessions and \
-                 retained messages are in memory only, and acknowledgements do not wait for it"
+                "DATA_DIR: cannot write the journal of the local broker; until it can be written, local sessions \
+                 are in memory only, and acknowledgements do not wait for it"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The broker's journal: what persistent sessions and retained messages must survive a restart.
+//! The broker's journal: what persistent sessions must survive a restart.
 //!
 //! ```text
 //! broker ── record ──► recorder (memory) ──► keeper thread ──► `journal` on disk
@@ -14,7 +14,7 @@
 //! Invariants:
 //! * A change with a number below the watermark is synced, unless the disk has failed: then nothing waits for it.
 //! * What the disk does or does not do never stops the broker.
-//! * Nothing is recorded for sessions that end with their connection and for messages that nobody keeps.
+//! * Nothing is recorded for sessions that end with their connection.
 
 mod change;
 mod image;

@@ -49,6 +49,7 @@ pub(in crate::local) struct Recorder(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     wake: Condvar,
+    retry_pause: Duration,
     kept: watch::Sender<Seq>,
 }
 
@@ -66,12 +67,12 @@ pub(super) enum Work {
 impl Default for Recorder {
     /// One that keeps nothing.
     fn default() -> Self {
-        Recorder::new(Mode::Off)
+        Recorder::new(Mode::Off, RETRY_PAUSE)
     }
 }
 
 impl Recorder {
-    fn new(mode: Mode) -> Self {
+    fn new(mode: Mode, retry_pause: Duration) -> Self {
         Recorder(Arc::new(Inner {
             state: Mutex::new(State {
                 mode,
@@ -83,17 +84,24 @@ impl Recorder {
                 closing: false,
             }),
             wake: Condvar::new(),
+            retry_pause,
             kept: watch::Sender::new(if mode == Mode::Off { NOTHING_WAITS } else { 0 }),
         }))
     }
 
     /// One for a journal that has to be written afresh first if there `is_something`.
     pub(in crate::local) fn on(is_something: bool) -> Self {
-        Recorder::new(if is_something {
+        Recorder::retrying(is_something, RETRY_PAUSE)
+    }
+
+    /// The same, which tries again after this pause when the disk has failed.
+    pub(super) fn retrying(is_something: bool, retry_pause: Duration) -> Self {
+        let mode = if is_something {
             Mode::Afresh
         } else {
             Mode::Collecting
-        })
+        };
+        Recorder::new(mode, retry_pause)
     }
 
     /// Whether there is a journal.
@@ -206,7 +214,7 @@ impl Recorder {
     pub(in crate::local) fn fail(&self) {
         let mut state = self.state();
         state.forget();
-        state.mode = Mode::Failing(Instant::now() + RETRY_PAUSE);
+        state.mode = Mode::Failing(Instant::now() + self.0.retry_pause);
         self.0.kept.send_replace(NOTHING_WAITS);
     }
 

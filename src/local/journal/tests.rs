@@ -29,14 +29,9 @@ fn clocks(unix_ms: u64) -> Clocks {
     }
 }
 
-fn publication(topic: &str, payload: &str, expires: Option<Instant>) -> Publication {
-    let bytes = [topic, payload].concat();
-    Publication::restored(bytes.as_bytes(), topic.len(), 0, expires).unwrap()
-}
-
 fn delivery(payload: &str) -> Delivery {
     Delivery {
-        publication: publication("a/b", payload, None),
+        publication: Publication::restored("a/b", b"", payload.as_bytes(), None),
         qos: QoS::ExactlyOnce,
         retain: true,
         subscription_ids: [7, 9].into(),
@@ -44,7 +39,7 @@ fn delivery(payload: &str) -> Delivery {
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let one = (0..14, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
+    let one = (0..13, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
         let subscription = Subscription {
             qos: QoS::AtLeastOnce,
             no_local: id > 2,
@@ -63,8 +58,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
             9 => Change::Released(key, id),
             10 => Change::Settled(key, id),
             11 => Change::Taken(key, id),
-            12 => Change::Retained(publication(&text, "x", None), QoS::AtMostOnce),
-            _ => Change::Cleared(text),
+            _ => Change::Finished(key, id),
         }
     });
     prop::collection::vec(one, 0..40)
@@ -182,12 +176,16 @@ struct Kept {
 }
 
 fn open(storage: &Arc<dyn Storage>) -> Kept {
+    open_retrying(storage, Duration::from_hours(1))
+}
+
+fn open_retrying(storage: &Arc<dyn Storage>, retry_pause: Duration) -> Kept {
     let clocks = Clocks::read();
     let image = read(&**storage, &clocks).unwrap();
-    let recorder = Recorder::on(image.is_some());
+    let recorder = Recorder::retrying(image.is_some(), retry_pause);
     let counters = Arc::<Counters>::default();
     let mut broker = Broker::new(Limits::default(), Arc::clone(&counters));
-    broker.restore(image.unwrap_or_default(), recorder.clone(), clocks.now);
+    broker.restore_sessions(image.unwrap_or_default(), recorder.clone(), clocks.now);
     let broker = Arc::new(Mutex::new(broker));
     let keeper = Keeper::start(
         Arc::clone(storage),
@@ -204,6 +202,18 @@ fn open(storage: &Arc<dyn Storage>) -> Kept {
 }
 
 impl Kept {
+    /// A session that is subscribed to everything and away.
+    fn away(self) -> Self {
+        let link = Arc::<Link>::default();
+        let (session, _) = self.connect(&link);
+        let filters = [Filter::plain("#", QoS::AtLeastOnce)];
+        let mut broker = self.broker.lock().unwrap();
+        broker.subscribe(session, &link, &filters, Instant::now());
+        broker.disconnect(session, &link, None, Instant::now());
+        drop(broker);
+        self
+    }
+
     fn connect(&self, link: &Arc<Link>) -> (u64, bool) {
         let request = SessionRequest {
             client_id: "c",
@@ -291,7 +301,6 @@ fn a_session_comes_back_at_the_stage_each_message_had_reached() {
             .disconnect(session, &link, None, Instant::now());
         kept.publish("a/b", "waits", QoS::ExactlyOnce, false);
         kept.publish("s", "shared", QoS::AtLeastOnce, false);
-        kept.publish("r", "retained", QoS::AtMostOnce, true);
     } // an orderly stop
     for _ in 0..2 {
         let kept = open(&storage());
@@ -312,12 +321,6 @@ fn a_session_comes_back_at_the_stage_each_message_had_reached() {
             }
         }
         assert_eq!(kept.next(session, &link), None);
-        let retained = Filter::plain("r", QoS::AtMostOnce);
-        kept.broker
-            .lock()
-            .unwrap()
-            .subscribe(session, &link, &[retained], Instant::now());
-        assert_eq!(kept.next(session, &link).unwrap().2, b"retained");
     }
 }
 
@@ -325,7 +328,7 @@ fn a_session_comes_back_at_the_stage_each_message_had_reached() {
 fn a_message_of_qos_2_is_sent_only_when_its_identifier_is_kept() {
     let recorder = Recorder::on(false);
     let mut broker = Broker::new(Limits::default(), Arc::default());
-    broker.restore(Image::default(), recorder.clone(), Instant::now());
+    broker.restore_sessions(Image::default(), recorder.clone(), Instant::now());
     let link = Arc::<Link>::default();
     let request = SessionRequest {
         client_id: "c",
@@ -355,22 +358,149 @@ fn a_full_disk_holds_nobody_up_and_is_counted() {
     let model = Model::default();
     let storage: Arc<dyn Storage> = Arc::new(model.clone());
     model.set_capacity(Some(0));
-    let kept = open(&storage);
-    kept.publish("r", "retained", QoS::AtLeastOnce, true);
+    let kept = open(&storage).away();
     kept.settle();
     assert_eq!(kept.counters.journal_failures.get(), 1);
     let before = kept.recorder.next();
-    kept.publish("r", "again", QoS::AtLeastOnce, true);
-    assert_eq!(
-        kept.recorder.next(),
-        before,
-        "nothing waits while the disk fails"
-    );
+    kept.publish("a", "x", QoS::AtLeastOnce, false);
+    let after = kept.recorder.next();
+    assert_eq!(after, before, "nothing waits while the disk fails");
     drop(kept.keeper);
 }
 
 #[test]
-fn whatever_fails_the_journal_on_disk_is_of_a_moment() {
+fn when_the_disk_has_room_again_everything_is_written() {
+    let model = Model::default();
+    let storage: Arc<dyn Storage> = Arc::new(model.clone());
+    model.set_capacity(Some(0));
+    let kept = open_retrying(&storage, Duration::from_millis(1)).away();
+    kept.publish("a", "while it was full", QoS::AtLeastOnce, false);
+    wait_until(|| kept.counters.journal_failures.get() > 0);
+    model.set_capacity(None);
+    wait_until(|| model.content("journal").is_some());
+    kept.publish("a", "later", QoS::AtLeastOnce, false);
+    drop(kept);
+    assert_eq!(payloads(&model), ["while it was full", "later"]);
+}
+
+/// The messages of the only session in a journal.
+fn payloads(model: &Model) -> Vec<String> {
+    let image = read(model, &Clocks::read()).unwrap().unwrap_or_default();
+    assert_eq!(image.damaged, 0);
+    let messages = image.sessions.into_values().flat_map(|one| one.messages);
+    let payload = |message: image::KeptMessage| {
+        let delivery = message.delivery.unwrap();
+        String::from_utf8(delivery.publication.parts().1.to_vec()).unwrap()
+    };
+    messages.map(payload).collect()
+}
+
+#[test]
+fn a_journal_that_has_grown_is_written_afresh() {
+    const TIMES: u32 = 1_000;
+    let payload = "x".repeat(4_096);
+    let model = Model::default();
+    let storage: Arc<dyn Storage> = Arc::new(model.clone());
+    let kept = open(&storage).away();
+    let link = Arc::<Link>::default();
+    let (session, _) = kept.connect(&link);
+    let mut longest = 0;
+    for _ in 0..TIMES {
+        kept.publish("a", &payload, QoS::AtLeastOnce, false);
+        kept.settle();
+        let (id, ..) = kept.next(session, &link).unwrap();
+        let mut broker = kept.broker.lock().unwrap();
+        broker.session(session, &link).unwrap().puback(id);
+        longest = longest.max(model.content("journal").map_or(0, |bytes| bytes.len()));
+    }
+    kept.publish("a", "the last", QoS::AtLeastOnce, false);
+    drop(kept);
+    assert!(longest < 1_100_000, "{longest} bytes");
+    assert!(longest > 500_000, "not each time: {longest} bytes");
+    assert_eq!(payloads(&model), ["the last"]);
+}
+
+#[test]
+fn nobody_waits_for_changes_that_the_memory_had_no_room_for() {
+    let model = Model::default();
+    let storage: Arc<dyn Storage> = Arc::new(model.clone());
+    let kept = open(&storage).away();
+    kept.publish("a", "x", QoS::AtLeastOnce, false);
+    {
+        // The keeper cannot look at the broker meanwhile.
+        let _broker = kept.broker.lock().unwrap();
+        for _ in 0..100 {
+            let delivery = delivery(&"x".repeat(200_000));
+            (kept.recorder.record(Change::Queued(99, 1, delivery))).expect("a number");
+        }
+    }
+    kept.settle();
+    drop(kept);
+    assert_eq!(payloads(&model), ["x"]);
+}
+
+#[test]
+fn a_full_set_of_sessions_is_back_in_a_moment() {
+    const SESSIONS: usize = 256;
+    /// So that all of them together have about 8 MiB.
+    const MESSAGES_EACH: usize = 80;
+    let directory = tempfile::tempdir().unwrap();
+    let storage = || -> Arc<dyn Storage> { Arc::new(Directory::open(directory.path()).unwrap()) };
+    {
+        let kept = open(&storage());
+        let mut broker = kept.broker.lock().unwrap();
+        for number in 0..SESSIONS {
+            let (link, id) = (Arc::<Link>::default(), format!("client-{number}"));
+            let request = SessionRequest {
+                client_id: &id,
+                clean_start: true,
+                expiry_s: 1_000,
+                receive_max: u16::MAX,
+            };
+            let now = Instant::now();
+            let key = broker.connect(request, &link, now).session;
+            broker.subscribe(key, &link, &[Filter::plain("a", QoS::AtLeastOnce)], now);
+            broker.disconnect(key, &link, None, now);
+        }
+        for _ in 0..MESSAGES_EACH {
+            let publish = Publish::plain("a", &[b'x'; 300], QoS::AtLeastOnce, false);
+            broker.publish(&publish, None, Instant::now());
+        }
+        assert_eq!(kept.counters.dropped_session_full.get(), 0);
+    }
+    let before = std::time::Instant::now();
+    let kept = open(&storage());
+    let took = before.elapsed();
+    println!("{SESSIONS} sessions of {MESSAGES_EACH} messages were back in {took:?}");
+    let link = Arc::<Link>::default();
+    let request = SessionRequest {
+        client_id: "client-7",
+        clean_start: false,
+        expiry_s: 1_000,
+        receive_max: u16::MAX,
+    };
+    let mut broker = kept.broker.lock().unwrap();
+    let key = broker.connect(request, &link, Instant::now()).session;
+    let session = broker.session(key, &link).unwrap();
+    let mut count = 0;
+    while let Some(Outgoing::Publish { id, .. }) = session.next(&Limits::default(), Instant::now())
+    {
+        session.puback(id);
+        count += 1;
+    }
+    assert_eq!(count, MESSAGES_EACH);
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "it does not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn whatever_fails_what_was_kept_is_there_in_order() {
     for nth in 1..=3 {
         for operation in [
             Operation::Write,
@@ -380,32 +510,38 @@ fn whatever_fails_the_journal_on_disk_is_of_a_moment() {
             Operation::Create,
         ] {
             for effect in [Effect::Eio, Effect::Enospc, Effect::PowerCut] {
-                let mut model = Model::default();
-                let storage: Arc<dyn Storage> = Arc::new(model.clone());
-                model.inject(Trigger::Nth(operation, nth), effect);
-                let mut kept_count = 0;
-                {
-                    let kept = open(&storage);
-                    for count in 1..=5_u32 {
-                        kept.publish("r", &count.to_string(), QoS::AtLeastOnce, true);
-                        kept.settle();
-                        if kept.counters.journal_failures.get() == 0 {
-                            kept_count = count;
-                        }
-                    }
-                }
-                model.clear_faults();
-                model = model.copy();
-                model.reboot(u64::from(nth));
-                let image = read(&model, &Clocks::read()).unwrap().unwrap_or_default();
-                let found = image.retained.get(&b"r"[..]).map_or(0, |(message, _)| {
-                    String::from_utf8_lossy(message.parts().1).parse().unwrap()
-                });
-                assert!(
-                    found >= kept_count,
-                    "{operation:?} {nth} {effect:?}: {found} of {kept_count}"
-                );
+                keeps_its_word(Trigger::Nth(operation, nth), effect);
             }
         }
+    }
+}
+
+fn keeps_its_word(trigger: Trigger, effect: Effect) {
+    for seed in 0..8 {
+        let model = Model::default();
+        let storage: Arc<dyn Storage> = Arc::new(model.clone());
+        model.inject(trigger, effect);
+        let kept = open(&storage).away();
+        let mut promised = 0;
+        for count in 0..5_usize {
+            kept.publish("a", &count.to_string(), QoS::AtLeastOnce, false);
+            kept.settle();
+            if kept.counters.journal_failures.get() == 0 {
+                promised = count + 1;
+            }
+        }
+        drop(kept);
+        model.clear_faults();
+        model.reboot(seed);
+        let found = payloads(&model);
+        assert!(
+            found.len() >= promised,
+            "{trigger:?} {effect:?} {seed}: {found:?} of {promised}"
+        );
+        let in_order = found
+            .iter()
+            .enumerate()
+            .all(|(at, payload)| *payload == at.to_string());
+        assert!(in_order, "{trigger:?} {effect:?} {seed}: {found:?}");
     }
 }

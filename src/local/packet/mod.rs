@@ -70,7 +70,7 @@ impl PacketError {
     }
 }
 
-/// What a client asks for with CONNECT. User name and password are not kept: there is no login.
+/// What a client asks for with CONNECT.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Connect {
     pub(super) version: Version,
@@ -87,7 +87,21 @@ pub(super) struct Connect {
     pub(super) packet_bytes_max: Option<u32>,
     /// Whether it asks for an authentication method, of which there is none.
     pub(super) authenticates: bool,
+    pub(super) login: Option<Login>,
     pub(super) will: Option<Will>,
+}
+
+/// Who a client says it is. Both may be empty.
+#[derive(PartialEq, Eq)]
+pub(super) struct Login {
+    pub(super) user: String,
+    pub(super) password: Vec<u8>,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({:?}, ***)", self.user)
+    }
 }
 
 /// The message that is published if the client does not say good-bye.

@@ -11,6 +11,8 @@ pub(in crate::local) enum Reason {
     ProtocolError = 0x82,
     UnsupportedVersion = 0x84,
     ClientIdInvalid = 0x85,
+    BadUserNameOrPassword = 0x86,
+    NotAuthorized = 0x87,
     ShuttingDown = 0x8B,
     BadAuthenticationMethod = 0x8C,
     KeepAliveTimeout = 0x8D,

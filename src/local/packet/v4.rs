@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 use rumqttd::protocol::{self as codec, Protocol, v4};
 
 use super::bytes::{binary, packet_id, split_first, string, two_bytes};
-use super::{Connect, Filter, Incoming, PacketError, SESSION_FOR_EVER, Version, Will};
+use super::{Connect, Filter, Incoming, Login, PacketError, SESSION_FOR_EVER, Version, Will};
 use crate::local::publication::QoS;
 
 /// Reads a CONNECT whose protocol name and level have been found to be `version`'s. `after_level` is what follows
@@ -43,7 +43,7 @@ pub(super) fn connect(
     } else {
         decode(bytes)?
     };
-    let codec::Packet::Connect(connect, _, will, _, _) = packet else {
+    let codec::Packet::Connect(connect, _, will, _, login) = packet else {
         return Err(PacketError::Malformed("not a CONNECT"));
     };
     if flags & RESERVED != 0 || flags & (USER_NAME | PASSWORD) == PASSWORD {
@@ -65,6 +65,10 @@ pub(super) fn connect(
         receive_max: u16::MAX,
         packet_bytes_max: None,
         authenticates: false,
+        login: login.map(|login| Login {
+            user: login.username,
+            password: login.password.into(),
+        }),
         will: will.map(own_will).transpose()?,
     })
 }

@@ -5,7 +5,9 @@
 
 use super::bytes::{binary, packet_id, split_first, text, two_bytes};
 use super::properties::{self as property, Properties, Value};
-use super::{Connect, Filter, Goodbye, Incoming, PacketError, RetainHandling, Version, Will};
+use super::{
+    Connect, Filter, Goodbye, Incoming, Login, PacketError, RetainHandling, Version, Will,
+};
 use crate::local::publication::{QoS, Subscription};
 
 /// What every acknowledgement may have.
@@ -75,11 +77,12 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
     } else if flags & WILL_QOS_AND_RETAIN != 0 {
         return Err(PacketError::Malformed("impossible connect flags"));
     }
+    let (mut user, mut password) = ("", &[][..]);
     if flags & USER_NAME != 0 {
-        rest = text(rest)?.1;
+        (user, rest) = text(rest)?;
     }
     if flags & PASSWORD != 0 {
-        rest = binary(rest)?.1;
+        (password, rest) = binary(rest)?;
     }
     if flags & RESERVED != 0 || !rest.is_empty() {
         return Err(PacketError::Malformed("impossible connect flags"));
@@ -93,6 +96,10 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
         receive_max: (properties.short(property::RECEIVE_MAXIMUM)).unwrap_or(u16::MAX),
         packet_bytes_max: properties.number(property::MAXIMUM_PACKET_SIZE),
         authenticates,
+        login: (flags & (USER_NAME | PASSWORD) != 0).then(|| Login {
+            user: user.to_owned(),
+            password: password.to_vec(),
+        }),
         will,
     })
 }

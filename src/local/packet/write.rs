@@ -99,6 +99,8 @@ pub(in crate::local) fn put_refused(out: &mut BytesMut, version: Version, reason
         // MQTT 3.2.2.3
         (Version::V4, Reason::UnsupportedVersion) => out.put_slice(&[0x20, 2, 0, 1]),
         (Version::V4, Reason::ClientIdInvalid) => out.put_slice(&[0x20, 2, 0, 2]),
+        (Version::V4, Reason::BadUserNameOrPassword) => out.put_slice(&[0x20, 2, 0, 4]),
+        (Version::V4, Reason::NotAuthorized) => out.put_slice(&[0x20, 2, 0, 5]),
         (Version::V4, _) => {}
     }
 }

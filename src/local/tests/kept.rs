@@ -12,7 +12,10 @@ use super::*;
 fn bench_with(image: Image) -> (Bench, Recorder) {
     let (bench, recorder) = (Bench::new(), Recorder::on(false));
     let now = Instant::now();
-    bench.shared.broker().restore(image, recorder.clone(), now);
+    bench
+        .shared
+        .broker()
+        .restore_sessions(image, recorder.clone(), now);
     (bench, recorder)
 }
 
@@ -64,17 +67,15 @@ async fn what_concerns_a_persistent_session_is_acknowledged_when_the_journal_has
 #[tokio::test(start_paused = true)]
 async fn when_the_disk_fails_nothing_waits_for_the_journal() {
     let (bench, recorder) = bench_with(Image::default());
-    let mut client = bench.client("c").await;
-    client
-        .send(&publish_with(wire::RETAIN, "a", "x", 1, 1))
-        .await;
-    client.expect_nothing().await;
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.send(&subscribe(9, &[("a", 1)])).await;
+    keeper.expect_nothing().await;
     recorder.fail();
-    client.expect(&puback(1)).await;
-    client
-        .send(&publish_with(wire::RETAIN, "a", "y", 1, 2))
-        .await;
+    keeper.expect(&[0x90, 3, 0, 9, 1]).await;
+    let mut client = bench.client("c").await;
+    client.send(&publish("a", "y", 1, 2)).await;
     client.expect(&puback(2)).await;
+    keeper.expect(&publish("a", "y", 1, 1)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@ async fn a_client_without_connect_is_closed_in_time() {
     client.send(&[0x10]).await;
     client.expect_closed().await;
     assert_eq!(start.elapsed(), Limits::default().connect_timeout);
+    assert_eq!(bench.counters.connect_timeouts.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,6 +77,7 @@ async fn a_subscriber_that_never_reads_slows_nobody_and_is_closed_in_the_end() {
     let task = stuck.task;
     let ended = timeout(2 * Limits::default().write_timeout, task).await;
     ended.expect("the stuck client stays").unwrap().unwrap();
+    assert_eq!(bench.counters.write_timeouts.get(), 1);
     quick.ping().await;
 }
 

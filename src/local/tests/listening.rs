@@ -7,26 +7,33 @@ use tokio::net::{TcpListener, TcpStream};
 use super::spool::Mood;
 use super::wire::{Connect, PINGREQ, puback, publish};
 use super::*;
-use crate::local::{LocalBroker, bind, serve};
+use crate::local::{Door, LocalBroker, bind, serve};
 
 /// How long anything may take that should happen at once.
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
-struct Served {
-    address: SocketAddr,
+const VARIABLE: &str = "LOCAL_MQTT_LISTEN";
+
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
     spool: FakeSpool,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), LocalError>>,
 }
 
 async fn listener() -> TcpListener {
-    bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    bind(VARIABLE, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
         .unwrap()
 }
 
 async fn served(limits: Limits) -> Served {
+    served_at(Door::plain, limits).await
+}
+
+/// A broker whose only door is `door`.
+pub(super) async fn served_at(door: impl FnOnce(TcpListener) -> Door, limits: Limits) -> Served {
     let listener = listener().await;
     let address = listener.local_addr().unwrap();
     let (spool, shutdown) = (FakeSpool::new(), CancellationToken::new());
@@ -34,10 +41,11 @@ async fn served(limits: Limits) -> Served {
     let options = Options {
         limits,
         counters: Arc::clone(&counters),
+        ..Options::default()
     };
     let routes = Arc::new(Routes::new(ROUTED, "cloud"));
     let serving = serve(
-        listener,
+        vec![door(listener)],
         spool.clone(),
         routes,
         shutdown.clone(),
@@ -80,7 +88,7 @@ async fn expect_end(stream: &mut TcpStream) {
 async fn a_taken_port_is_named_with_its_variable() {
     let taken = listener().await;
     let address = taken.local_addr().unwrap();
-    let error = bind(address).await.unwrap_err();
+    let error = bind(VARIABLE, address).await.unwrap_err();
     assert!(matches!(error, LocalError::AddressInUse { .. }));
     let words = error.to_string();
     assert!(

@@ -1,6 +1,7 @@
 //! The broker seen from its clients, split by question. Clients talk over in-memory streams and time is
 //! paused: it advances only when nothing can happen any more, so that waiting for "nothing" is exact.
 
+mod access;
 mod delivery;
 mod hostile;
 mod kept;
@@ -14,6 +15,7 @@ mod standard;
 mod sys;
 mod v5_connections;
 mod v5_messages;
+mod websocket;
 mod wire;
 mod wire5;
 
@@ -23,9 +25,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::access::Access;
 use super::connection;
 use super::counters::Counters;
 use super::limits::Limits;
@@ -56,10 +59,15 @@ impl Bench {
     }
 
     fn routing(topic: &str, limits: Limits) -> Self {
+        Bench::guarded(topic, limits, Access::default())
+    }
+
+    fn guarded(topic: &str, limits: Limits, access: Access) -> Self {
         let (spool, shutdown) = (FakeSpool::new(), CancellationToken::new());
         let counters = Arc::new(Counters::default());
         let options = Options {
             limits,
+            access,
             counters: Arc::clone(&counters),
         };
         let routes = Arc::new(Routes::new(topic, "cloud"));
@@ -80,7 +88,9 @@ impl Bench {
         let (near, far) = tokio::io::duplex(buffer_bytes);
         let (reader, writer) = tokio::io::split(far);
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let run = connection::run(Arc::clone(&self.shared), reader, writer, peer);
+        let connect_by = Instant::now() + self.shared.limits.connect_timeout;
+        let shared = Arc::clone(&self.shared);
+        let run = connection::run(shared, reader, writer, peer, connect_by);
         TestClient {
             stream: near,
             task: tokio::spawn(run),

@@ -1,9 +1,11 @@
 //! What a request does to what it finds, without any fault.
 
+use rcgen::KeyPair;
+
 use super::super::{Registered, Registration, StepError, register, undo};
 use super::faults::complete;
-use super::world::{DEVICE, DEVICE_KEY, OWNER, POLICY, World, parties};
-use crate::balena::Variable;
+use super::world::{DEVICE, DEVICE_KEY, OWNER, POLICY, UUID, World, parties};
+use crate::balena::{Owner, Variable};
 use crate::iot::Status;
 use crate::request::TEST_THING;
 
@@ -67,6 +69,7 @@ async fn a_device_that_balena_cloud_knows_no_more_is_removed_from_aws() {
     world.state().variables.clear();
     let gone = Registration {
         owner: None,
+        device: None,
         ..DEVICE
     };
     assert_eq!(undo(&parties(&world), &gone).await, Ok(()));
@@ -123,29 +126,103 @@ async fn a_certificate_that_was_turned_off_is_replaced_and_a_revoked_one_is_not(
     world.state().entry(&id).certificate.status = Status::Revoked;
     let locked_out = register(&parties(&world), &DEVICE).await;
     assert_eq!(locked_out, Err(StepError::Revoked));
+    // nor does DELETE lift that
+    let undone = undo(&parties(&world), &DEVICE).await;
+    assert_eq!(undone, Err(StepError::Revoked));
     assert_eq!(world.state().certificates.len(), 1);
-    assert_eq!(undo(&parties(&world), &DEVICE).await, Ok(()));
-    assert!(world.state().is_empty());
+    world.state().certificates.clear();
+    assert_eq!(
+        register(&parties(&world), &DEVICE).await,
+        Ok(Registered::Now)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_device_that_keeps_its_key_gets_a_certificate_only_and_a_new_one_for_a_new_key() {
     let world = World::default();
-    complete(&mut world.state());
     let with_csr = Registration {
         csr: Some(&DEVICE_KEY.1),
         ..DEVICE
     };
     let parties = parties(&world);
-    // it had a key of AWS's making before
     assert_eq!(register(&parties, &with_csr).await, Ok(Registered::Now));
     assert_eq!(world.state().wrongs(with_csr.csr), [""; 0]);
     let key = (OWNER, Variable::PrivateKey);
     assert!(!world.state().variables.contains_key(&key));
     assert_eq!(register(&parties, &with_csr).await, Ok(Registered::Before));
-    // and back
-    assert_eq!(register(&parties, &DEVICE).await, Ok(Registered::Now));
-    assert_eq!(world.state().wrongs(None), [""; 0]);
+    // the device has lost its key and made another
+    let key = KeyPair::generate().unwrap();
+    let outdated = world.state().make(&key, Status::Active);
+    let entry = world.state().certificates.values().next().cloned().unwrap();
+    {
+        let mut state = world.state();
+        state.certificates.retain(|id, _| *id == outdated.id);
+        let kept = state.entry(&outdated.id);
+        (kept.things, kept.policies) = (entry.things, entry.policies);
+        state.store(Variable::Certificate, &outdated.pem);
+    }
+    assert_eq!(register(&parties, &with_csr).await, Ok(Registered::Now));
+    assert_eq!(world.state().wrongs(with_csr.csr), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_turns_a_complete_device_from_one_kind_of_key_to_the_other() {
+    let with_csr = Registration {
+        csr: Some(&DEVICE_KEY.1),
+        ..DEVICE
+    };
+    for (first, second) in [(DEVICE, with_csr), (with_csr, DEVICE)] {
+        let world = World::default();
+        let parties = parties(&world);
+        assert_eq!(register(&parties, &first).await, Ok(Registered::Now));
+        let before = changes(&world);
+        assert_eq!(register(&parties, &second).await, Ok(Registered::Before));
+        assert_eq!(changes(&world), before);
+        assert_eq!(world.state().wrongs(first.csr), [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_service_of_the_device_works_with_is_not_touched() {
+    let (sensor, whole) = (Owner::Service(4002), Owner::Device(1001));
+    for (from, asking, name) in [
+        (OWNER, Some(sensor), "service \"cloud-relay\""),
+        (OWNER, Some(whole), "service \"cloud-relay\""),
+        (sensor, Some(OWNER), "service \"sensor\""),
+        (whole, Some(OWNER), "the whole device"),
+        (OWNER, None, "service \"cloud-relay\""),
+    ] {
+        let world = World::default();
+        let parties = parties(&world);
+        let of = |owner| Registration { owner, ..DEVICE };
+        register(&parties, &of(Some(from))).await.unwrap();
+        let before = changes(&world);
+        if asking.is_some() {
+            let refused = register(&parties, &of(asking)).await.unwrap_err();
+            assert!(refused.to_string().contains(name), "{refused}");
+        }
+        let refused = undo(&parties, &of(asking)).await.unwrap_err();
+        assert!(refused.to_string().contains(name), "{refused}");
+        assert_eq!(changes(&world), before);
+        let again = register(&parties, &of(Some(from))).await;
+        assert_eq!(again, Ok(Registered::Before));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_another_thing_shares_is_only_taken_from_this_one() {
+    let world = World::default();
+    complete(&mut world.state());
+    let id = world.state().certificates.keys().next().cloned().unwrap();
+    let other = "another-thing".to_owned();
+    world.state().entry(&id).things.insert(other.clone());
+    assert_eq!(undo(&parties(&world), &DEVICE).await, Ok(()));
+    let state = world.state();
+    let entry = state.certificates.get(&id).unwrap();
+    assert_eq!(entry.certificate.status, Status::Active);
+    assert_eq!(entry.things, [other].into());
+    assert!(entry.policies.contains(POLICY));
+    assert!(!state.things.contains(UUID));
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,6 +231,7 @@ async fn a_test_registration_keeps_one_certificate_and_leaves_balena_cloud_alone
     let test = Registration {
         thing: TEST_THING,
         owner: None,
+        device: None,
         csr: None,
     };
     let parties = parties(&world);

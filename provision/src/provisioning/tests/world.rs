@@ -11,7 +11,9 @@ use rcgen::{CertificateParams, KeyPair};
 use tokio::time::sleep;
 
 use super::super::{Parties, Registration};
-use crate::balena::{Balena, BalenaError, BalenaErrorKind, Device, Fleet, Owner, Stored, Variable};
+use crate::balena::{
+    Balena, BalenaError, BalenaErrorKind, Device, Fleet, Holding, Owner, Stored, Variable,
+};
 use crate::iot::{Certificate, Iot, IotError, Issued, Status};
 use crate::pair;
 use crate::request::Uuid;
@@ -24,12 +26,20 @@ pub(crate) const OWNER: Owner = Owner::Service(4001);
 pub(crate) const DEVICE: Registration<'static> = Registration {
     thing: UUID,
     owner: Some(OWNER),
+    device: Some(1001),
     csr: None,
 };
 
-/// Keys are slow to make in a debug build; each certificate is new all the same.
-static KEYS: LazyLock<Vec<KeyPair>> =
-    LazyLock::new(|| (0..8).map(|_| KeyPair::generate().unwrap()).collect());
+/// RSA as AWS makes them, which ring cannot; each certificate is new all the same.
+static KEYS: LazyLock<Vec<KeyPair>> = LazyLock::new(|| {
+    let pem = include_str!("../../../tests/fixtures/rsa2048-keys.pem");
+    let mut pem = pem.as_bytes();
+    let keys = rustls_pemfile::pkcs8_private_keys(&mut pem);
+    let pairs = keys.map(|key| {
+        KeyPair::from_pkcs8_der_and_sign_algo(&key.unwrap(), &rcgen::PKCS_RSA_SHA256).unwrap()
+    });
+    pairs.collect()
+});
 /// The key that a device keeps for itself, and its CSR.
 pub(crate) static DEVICE_KEY: LazyLock<(KeyPair, String)> = LazyLock::new(|| {
     let key = KeyPair::generate().unwrap();
@@ -109,6 +119,14 @@ impl State {
         self.variables.insert((OWNER, variable), pair::encode(pem));
     }
 
+    fn stored(&self, owner: Owner) -> Stored {
+        let value = |variable| self.variables.get(&(owner, variable)).cloned();
+        Stored {
+            certificate: value(Variable::Certificate),
+            private_key: value(Variable::PrivateKey).map(Secret::new),
+        }
+    }
+
     pub(crate) fn entry(&mut self, id: &str) -> &mut Entry {
         self.certificates.get_mut(id).unwrap()
     }
@@ -140,7 +158,8 @@ impl State {
         let certificate = stored.unwrap_or_default();
         check(
             match (csr, key) {
-                (None, Some(key)) => pair::is_key_of(&Secret::new(key), &certificate),
+                // a complete pair stays in use, whatever the request asks for
+                (_, Some(key)) => pair::is_key_of(&Secret::new(key), &certificate),
                 (Some(csr), None) => pair::answers_csr(&certificate, csr),
                 _ => false,
             },
@@ -424,12 +443,23 @@ impl Balena for World {
     }
 
     async fn stored(&self, owner: Owner) -> Result<Stored, BalenaError> {
-        self.balena("GET variables", |state| {
-            let value = |variable| state.variables.get(&(owner, variable)).cloned();
-            Stored {
-                certificate: value(Variable::Certificate),
-                private_key: value(Variable::PrivateKey).map(Secret::new),
-            }
+        self.balena("GET variables", |state| state.stored(owner))
+            .await
+    }
+
+    async fn holdings(&self, _: u64) -> Result<Vec<Holding>, BalenaError> {
+        let owners = [
+            (Owner::Device(1001), None),
+            (OWNER, Some("cloud-relay")),
+            (Owner::Service(4002), Some("sensor")),
+        ];
+        self.balena("GET all variables", |state| {
+            let holdings = owners.map(|(owner, service)| Holding {
+                owner,
+                service: service.map(str::to_owned),
+                stored: state.stored(owner),
+            });
+            holdings.into()
         })
         .await
     }

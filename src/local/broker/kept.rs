@@ -1,4 +1,4 @@
-//! What the journal keeps of the broker, and the broker that a journal brings back. Pure.
+//! What the journal keeps of the broker's sessions, and the sessions that a journal brings back. Pure.
 //!
 //! A delayed will is not kept: as a stop publishes no wills, a restart does not.
 
@@ -11,7 +11,6 @@ use super::Broker;
 use crate::local::journal::{Change, Image, KeptSession, Recorder};
 use crate::local::packet::SESSION_FOR_EVER;
 use crate::local::publication::Subscription;
-use crate::local::publisher::STATE_TOPIC;
 use crate::local::session::Session;
 use crate::local::shared::Path;
 use crate::local::subscriptions::SessionKey;
@@ -19,13 +18,13 @@ use crate::local::subscriptions::SessionKey;
 impl Broker {
     /// Takes over what a journal has kept, into a broker that nobody has used, and records from now on. Nothing that was
     /// kept is dropped for a limit's sake.
-    pub(in crate::local) fn restore(&mut self, image: Image, recorder: Recorder, now: Instant) {
+    pub(in crate::local) fn restore_sessions(
+        &mut self,
+        image: Image,
+        recorder: Recorder,
+        now: Instant,
+    ) {
         self.recorder = recorder;
-        for (topic, (publication, qos)) in image.retained {
-            if let Ok(topic) = std::str::from_utf8(&topic) {
-                self.retained.restore(topic, publication, qos);
-            }
-        }
         for kept in image.sessions.into_values() {
             self.restore_session(kept, now);
         }
@@ -71,10 +70,7 @@ impl Broker {
 
     /// Everything that is to be kept, as changes that lead to it.
     pub(in crate::local) fn snapshot(&self) -> Vec<Change> {
-        let retained = self.retained.all().filter(|(name, _)| *name != STATE_TOPIC);
-        let mut changes: Vec<_> = retained
-            .map(|(_, (publication, qos))| Change::Retained(publication.clone(), *qos))
-            .collect();
+        let mut changes = Vec::new();
         // Those who are away longest first, as they are now; then those who are there.
         let there = self
             .sessions

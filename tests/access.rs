@@ -1,0 +1,133 @@
+//! The local broker with users: foreign clients of both versions, the relay's own tools, and what the log says.
+
+mod common;
+
+use std::process::{Command, Output};
+
+use cloud_relay_sandbox::relay::program;
+use cloud_relay_sandbox::site::{PATIENCE, Site};
+use tempfile::TempDir;
+
+use common::{RELAY, mosquitto_pub, run, start};
+
+/// A user in the environment.
+const LOGIN: [(&str, &str); 2] = [
+    ("LOCAL_MQTT_USERNAME", "app"),
+    ("LOCAL_MQTT_PASSWORD", "geheim"),
+];
+
+async fn site<const N: usize>(variables: [(&str, &str); N]) -> Site {
+    let site = Site::new(RELAY).await.expect("a site");
+    let environment = site.environment_with(variables);
+    site.start_with(&environment).await.expect("a relay");
+    site
+}
+
+/// A password file that the real `mosquitto_passwd` made: `sensor` with today's hash, `old` with yesterday's.
+async fn password_file(directory: &TempDir) -> String {
+    let path = directory.path().join("users").display().to_string();
+    let new = ["-c", "-b", &path, "sensor", "geheim"];
+    run("mosquitto_passwd", &new).await;
+    let old = ["-H", "sha512", "-b", &path, "old", "geheim"];
+    run("mosquitto_passwd", &old).await;
+    path
+}
+
+/// Publishes in both versions as this user. The cloud gets it.
+async fn gets_in(site: &Site, user: &str) {
+    for version in ["311", "5"] {
+        let before = site.cloud().received_count();
+        let login = ["-V", version, "-u", user, "-P", "geheim"];
+        let message = ["-q", "1", "-t", "sensors", "-m", "x"];
+        let port = site.relay().listen_addr().port();
+        mosquitto_pub(port, &[&login[..], &message[..]].concat()).await;
+        let arrived = site.cloud().wait_for(before + 1, PATIENCE).await;
+        arrived.expect("the cloud gets it");
+    }
+}
+
+/// Is refused in both versions.
+async fn stays_out(site: &Site, login: &[&str]) {
+    let port = site.relay().listen_addr().port().to_string();
+    for version in ["311", "5"] {
+        let message = ["-p", &port, "-V", version, "-t", "sensors", "-m", "x"];
+        let client = start("mosquitto_pub", &[&message[..], login].concat()).await;
+        let status = client.wait_for_exit(PATIENCE).await.expect("an end");
+        assert!(!status.success(), "{login:?} in {version}");
+    }
+}
+
+fn health(site: &Site, variables: &[(&str, &str)]) -> Output {
+    Command::new(program(RELAY))
+        .arg("health")
+        .env_clear()
+        .env("LOCAL_MQTT_LISTEN", site.relay().listen_addr().to_string())
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the program starts")
+}
+
+#[tokio::test]
+async fn the_user_of_the_environment_gets_in_and_nobody_else() {
+    let site = site(LOGIN).await;
+    gets_in(&site, "app").await;
+    stays_out(&site, &[]).await;
+    stays_out(&site, &["-u", "app", "-P", "falsch"]).await;
+    stays_out(&site, &["-u", "nobody", "-P", "geheim"]).await;
+    let relay = site.relay();
+    let told = relay.wait_for_log("clients were refused", PATIENCE).await;
+    told.expect("failed logins are told");
+    let log = relay.log().lines().join("\n");
+    assert!(log.contains("LOCAL_MQTT_PASSWORD=set"), "{log}");
+    assert!(!log.contains("geheim") && !log.contains("falsch"), "{log}");
+    assert!(health(&site, &LOGIN).status.success());
+    assert!(!health(&site, &[]).status.success());
+}
+
+#[tokio::test]
+async fn the_users_of_a_file_that_mosquitto_passwd_made_get_in_beside_that_of_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = password_file(&directory).await;
+    let file = ("LOCAL_MQTT_PASSWORD_FILE", path.as_str());
+    let site = site([LOGIN[0], LOGIN[1], file]).await;
+    for user in ["app", "sensor", "old"] {
+        gets_in(&site, user).await;
+    }
+    stays_out(&site, &["-u", "old", "-P", "falsch"]).await;
+}
+
+#[tokio::test]
+async fn a_relay_with_nothing_but_a_file_is_healthy_and_silent_about_being_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = password_file(&directory).await;
+    let file = [("LOCAL_MQTT_PASSWORD_FILE", path.as_str())];
+    let site = site(file).await;
+    gets_in(&site, "sensor").await;
+    let asked = health(&site, &file);
+    assert!(asked.status.success(), "{asked:?}");
+    let log = site.relay().log().lines().join("\n");
+    assert!(!log.contains("refused"), "{log}");
+}
+
+#[tokio::test]
+async fn a_broker_open_to_every_network_is_warned_about_unless_it_asks_for_a_login() {
+    const WARNING: &str = "lets in everyone on every network";
+    for (has_login, warned) in [(false, true), (true, false)] {
+        let site = Site::new(RELAY).await.expect("a site");
+        let everywhere = format!("0.0.0.0:{}", site.relay().listen_addr().port());
+        let listen = ("LOCAL_MQTT_LISTEN", everywhere.as_str());
+        let environment = if has_login {
+            site.environment_with([LOGIN[0], LOGIN[1], listen])
+        } else {
+            site.environment_with([listen])
+        };
+        // Each start warns, not the first alone.
+        for _ in 0..2 {
+            site.start_with(&environment).await.expect("a relay");
+            site.relay().terminate().await.expect("an end");
+        }
+        let lines = site.relay().log().lines();
+        let count = lines.iter().filter(|line| line.contains(WARNING)).count();
+        assert_eq!(count > 0, warned, "{lines:?}");
+    }
+}
