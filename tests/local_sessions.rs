@@ -27,7 +27,7 @@ fn journal_bytes(site: &Site) -> u64 {
 async fn subscribe_and_leave(site: &Site) {
     let port = site.relay().listen_addr().port();
     let first = mosquitto_sub(port, &SESSION).await;
-    first.terminate(PATIENCE).await.unwrap();
+    first.terminate(PATIENCE).await.expect("it leaves");
 }
 
 const SESSION: [&str; 7] = ["-i", "keeper", "-c", "-t", LOCAL, "-q", "1"];

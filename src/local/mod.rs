@@ -19,7 +19,7 @@
 //! * One client never slows another: queues are bounded by bytes, writing has a time-out.
 //! * Whatever bytes a client sends cost at most its own connection.
 //!
-//! What it does not do: no enhanced authentication, no topic aliases towards clients,
+//! What it does not do: no enhanced authentication, no topic aliases towards clients. A delayed will does not survive a restart.
 //! A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained`, `origins` and `broker` are pure;

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::acks::Awaits;
-use super::journal::{Change, KeptSession, Recorder};
+use super::journal::{Change, KeptSession, Recorder, Whereabouts};
 use super::limits::Limits;
 use super::packet::Will;
 use super::publication::{Delivery, QoS};
@@ -192,7 +192,7 @@ impl Session {
             };
             session.taken.insert(id, taken);
         }
-        let was_connected = kept.left.is_none();
+        let was_connected = kept.client == Whereabouts::Connected;
         for (position, message) in kept.messages.into_iter().enumerate() {
             let id = message.id;
             session.last_id = id;

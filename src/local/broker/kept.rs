@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Broker;
-use crate::local::journal::{Change, Image, KeptSession, Recorder};
+use crate::local::journal::{Change, Image, KeptSession, Recorder, Whereabouts};
 use crate::local::packet::SESSION_FOR_EVER;
 use crate::local::publication::Subscription;
 use crate::local::session::Session;
@@ -34,9 +34,12 @@ impl Broker {
         let key = self.new_key();
         let filters = kept.filters.clone();
         let after = |seconds: u32| now + Duration::from_secs(seconds.into());
-        let ends = kept
-            .left
-            .unwrap_or_else(|| (kept.expiry_s < SESSION_FOR_EVER).then(|| after(kept.expiry_s)));
+        let ends = match kept.client {
+            Whereabouts::Left(ends) => ends,
+            Whereabouts::Connected => {
+                (kept.expiry_s < SESSION_FOR_EVER).then(|| after(kept.expiry_s))
+            }
+        };
         let mut session = Session::restored(kept, Arc::clone(&self.session_bytes), &self.limits);
         session.ends = ends;
         session.keep(key, &self.recorder);

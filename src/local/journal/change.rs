@@ -207,6 +207,9 @@ impl Writer {
     }
 }
 
+/// When something ends, if ever.
+struct Deadline(Option<Instant>);
+
 struct Reader<'a> {
     bytes: &'a [u8],
     elapsed: Duration,
@@ -216,13 +219,11 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn change(&mut self) -> Option<Change> {
         let [kind] = self.array()?;
-        Some(match kind {
-            0 => Change::Version(self.byte()?),
-            _ => {
-                let session = SessionKey::from_le_bytes(self.array()?);
-                self.of_session(kind, session)?
-            }
-        })
+        if kind == 0 {
+            return Some(Change::Version(self.byte()?));
+        }
+        let session = SessionKey::from_le_bytes(self.array()?);
+        self.of_session(kind, session)
     }
 
     fn of_session(&mut self, kind: u8, session: SessionKey) -> Option<Change> {
@@ -232,7 +233,7 @@ impl<'a> Reader<'a> {
                 Change::Opened(session, self.text()?, expiry_s)
             }
             2 => Change::Returned(session, self.number()?),
-            3 => Change::Left(session, self.number()?, self.deadline()?),
+            3 => Change::Left(session, self.number()?, self.deadline()?.0),
             4 => Change::Ended(session),
             5 => {
                 let subscription = Subscription {
@@ -307,17 +308,18 @@ impl<'a> Reader<'a> {
         String::from_utf8(bytes.to_vec()).ok()
     }
 
-    fn deadline(&mut self) -> Option<Option<Instant>> {
+    fn deadline(&mut self) -> Option<Deadline> {
         let left = u64::from_le_bytes(self.array()?);
         if left == u64::MAX {
-            return Some(None);
+            return Some(Deadline(None));
         }
         let left = Duration::from_millis(left).saturating_sub(self.elapsed);
-        self.now.checked_add(left).map(Some)
+        let at = self.now.checked_add(left)?;
+        Some(Deadline(Some(at)))
     }
 
     fn publication(&mut self) -> Option<Publication> {
-        let expires = self.deadline()?;
+        let Deadline(expires) = self.deadline()?;
         let (topic_len, properties_len) = (self.length()?, self.length()?);
         let bytes = self.take(self.bytes.len())?;
         let (topic, rest) = bytes.split_at_checked(topic_len)?;

@@ -17,12 +17,19 @@ use crate::spool::record::{self, Decoded};
 pub(in crate::local) struct KeptSession {
     pub(in crate::local) client_id: String,
     pub(in crate::local) expiry_s: u32,
-    /// When it ends, if the client had left and it ever does.
-    pub(in crate::local) left: Option<Option<Instant>>,
+    pub(in crate::local) client: Whereabouts,
     pub(in crate::local) filters: Vec<(String, Subscription)>,
     /// In the order in which they were queued.
     pub(in crate::local) messages: Vec<KeptMessage>,
     pub(in crate::local) taken: BTreeSet<u16>,
+}
+
+/// Where the client of a session was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::local) enum Whereabouts {
+    Connected,
+    /// It had left; when the session ends, if ever.
+    Left(Option<Instant>),
 }
 
 /// A message for the client that it has not acknowledged to the end.
@@ -85,7 +92,7 @@ impl Image {
                 let session = KeptSession {
                     client_id,
                     expiry_s,
-                    left: None,
+                    client: Whereabouts::Connected,
                     filters: Vec::new(),
                     messages: Vec::new(),
                     taken: BTreeSet::new(),
@@ -119,11 +126,11 @@ impl KeptSession {
         match change {
             Change::Returned(_, expiry_s) => {
                 self.expiry_s = expiry_s;
-                self.left = None;
+                self.client = Whereabouts::Connected;
             }
             Change::Left(_, expiry_s, ends) => {
                 self.expiry_s = expiry_s;
-                self.left = Some(ends);
+                self.client = Whereabouts::Left(ends);
             }
             Change::Subscribed(_, path, subscription) => {
                 match self.filters.iter_mut().find(|(own, _)| *own == path) {

@@ -25,6 +25,6 @@ mod recorder;
 mod tests;
 
 pub(super) use change::{Change, Clocks};
-pub(super) use image::{Image, KeptSession};
+pub(super) use image::{Image, KeptSession, Whereabouts};
 pub(super) use keeper::{Keeper, read};
 pub(super) use recorder::Recorder;

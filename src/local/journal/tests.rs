@@ -157,7 +157,9 @@ fn time_goes_on_over_a_restart_as_far_as_the_clock_can_tell() {
             change(written).encode(1, &written).unwrap(),
         ];
         let image = Image::replay(&bytes.concat(), &read);
-        let left = image.sessions[&1].left.unwrap().unwrap();
+        let Whereabouts::Left(Some(left)) = image.sessions[&1].client else {
+            panic!("it had left");
+        };
         assert_eq!(
             left,
             read.now + Duration::from_secs(left_s),
@@ -342,7 +344,7 @@ fn a_message_of_qos_2_is_sent_only_when_its_identifier_is_kept() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
         broker.publish(&Publish::plain("a", b"x", qos, false), None, Instant::now());
     }
-    let mut next = |broker: &mut Broker| {
+    let next = |broker: &mut Broker| {
         let session = broker.session(key, &link).unwrap();
         let next = session.next(&Limits::default(), Instant::now());
         (next.is_some(), session.is_held_up())
