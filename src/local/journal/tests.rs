@@ -139,8 +139,6 @@ fn an_unknown_version_is_said_and_nothing_is_taken_from_it() {
 
 #[test]
 fn time_goes_on_over_a_restart_as_far_as_the_clock_can_tell() {
-    let written = clocks(1_000_000);
-    let ends = written.now + Duration::from_secs(100);
     let change = |at: Clocks| Change::Left(1, 200, Some(at.now + Duration::from_secs(100)));
     for (at, read_ms, left_s) in [
         (1_000_000, 1_030_000, 70), // the clock went on
@@ -166,7 +164,6 @@ fn time_goes_on_over_a_restart_as_far_as_the_clock_can_tell() {
             "{at} {read_ms}"
         );
     }
-    assert!(ends > written.now);
 }
 
 /// A broker with a journal.
