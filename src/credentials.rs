@@ -64,6 +64,7 @@ pub struct Credentials(Arc<CertifiedParts>);
 struct CertifiedParts {
     chain: Vec<CertificateDer<'static>>,
     private_key: PrivateKeyDer<'static>,
+    key_name: &'static str,
 }
 
 /// Why certificate and key cannot be used. Nothing of the values themselves is in it.
@@ -140,7 +141,16 @@ impl Credentials {
         let chain = read_chain(cert, names.cert)?;
         let private_key = read_private_key(private_key, names.private_key)?;
         check_pair(&chain, &private_key, names)?;
-        Ok(Credentials(Arc::new(CertifiedParts { chain, private_key })))
+        Ok(Credentials(Arc::new(CertifiedParts {
+            chain,
+            private_key,
+            key_name: names.private_key,
+        })))
+    }
+
+    /// Where the private key is from: the name it was read under.
+    pub fn key_name(&self) -> &'static str {
+        self.0.key_name
     }
 
     /// The certificate, then whatever completes its chain.

@@ -322,4 +322,7 @@ async fn a_cloud_function_that_makes_the_key_itself_serves_a_device_that_would_k
     let acked = fleet.publish(1).await;
     fleet.site.arrived(&acked).await.unwrap();
     assert!(fleet.balena.variables().contains_key("AWS_PRIVATE_KEY"));
+    fleet
+        .says("PROVISION_KEY is \"device\", but AWS_PRIVATE_KEY")
+        .await;
 }

@@ -134,3 +134,43 @@ async fn the_old_lambda_behind_a_rest_api_does_the_same() {
 async fn the_old_lambda_passes_over_a_signing_request_and_the_relay_takes_its_key() {
     provisions("2.0", "device").await;
 }
+
+#[tokio::test]
+async fn a_device_key_that_is_lost_is_told_of_where_the_old_lambda_knows_the_thing_and_nothing_else_is()
+ {
+    let site = Site::new(RELAY).await.expect("a site");
+    let lambda = OldLambda::start("2.0").await;
+    let balena = Balena::start(BalenaOptions::new(DEVICE_UUID)).await;
+    let balena = balena.expect("a Supervisor");
+    let mut environment = first_boot(&site, &lambda, &balena);
+    environment.insert("PROVISION_KEY".to_owned(), "device".to_owned());
+    let relay = site.relay();
+    let says = async |part: &str, from: usize| {
+        let line = relay.log().wait_for(part, from, PATIENCE).await;
+        line.expect("the relay says so");
+    };
+    site.start_with(&environment)
+        .await
+        .expect("the relay starts");
+    says("this device is registered", 0).await;
+    relay.terminate().await.expect("the relay stops");
+
+    // what a volume that was replaced leaves: the certificate alone
+    let cert = lambda.variables().await.remove("AWS_CERT");
+    environment.insert("AWS_CERT".to_owned(), cert.expect("it wrote one"));
+    std::fs::remove_file(relay.data_dir().join("device-key.pem")).expect("there was a key");
+    let from = relay.log().lines().len();
+    site.start_with(&environment)
+        .await
+        .expect("the relay starts");
+    says("was the volume replaced?", from).await;
+    says("this device was registered before", from).await;
+    let load = Load::new(1, "sensors", 20);
+    let report = site.publish(&load).await.expect("the relay accepts");
+    assert!(report.is_complete(&load));
+
+    relay.terminate().await.expect("the relay stops");
+    site.start().await.expect("the relay starts");
+    site.arrived(&report.acked).await.expect("all is there");
+    lambda.process.terminate(PATIENCE).await.expect("it ends");
+}

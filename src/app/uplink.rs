@@ -106,6 +106,16 @@ fn aws_endpoint(
     publisher: Publisher,
 ) -> Result<Endpoint, NoEndpoint> {
     let credentials = aws_credentials(aws, config)?;
+    let names = CredentialNames::AWS;
+    if config.key_maker == KeyMaker::Device && credentials.key_name() == names.private_key {
+        tracing::warn!(
+            "PROVISION_KEY is \"device\", but {key} belongs to {cert} and is used: the cloud function made it, and \
+             balenaCloud has it. For a key that never leaves the device, let PROVISION_URL lead to a cloud function that \
+             takes a signing request, and remove {cert} and {key}",
+            key = names.private_key,
+            cert = names.cert,
+        );
+    }
     let tls = tls::client_config(&credentials, aws.root_ca_path.as_deref(), aws.port)?;
     Ok(Endpoint {
         host: aws.endpoint.clone(),

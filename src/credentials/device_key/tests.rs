@@ -90,11 +90,13 @@ fn the_key_from_the_cloud_wins_if_it_belongs_to_the_certificate() {
     let garbage = Secret::new("%");
     let of = |cert, key| Credentials::of_device(cert, key, dir.path());
 
-    let used = of(&cert, Some(&key)).unwrap().private_key();
-    assert_ne!(used.secret_der(), own_der(&own));
+    let given = of(&cert, Some(&key)).unwrap();
+    assert_ne!(given.private_key().secret_der(), own_der(&own));
+    assert_eq!(given.key_name(), "AWS_PRIVATE_KEY");
     for given in [None, Some(&stale), Some(&garbage)] {
-        let used = of(&own_cert, given).unwrap().private_key();
-        assert_eq!(used.secret_der(), own_der(&own));
+        let used = of(&own_cert, given).unwrap();
+        assert_eq!(used.private_key().secret_der(), own_der(&own));
+        assert_eq!(used.key_name(), NAMES.private_key);
     }
     let neither = of(&cert, Some(&stale)).unwrap_err();
     assert!(matches!(neither, UnpairedError::Neither { .. }));
