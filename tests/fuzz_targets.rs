@@ -70,3 +70,13 @@ fn no_files_upset_recovery() {
     }
     run(targets::recovery, |rng| mutated(&corpus, rng));
 }
+
+#[test]
+fn no_bytes_upset_the_packet_parser() {
+    let corpus = corpus("packet");
+    assert!(!corpus.is_empty());
+    for input in &corpus {
+        targets::packet(input);
+    }
+    run(targets::packet, |rng| mutated(&corpus, rng));
+}
