@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cloud_relay::clock::Timestamp;
+use cloud_relay::local::fuzzing::{REMAINING_BYTES_MAX, first_packet};
 use cloud_relay::spool::ledger::Outcome;
 use cloud_relay::spool::record::{self, Decoded};
 use cloud_relay::spool::{Message, OpenError, Options, Read, Seq, Spool};
@@ -38,6 +39,26 @@ pub(super) fn record(input: &[u8]) {
     if let Some(at) = record::find_next(input, 0) {
         let (_, rest) = input.split_at(at);
         assert!(matches!(record::decode(rest), Decoded::Record { .. }));
+    }
+}
+
+/// Reads `input` as what a client sends: the first byte says in which version, packets follow.
+pub(super) fn packet(input: &[u8]) {
+    let Some((version, mut rest)) = input.split_first() else {
+        return;
+    };
+    let is_v5 = version % 2 == 1;
+    while let Ok(Some(found)) = first_packet(is_v5, rest) {
+        assert!((2..=5 + REMAINING_BYTES_MAX).contains(&found.frame_bytes));
+        let (whole, after) = rest.split_at(found.frame_bytes);
+        // What follows a packet does not change it, and a part of it is never taken for all of it.
+        let (_, short) = whole.split_last().expect("it has two bytes at least");
+        assert_eq!(first_packet(is_v5, short), Ok(None));
+        let publish_bytes = found.publish_bytes.unwrap_or(0);
+        assert!(publish_bytes < found.frame_bytes, "{found:?}");
+        assert!(found.id_fits_qos, "{found:?}");
+        assert_eq!(first_packet(is_v5, whole), Ok(Some(found)));
+        rest = after;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cloud_relay::local::fuzzing::first_packet;
 use cloud_relay::spool::storage;
 
 #[path = "../src/spool/tests/model.rs"]
@@ -69,4 +70,27 @@ fn no_files_upset_recovery() {
         targets::recovery(input);
     }
     run(targets::recovery, |rng| mutated(&corpus, rng));
+}
+
+#[test]
+fn the_corpus_of_packets_is_of_sound_ones() {
+    for input in corpus("packet") {
+        let (version, mut rest) = input.split_first().expect("it says which version");
+        while !rest.is_empty() {
+            let found = first_packet(version % 2 == 1, rest).expect("a frame");
+            let found = found.expect("a whole packet");
+            assert!(found.is_sound, "{rest:x?}");
+            rest = &rest[found.frame_bytes..];
+        }
+    }
+}
+
+#[test]
+fn no_bytes_upset_the_packet_parser() {
+    let corpus = corpus("packet");
+    assert!(!corpus.is_empty());
+    for input in &corpus {
+        targets::packet(input);
+    }
+    run(targets::packet, |rng| mutated(&corpus, rng));
 }

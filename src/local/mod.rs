@@ -34,6 +34,8 @@ mod broker;
 mod connection;
 mod counters;
 mod deadlines;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod inbound;
 mod journal;
