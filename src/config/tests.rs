@@ -540,7 +540,7 @@ fn a_local_user_has_a_name_and_a_password_or_is_a_fault_that_shows_neither_passw
     let config = read(&[user, password]).unwrap();
     assert_eq!(config.local.login.as_ref().unwrap().user, "app");
     let summary = config.summary();
-    let line = "LOCAL_MQTT_USERNAME=app LOCAL_MQTT_PASSWORD=set LOCAL_MQTT_PASSWORD_FILE=unset";
+    let line = "LOCAL_MQTT_USERNAME=app LOCAL_MQTT_PASSWORD=set LOCAL_MQTT_PASSWORD_FILE=unset LOCAL_MQTT_ACL_FILE=unset";
     assert!(summary.contains(line), "{summary}");
     assert!(!summary.contains("geheim") && !format!("{config:?}").contains("geheim"));
     for (alone, other) in [(user, password), (password, user)] {

@@ -74,6 +74,10 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// Clients that were refused for their user name or password, or because they named none.
     pub logins_failed: Counter,
+    /// Messages that their clients may not publish (`LOCAL_MQTT_ACL_FILE`), wills among them.
+    pub publishes_denied: Counter,
+    /// Topic filters that clients may not subscribe to (`LOCAL_MQTT_ACL_FILE`).
+    pub subscriptions_denied: Counter,
     /// Connections whose handshake (TLS, WebSocket) failed or took too long.
     pub handshakes_failed: Counter,
     /// Connections closed because no CONNECT came within `Limits::connect_timeout`.

@@ -227,6 +227,16 @@ fn refusals(book: &mut Book, local: &Local) {
         local.logins_failed,
     );
     book.count(
+        "local_publishes_denied",
+        "Messages of local clients that LOCAL_MQTT_ACL_FILE does not allow, wills among them",
+        local.publishes_denied,
+    );
+    book.count(
+        "local_subscriptions_denied",
+        "Topic filters of local clients that LOCAL_MQTT_ACL_FILE does not allow",
+        local.subscriptions_denied,
+    );
+    book.count(
         "local_handshakes_failed",
         "Local connections whose handshake (TLS, WebSocket) failed or took too long",
         local.handshakes_failed,

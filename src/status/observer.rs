@@ -195,6 +195,8 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         sessions_discarded: counters.sessions_discarded.get(),
         connections_refused: counters.connections_refused.get(),
         logins_failed: counters.logins_failed.get(),
+        publishes_denied: counters.publishes_denied.get(),
+        subscriptions_denied: counters.subscriptions_denied.get(),
         handshakes_failed: counters.handshakes_failed.get(),
         connect_timeouts: counters.connect_timeouts.get(),
         write_timeouts: counters.write_timeouts.get(),

@@ -98,6 +98,8 @@ pub(crate) struct Local {
     pub(crate) messages_from_cloud: u64,
     pub(crate) connections_refused: u64,
     pub(crate) logins_failed: u64,
+    pub(crate) publishes_denied: u64,
+    pub(crate) subscriptions_denied: u64,
     pub(crate) handshakes_failed: u64,
     pub(crate) connect_timeouts: u64,
     pub(crate) write_timeouts: u64,
