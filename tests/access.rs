@@ -4,6 +4,7 @@ mod common;
 
 use std::process::{Command, Output};
 
+use cloud_relay_sandbox::process::Process;
 use cloud_relay_sandbox::relay::program;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 use tempfile::TempDir;
@@ -122,12 +123,108 @@ async fn a_broker_open_to_every_network_is_warned_about_unless_it_asks_for_a_log
             site.environment_with([listen])
         };
         // Each start warns, not the first alone.
-        for _ in 0..2 {
+        for starts in 1..=2 {
             site.start_with(&environment).await.expect("a relay");
             site.relay().terminate().await.expect("an end");
+            let lines = site.relay().log().lines();
+            let count = lines.iter().filter(|line| line.contains(WARNING)).count();
+            assert_eq!(count, if warned { starts } else { 0 }, "{lines:?}");
         }
-        let lines = site.relay().log().lines();
-        let count = lines.iter().filter(|line| line.contains(WARNING)).count();
-        assert_eq!(count > 0, warned, "{lines:?}");
+    }
+}
+
+/// Two users: `app` writes `sensors`, `sensor` reads `commands/#`; each has `own/NAME`.
+const RULES: &str = "user app
+topic write sensors
+topic write commands/#
+topic write denied/#
+user sensor
+topic read commands/#
+topic deny commands/secret
+pattern readwrite own/%u
+";
+
+/// Starts a foreign client with these arguments.
+async fn client(site: &Site, program: &str, user: &str, arguments: &[&str]) -> Process {
+    let port = site.relay().listen_addr().port().to_string();
+    let login = ["-p", &port, "-u", user, "-P", "geheim"];
+    start(program, &[&login[..], arguments].concat()).await
+}
+
+async fn limited_site(directory: &TempDir, more: (&str, &str)) -> Site {
+    let users = password_file(directory).await;
+    let rules = directory.path().join("rules").display().to_string();
+    std::fs::write(&rules, RULES).expect("rules are written");
+    let [users, rules] = [
+        ("LOCAL_MQTT_PASSWORD_FILE", users.as_str()),
+        ("LOCAL_MQTT_ACL_FILE", rules.as_str()),
+    ];
+    site([LOGIN[0], LOGIN[1], users, rules, more]).await
+}
+
+#[tokio::test]
+async fn two_users_publish_and_subscribe_to_what_their_rules_allow_and_to_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = limited_site(&directory, ("LOG_FORMAT", "plain")).await;
+    gets_in(&site, "app").await;
+    for version in ["311", "5"] {
+        let version = ["-V", version, "-q", "1"];
+        for (user, filter, allowed) in [
+            ("sensor", "commands/+", false),
+            ("sensor", "sensors", false),
+            ("sensor", "commands/a", true),
+            ("sensor", "own/sensor", true),
+            ("app", "own/sensor", false),
+            ("app", "own/app", true),
+        ] {
+            let subscribe = [&version[..], &["-E", "-t", filter]].concat();
+            let client = client(&site, "mosquitto_sub", user, &subscribe).await;
+            client.wait_for_exit(PATIENCE).await.expect("an end");
+            let said = client.log().lines().join("\n");
+            assert_eq!(!said.contains("denied"), allowed, "{user} {filter}: {said}");
+        }
+        let thief = format!("thief-{}", version[1]);
+        let denied = ["-i", &thief, "-t", "sensors", "-m", "x"];
+        let denied = [&version[..], &denied].concat();
+        let _client = client(&site, "mosquitto_pub", "sensor", &denied).await;
+        let told = format!("to publish; told once for each client client_id=\"{thief}\"");
+        let told = site.relay().wait_for_log(&told, PATIENCE).await;
+        told.expect("it is told");
+    }
+    assert_eq!(site.cloud().received_count(), 2);
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_by_a_user_who_may_write_and_stay_otherwise() {
+    let directory = tempfile::tempdir().unwrap();
+    let routes = ("PRODUCER_TOPIC", "sensors,own/sensor");
+    let site = limited_site(&directory, routes).await;
+    let large = directory.path().join("large").display().to_string();
+    let replay = |login: &[(&str, &str)]| {
+        let output = Command::new(program(RELAY))
+            .args(["dead-letters", "replay", "--all"])
+            .env_clear()
+            .env("DATA_DIR", site.relay().data_dir())
+            .env("LOCAL_MQTT_LISTEN", site.relay().listen_addr().to_string())
+            .envs([routes])
+            .envs(login.iter().copied())
+            .output();
+        output.expect("the program starts")
+    };
+    for (user, topic, bytes, allowed) in [
+        ("app", "sensors", 131_073, true),
+        ("sensor", "own/sensor", 131_074, false),
+    ] {
+        std::fs::write(&large, vec![b'x'; bytes]).expect("a payload is written");
+        let message = ["-q", "1", "-t", topic, "-f", &large];
+        let client = client(&site, "mosquitto_pub", user, &message).await;
+        let status = client.wait_for_exit(PATIENCE).await.expect("an end");
+        assert!(status.success(), "{user}");
+        let reason = format!("payload of {bytes} bytes");
+        let kept = site.relay().wait_for_log(&reason, PATIENCE).await;
+        kept.expect("a dead letter is told");
+        assert!(!replay(&[]).status.success());
+        let replayed = replay(&LOGIN);
+        assert_eq!(replayed.status.success(), allowed, "{replayed:?}");
     }
 }

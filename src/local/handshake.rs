@@ -202,4 +202,4 @@ fn check(connect: &Connect, limits: &Limits) -> Result<(), End> {
 }
 
 /// What the client identifiers begin with that the broker gives to clients without one.
-const GENERATED: &str = "auto-";
+pub(super) const GENERATED: &str = "auto-";

@@ -28,6 +28,7 @@ use self::lines::LineError;
 use self::passwords::Passwords;
 pub(super) use self::rules::Rights;
 use self::rules::Rules;
+use super::handshake::GENERATED;
 use super::packet::{Login, Reason};
 use crate::secret::Secret;
 
@@ -140,8 +141,11 @@ impl Access {
 
     /// Notes that a client may not do something; says so once for each client.
     pub(super) fn denied(&self, client_id: &str, what: &'static str, topic: &str) {
+        // Clients without an identifier of their own get a new one each time, so they count as one.
+        let has_name = !client_id.starts_with(GENERATED);
+        let known_as = if has_name { client_id } else { GENERATED };
         let denials = self.denials.lock();
-        if (denials.unwrap_or_else(PoisonError::into_inner)).is_news(client_id) {
+        if (denials.unwrap_or_else(PoisonError::into_inner)).is_news(known_as) {
             tracing::warn!(
                 client_id,
                 topic,
