@@ -84,6 +84,10 @@ pub struct Counters {
     pub connect_timeouts: Counter,
     /// Clients closed because they took nothing for `Limits::write_timeout`.
     pub write_timeouts: Counter,
+    /// Clients closed because they announced a packet above `Limits::packet_bytes_max`.
+    pub packets_too_large: Counter,
+    /// Topic filters refused because of `Limits::filters_max` or `Limits::filter_levels_of_all_max`.
+    pub filters_refused: Counter,
     /// Packets of every kind from clients.
     pub packets_received: Counter,
     /// Bytes that were read from clients.

@@ -78,11 +78,12 @@ impl End {
         )
     }
 
-    /// Counts an end that a limit of time brought about.
+    /// Counts an end that a limit brought about.
     pub(super) fn count(&self, counters: &Counters) {
         match self {
             End::ConnectTimeout => counters.connect_timeouts.add(1),
             End::WriteTimeout => counters.write_timeouts.add(1),
+            End::Packet(PacketError::TooLarge { .. }) => counters.packets_too_large.add(1),
             _ => {}
         }
     }

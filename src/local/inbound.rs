@@ -125,6 +125,9 @@ impl<I: Ingress> Client<I> {
                 codes.push(Reason::NotAuthorized.code());
             }
         }
+        let refused = (codes.iter()).filter(|code| **code == Reason::QuotaExceeded.code());
+        let refused = u64::try_from(refused.count()).unwrap_or(u64::MAX);
+        self.shared.counters.filters_refused.add(refused);
         packet::put_suback(&mut self.out, self.version, id, &codes);
         self.shared.counters.packets_sent.add(1);
         Ok(())

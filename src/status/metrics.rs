@@ -251,6 +251,16 @@ fn refusals(book: &mut Book, local: &Local) {
         "Local clients that took nothing for too long",
         local.write_timeouts,
     );
+    book.count(
+        "local_packets_too_large",
+        "Local clients closed for announcing a packet beyond the limit",
+        local.packets_too_large,
+    );
+    book.count(
+        "local_filters_refused",
+        "Topic filters of local clients refused because of a limit",
+        local.filters_refused,
+    );
 }
 
 fn costs(book: &mut Book, snapshot: &Snapshot) {

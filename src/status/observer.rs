@@ -200,6 +200,8 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         handshakes_failed: counters.handshakes_failed.get(),
         connect_timeouts: counters.connect_timeouts.get(),
         write_timeouts: counters.write_timeouts.get(),
+        packets_too_large: counters.packets_too_large.get(),
+        filters_refused: counters.filters_refused.get(),
         dropped: dropped
             .map(|(reason, count)| (reason.to_owned(), count.get()))
             .into(),

@@ -103,6 +103,8 @@ pub(crate) struct Local {
     pub(crate) handshakes_failed: u64,
     pub(crate) connect_timeouts: u64,
     pub(crate) write_timeouts: u64,
+    pub(crate) packets_too_large: u64,
+    pub(crate) filters_refused: u64,
     /// Sessions of absent clients that were given up for others.
     pub(crate) sessions_discarded: u64,
     /// Messages that were not kept or passed on and had not been acknowledged either, by why.

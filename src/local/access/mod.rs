@@ -123,7 +123,7 @@ impl Access {
             return Ok(self);
         };
         let rules = Rules::parse(&read(ACL_FILE, path)?);
-        let rules = rules.map_err(|error| faulty(ACL_FILE, path, error))?;
+        let rules = rules.map_err(|error| faulty(ACL_FILE, path, error.to_string()))?;
         if rules.name_users() && self.guarded.is_none() {
             let what = "has rules for users, and nobody can log in; set LOCAL_MQTT_USERNAME and LOCAL_MQTT_PASSWORD, or \
                         LOCAL_MQTT_PASSWORD_FILE";
@@ -198,11 +198,11 @@ impl Access {
     }
 }
 
-fn faulty(variable: &'static str, path: &Path, what: impl ToString) -> AccessError {
+fn faulty(variable: &'static str, path: &Path, what: impl Into<String>) -> AccessError {
     AccessError::Faulty {
         variable,
         path: path.to_owned(),
-        what: what.to_string(),
+        what: what.into(),
     }
 }
 
@@ -224,7 +224,8 @@ fn read(variable: &'static str, path: &Path) -> Result<String, AccessError> {
 
 fn read_passwords(path: &Path) -> Result<Passwords, AccessError> {
     let passwords = Passwords::parse(&read(PASSWORD_FILE, path)?);
-    let passwords = passwords.map_err(|error: LineError| faulty(PASSWORD_FILE, path, error))?;
+    let passwords =
+        passwords.map_err(|error: LineError| faulty(PASSWORD_FILE, path, error.to_string()))?;
     if passwords.is_empty() {
         let what = "names no user; `mosquitto_passwd FILE USER` adds one";
         return Err(faulty(PASSWORD_FILE, path, what));
