@@ -3,6 +3,8 @@
 CARGO ?= cargo
 RELAY := target/debug/cloud-relay
 TOOLS := .tools
+# The demo's cloud function is the real one where moto is installed; without it, the demo needs nothing but Rust.
+FUNCTION := $(wildcard $(TOOLS)/venv/bin/moto_server)
 
 .PHONY: help demo test check lint fmt setup bench cross image
 
@@ -10,8 +12,9 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
 
 demo: ## the whole story on this machine: cloud, provisioning, relay and sensor; no account needed
-	$(CARGO) build --locked -p cloud-relay
-	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(RELAY)
+	$(CARGO) build --locked -p cloud-relay $(FUNCTION:%=-p cloud-relay-provision)
+	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(RELAY) \
+	  $(FUNCTION:%=--provision target/debug/provision --python $(TOOLS)/venv/bin/python)
 
 test: setup ## every test: the crates, the foreign peers, container files and scripts, the page in a browser
 	$(CARGO) test --workspace --locked

@@ -33,6 +33,8 @@ use crate::store::{Store, StoreError};
 pub(crate) const SPOOL_DIRECTORY: &str = "spool";
 /// The directory of what the local broker keeps, beside it.
 const BROKER_DIRECTORY: &str = "broker";
+/// The directory of the local sessions.
+const SESSIONS_DIRECTORY: &str = "sessions";
 /// A shutdown that takes longer is cut short. Half of what balena gives a container.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -176,7 +178,8 @@ impl App {
         status.start(sources, stop_status);
 
         let directory = config.data_dir.join(BROKER_DIRECTORY);
-        let (broker, keeper) = LocalBroker::open(options, &directory);
+        let (mut broker, keeper) = LocalBroker::open(options, &directory);
+        broker.keep_sessions(&config.data_dir.join(SESSIONS_DIRECTORY));
         let publisher = broker.publisher(stop_local.clone());
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));

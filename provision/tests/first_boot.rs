@@ -65,7 +65,7 @@ async fn goes_the_whole_way(key: &str) -> (Site, Stage) {
     assert_eq!(cloud_relay_provision::pair::decode(&stored), Some(pem));
     // once for PROVISION_URL, and at least once for the credentials
     assert!(balena.recreations() >= 2);
-    for log in [site.relay().log(), stage.function.log()] {
+    for log in [site.relay().log(), stage.process.log()] {
         let lines = log.lines().join("\n");
         assert!(
             !lines.contains(token) && !lines.contains("PRIVATE KEY"),

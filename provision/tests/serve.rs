@@ -57,7 +57,7 @@ async fn the_old_blocks_requests_and_the_old_script_are_answered_to_the_letter()
     assert!(is_empty(&stage.look().await));
     assert_eq!(stage.api.requests().len(), requests);
 
-    let log = stage.function.log().lines().join("\n");
+    let log = stage.process.log().lines().join("\n");
     assert!(log.contains("device created"), "{log}");
     for secret in ["PRIVATE KEY", "LS0tLS1", "sandbox-balena-key"] {
         assert!(!log.contains(secret), "{log}");
@@ -143,7 +143,7 @@ async fn what_may_not_be_asked_is_refused_and_changes_nothing() {
     let header = format!("X-Provision-Token: {token}");
     let allowed = stage.curl(&["-H", &header, "-d", &good, &stage.url]).await;
     assert_eq!(allowed, (201, "device created".to_owned()));
-    let log = stage.function.log().lines().join("\n");
+    let log = stage.process.log().lines().join("\n");
     assert!(!log.contains(token) && !log.contains(&token.to_uppercase()));
 }
 
@@ -176,7 +176,7 @@ async fn a_device_that_hangs_up_is_registered_all_the_same() {
     let body = format!(r#"{{"uuid":"{DEVICE_UUID}","balena_service":"{SERVICE}"}}"#);
     let impatient = format!("! curl --silent --max-time 1 -d '{body}' {}", stage.url);
     run("bash", &["-c", &impatient]).await;
-    let done = stage.function.wait_for_log("device created", PATIENCE);
+    let done = stage.process.wait_for_log("device created", PATIENCE);
     done.await.expect("it goes on");
     assert_complete(&stage).await;
 }

@@ -9,6 +9,7 @@
 //! * [`cloud`]: an AWS-IoT-like MQTT server over mutual TLS that keeps the books.
 //! * [`ledger`]: what should have arrived against what did.
 //! * [`provision_endpoint`]: the cloud function that provisions devices, over HTTP.
+//! * [`provision_function`]: the real one, with moto as AWS.
 //! * [`balena`]: device variables, the Supervisor's API, and the restart of a process on a change.
 //! * [`process`]: one child process: its environment, log lines, signals and figures from `/proc`.
 //! * [`relay`]: the relay as such a process, with its own data directory and port.
@@ -26,6 +27,7 @@ pub mod ledger;
 pub mod port;
 pub mod process;
 pub mod provision_endpoint;
+pub mod provision_function;
 pub mod publisher;
 pub mod relay;
 pub mod site;

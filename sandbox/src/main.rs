@@ -5,19 +5,22 @@ mod demo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cloud_relay_sandbox::provision_function::FunctionPrograms;
 use tokio::signal::unix::{SignalKind, signal};
 
 const HELP: &str = "\
 Shows Cloud Relay at work on this machine, with no account anywhere.
 
-Usage: sandbox demo --relay PATH [--outage] [--once]
+Usage: sandbox demo --relay PATH [--provision PATH --python PATH] [--outage] [--once]
 
-  --relay PATH  the cloud-relay program to run
-  --outage      also take the cloud away for a while
-  --once        end after the story: exit code 0 if all of it came true, 1 if not
+  --relay PATH      the cloud-relay program to run
+  --provision PATH  the cloud function to run; a stand-in otherwise
+  --python PATH     a Python that has moto, which is AWS to the cloud function
+  --outage          also take the cloud away for a while
+  --once            end after the story: exit code 0 if all of it came true, 1 if not
 
 The demo starts a certificate authority, a cloud that speaks MQTT over mutual TLS like AWS IoT Core,
-the provisioning endpoint, and a stand-in for balenaCloud and the Supervisor; then the relay, without
+the cloud function, and a stand-in for balenaCloud and the Supervisor; then the relay, without
 credentials, and a sensor that publishes once a second. It tells what happens and then stays up for
 your own messages until Ctrl-C. It writes only to temporary directories and removes them.
 ";
@@ -55,10 +58,19 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Option<demo::Dem
         None | Some("--help" | "-h" | "help") => return Ok(None),
         Some(other) => return Err(format!("unknown command {other:?}; the only one is demo")),
     }
-    let (mut relay, mut outage, mut once) = (None, false, false);
+    let (mut relay, mut provision, mut python) = (None, None, None);
+    let (mut outage, mut once) = (false, false);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--relay" => relay = Some(arguments.next().ok_or("--relay needs a path")?),
+            "--relay" | "--provision" | "--python" => {
+                let path = arguments.next().map(PathBuf::from);
+                let path = path.ok_or_else(|| format!("{argument} needs a path"))?;
+                match argument.as_str() {
+                    "--relay" => relay = Some(path),
+                    "--provision" => provision = Some(path),
+                    _ => python = Some(path),
+                }
+            }
             "--outage" => outage = true,
             "--once" => once = true,
             "--help" | "-h" => return Ok(None),
@@ -66,8 +78,14 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Option<demo::Dem
         }
     }
     let relay = relay.ok_or("--relay is missing: the path of the cloud-relay program")?;
+    let function = match (provision, python) {
+        (Some(provision), Some(python)) => Some(FunctionPrograms { provision, python }),
+        (None, None) => None,
+        _ => return Err("--provision and --python go together".to_owned()),
+    };
     Ok(Some(demo::DemoOptions {
-        relay: PathBuf::from(relay),
+        relay,
+        function,
         outage,
         once,
     }))
@@ -102,6 +120,11 @@ mod tests {
         let options = parsed("demo --once --relay /r --outage").unwrap().unwrap();
         assert_eq!(options.relay, PathBuf::from("/r"));
         assert!(options.once && options.outage);
+        assert!(options.function.is_none());
+        let both = "demo --relay /r --provision /p --python /y";
+        assert!(parsed(both).unwrap().unwrap().function.is_some());
+        let one = parsed("demo --relay /r --provision /p").unwrap_err();
+        assert!(one.contains("--python"));
         assert!(parsed("demo --once").unwrap_err().contains("--relay"));
         assert!(parsed("demo --relay").unwrap_err().contains("path"));
     }

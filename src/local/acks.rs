@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::packet::Reply;
 use crate::spool::Seq;
 
@@ -15,10 +17,49 @@ const OVERHEAD_BYTES: usize = 32;
 /// An empty queue that has grown beyond this many entries gives its memory back.
 const CAPACITY_KEPT: usize = 1_024;
 
+/// What must be safe before an acknowledgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Awaits {
+    /// In the spool.
+    pub(super) spool: Option<Seq>,
+    /// In the journal: the last change.
+    pub(super) journal: Option<Seq>,
+}
+
+impl Awaits {
+    pub(super) fn is_over(self, safe: Safe) -> bool {
+        self.spool.is_none_or(|seq| seq < safe.spool)
+            && self.journal.is_none_or(|number| number < safe.journal)
+    }
+}
+
+impl From<Option<Seq>> for Awaits {
+    fn from(spool: Option<Seq>) -> Self {
+        Awaits {
+            spool,
+            journal: None,
+        }
+    }
+}
+
+/// The two watermarks: everything below is safe.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Safe {
+    pub(super) spool: Seq,
+    pub(super) journal: Seq,
+}
+
+/// What is owed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Reply(Reply),
+    /// A packet that is encoded already: SUBACK or UNSUBACK.
+    Encoded(Bytes),
+}
+
 struct Entry {
-    reply: Reply,
-    /// The message that must be safe first.
-    awaits: Option<Seq>,
+    answer: Answer,
+    awaits: Awaits,
     cost_bytes: usize,
 }
 
@@ -30,22 +71,21 @@ pub(super) struct Owed {
 }
 
 impl Owed {
-    /// Adds an acknowledgement that may leave when the message `awaits` is safe; at once if `None`,
-    /// as soon as it is first in line.
-    pub(super) fn owe(&mut self, reply: Reply, awaits: Option<Seq>, message_bytes: usize) {
+    /// Adds an acknowledgement that may leave when what it `awaits` is safe; if nothing, as soon as it is first in line.
+    pub(super) fn owe(&mut self, answer: Answer, awaits: impl Into<Awaits>, message_bytes: usize) {
         let cost_bytes = message_bytes + OVERHEAD_BYTES;
         self.bytes += cost_bytes;
         self.queue.push_back(Entry {
-            reply,
-            awaits,
+            answer,
+            awaits: awaits.into(),
             cost_bytes,
         });
     }
 
     /// The next acknowledgement that may leave when everything below `safe` is safe.
-    pub(super) fn release(&mut self, safe: Seq) -> Option<Reply> {
+    pub(super) fn release(&mut self, safe: Safe) -> Option<Answer> {
         let front = self.queue.front()?;
-        if front.awaits.is_some_and(|seq| seq >= safe) {
+        if !front.awaits.is_over(safe) {
             return None;
         }
         let entry = self.queue.pop_front()?;
@@ -53,7 +93,7 @@ impl Owed {
         if self.queue.is_empty() && self.queue.capacity() > CAPACITY_KEPT {
             self.queue = VecDeque::new();
         }
-        Some(entry.reply)
+        Some(entry.answer)
     }
 
     /// Whether nothing is owed.
@@ -72,14 +112,38 @@ mod tests {
     use super::*;
     use crate::local::packet::Ack;
 
-    fn released(owed: &mut Owed, safe: Seq) -> Vec<Reply> {
-        std::iter::from_fn(|| owed.release(safe)).collect()
+    fn safe(spool: Seq) -> Safe {
+        Safe { spool, journal: 0 }
+    }
+
+    fn released(owed: &mut Owed, spool: Seq) -> Vec<Reply> {
+        let answers = std::iter::from_fn(|| owed.release(safe(spool)));
+        let replies = answers.map(|answer| match answer {
+            Answer::Reply(reply) => reply,
+            Answer::Encoded(_) => panic!("nothing encoded is owed"),
+        });
+        replies.collect()
+    }
+
+    #[test]
+    fn what_went_to_both_waits_for_both() {
+        let mut owed = Owed::default();
+        let awaits = Awaits {
+            spool: Some(7),
+            journal: Some(3),
+        };
+        owed.owe(Answer::Reply(Reply::new(Ack::PubAck, 1)), awaits, 100);
+        for (spool, journal) in [(8, 3), (7, 4), (0, 0)] {
+            assert_eq!(owed.release(Safe { spool, journal }), None);
+        }
+        let (spool, journal) = (8, 4);
+        assert!(owed.release(Safe { spool, journal }).is_some());
     }
 
     #[test]
     fn an_acknowledgement_leaves_only_when_the_watermark_has_passed_its_message() {
         let mut owed = Owed::default();
-        owed.owe(Reply::new(Ack::PubAck, 1), Some(7), 100);
+        owed.owe(Answer::Reply(Reply::new(Ack::PubAck, 1)), Some(7), 100);
         assert_eq!(released(&mut owed, 6), []);
         assert_eq!(released(&mut owed, 7), []);
         assert_eq!(released(&mut owed, 8), [Reply::new(Ack::PubAck, 1)]);
@@ -89,10 +153,10 @@ mod tests {
     #[test]
     fn none_overtakes_an_earlier_one() {
         let mut owed = Owed::default();
-        owed.owe(Reply::new(Ack::PubAck, 1), None, 0);
-        owed.owe(Reply::new(Ack::PubRec, 2), Some(0), 0);
-        owed.owe(Reply::new(Ack::PubAck, 3), None, 0);
-        owed.owe(Reply::new(Ack::PubAck, 4), Some(1), 0);
+        owed.owe(Answer::Reply(Reply::new(Ack::PubAck, 1)), None, 0);
+        owed.owe(Answer::Reply(Reply::new(Ack::PubRec, 2)), Some(0), 0);
+        owed.owe(Answer::Reply(Reply::new(Ack::PubAck, 3)), None, 0);
+        owed.owe(Answer::Reply(Reply::new(Ack::PubAck, 4)), Some(1), 0);
         assert_eq!(released(&mut owed, 0), [Reply::new(Ack::PubAck, 1)]);
         assert_eq!(
             released(&mut owed, 1),
@@ -104,9 +168,9 @@ mod tests {
     #[test]
     fn bytes_count_from_owing_to_release() {
         let mut owed = Owed::default();
-        owed.owe(Reply::new(Ack::PubAck, 1), Some(0), 1_000);
+        owed.owe(Answer::Reply(Reply::new(Ack::PubAck, 1)), Some(0), 1_000);
         assert!(owed.unacknowledged_bytes() >= 1_000);
-        owed.release(1);
+        owed.release(safe(1));
         assert_eq!(owed.unacknowledged_bytes(), 0);
     }
 }

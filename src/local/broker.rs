@@ -6,6 +6,7 @@
 //! that a connection whose session was taken over can change nothing any more.
 
 mod fan_out;
+mod kept;
 mod sys;
 
 use std::collections::HashMap;
@@ -14,11 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::sys::Sys;
 use super::counters::Counters;
+use super::journal::{Change, Recorder};
 use super::keeping::{Desk, Messages};
 use super::limits::Limits;
 use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
@@ -28,6 +30,7 @@ use super::session::{Link, Offer, Session};
 use super::shared::{Groups, Path};
 use super::subscriptions::{Match, SessionKey, Subscriptions};
 use super::topic;
+use crate::spool::Seq;
 
 /// See the module.
 pub(super) struct Broker {
@@ -48,6 +51,7 @@ pub(super) struct Broker {
     wills_due: Vec<(String, Will)>,
     /// Rings when [`Broker::next_due`] may have changed.
     bell: Arc<Notify>,
+    recorder: Recorder,
     /// Used again for each publish.
     matched: Vec<Match>,
 }
@@ -92,6 +96,7 @@ impl Broker {
             sys: Sys::default(),
             wills_due: Vec::new(),
             bell: Arc::default(),
+            recorder: Recorder::default(),
             matched: Vec::new(),
         }
     }
@@ -137,6 +142,10 @@ impl Broker {
         let mut session = Session::new(request.client_id, Arc::clone(&self.session_bytes));
         session.expiry_s = request.expiry_s;
         session.attach(Arc::clone(link), request.receive_max);
+        if session.expiry_s > 0 {
+            session.keep(key, &self.recorder);
+            session.note(|key| Change::Opened(key, request.client_id.to_owned(), request.expiry_s));
+        }
         self.sessions.insert(key, session);
         self.by_client_id.insert(request.client_id.to_owned(), key);
         self.count_connected();
@@ -157,6 +166,11 @@ impl Broker {
         if goes_on {
             self.absent.retain(|absent| *absent != key);
             session.expiry_s = request.expiry_s;
+            if request.expiry_s > 0 {
+                session.note(|key| Change::Returned(key, request.expiry_s));
+            } else {
+                session.keep_no_more();
+            }
         }
         let will = session.will.take();
         if let Some(previous) = session.attach(Arc::clone(link), request.receive_max) {
@@ -189,6 +203,7 @@ impl Broker {
         let after = |seconds: u32| now + Duration::from_secs(seconds.into());
         let expiry_s = session.expiry_s;
         session.ends = (expiry_s < SESSION_FOR_EVER).then(|| after(expiry_s));
+        session.note(|key| Change::Left(key, expiry_s, session.ends));
         let (later, at_once) = match will {
             Some(will) if will.delay_s > 0 => (Some(will), None),
             will => (None, will),
@@ -255,6 +270,22 @@ impl Broker {
         Arc::clone(&self.bell)
     }
 
+    /// How far the journal is recorded.
+    pub(super) fn changes(&self) -> Seq {
+        self.recorder.next()
+    }
+
+    /// The last change that was recorded since `before`, which [`Broker::changes`] said.
+    pub(super) fn changed_since(&self, before: Seq) -> Option<Seq> {
+        let next = self.recorder.next();
+        (next > before).then(|| next - 1)
+    }
+
+    /// The watermark of the journal.
+    pub(super) fn kept(&self) -> watch::Receiver<Seq> {
+        self.recorder.kept()
+    }
+
     /// The session, if the connection at `link` still has it.
     pub(super) fn session(&mut self, key: SessionKey, link: &Arc<Link>) -> Option<&mut Session> {
         let session = self.sessions.get_mut(&key)?;
@@ -294,6 +325,7 @@ impl Broker {
             let before = session.filters.len();
             session.filters.retain(|own| own != filter);
             let reason = if session.filters.len() < before {
+                session.note(|key| Change::Unsubscribed(key, filter.clone()));
                 self.remove_filter(filter, key);
                 Reason::Success
             } else {
@@ -328,6 +360,7 @@ impl Broker {
             }
             session.filters.push(filter.path.clone());
         }
+        session.note(|key| Change::Subscribed(key, filter.path.clone(), filter.subscription));
         self.want_sys(path.filter, now);
         if path.is_shared {
             let fresh = self.new_key();
@@ -367,6 +400,7 @@ impl Broker {
     /// Removes a session with all that belongs to it; its will, if it waits, is due. Returns its client id.
     fn discard(&mut self, key: SessionKey) -> Option<String> {
         let mut session = self.sessions.remove(&key)?;
+        session.note(Change::Ended);
         self.absent.retain(|absent| *absent != key);
         for filter in &session.filters {
             self.remove_filter(filter, key);

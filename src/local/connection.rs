@@ -173,6 +173,8 @@ impl<I: Ingress> Connection<I> {
             session: admitted.session,
             link: admitted.link,
             safe: shared.ingress.safe(),
+            kept: shared.broker().kept(),
+            is_held_up: false,
             owed: Owed::default(),
             receiving: 0,
             aliases: Aliases::default(),
@@ -227,6 +229,10 @@ impl<I: Ingress> Connection<I> {
                 }
                 changed = client.safe.changed(), if !client.owed.is_empty() => {
                     if changed.is_err() { return End::SpoolFailed }
+                }
+                changed = client.kept.changed(), if !client.owed.is_empty() || client.is_held_up => {
+                    // The broker has the other end, and lives longer.
+                    if changed.is_err() { return End::Stopped }
                 }
                 () = room(waiting) => self.waiting = None,
                 read = reader.read_buf(&mut self.input), if reading => match read {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::access::Rights;
-use super::acks::Owed;
+use super::acks::{Answer, Awaits, Owed, Safe};
 use super::aliases::Aliases;
 use super::ending::End;
 use super::packet::{self, Ack, Filter, Goodbye, Incoming, Publish, Reason, Reply, Version};
@@ -60,6 +60,10 @@ pub(super) struct Client<I> {
     pub(super) session: SessionKey,
     pub(super) link: Arc<Link>,
     pub(super) safe: watch::Receiver<Seq>,
+    /// The watermark of the journal.
+    pub(super) kept: watch::Receiver<Seq>,
+    /// Whether a message for the client waits for it.
+    pub(super) is_held_up: bool,
     pub(super) owed: Owed,
     /// `QoS` 1 and 2 messages whose last acknowledgement has not left.
     pub(super) receiving: usize,
@@ -84,8 +88,9 @@ impl<I: Ingress> Client<I> {
                 self.with_session(|session| session.refused(id))?;
             }
             Incoming::PubRec { id, refused: false } => {
-                let known = self.with_session(|session| session.pubrec(id))?;
-                self.reply(Reply::because(Ack::PubRel, id, found(known)));
+                let (known, journal) = self.recording(|session| session.pubrec(id))?;
+                let pubrel = Reply::because(Ack::PubRel, id, found(known));
+                self.reply_after(pubrel, journal);
             }
             Incoming::PubComp(id) => self.with_session(|session| session.pubcomp(id))?,
             Incoming::PubRel(id) => self.pubrel(id)?,
@@ -93,9 +98,13 @@ impl<I: Ingress> Client<I> {
             Incoming::Unsubscribe { id, filters } => {
                 self.check_count(filters.len())?;
                 let mut broker = self.shared.broker();
+                let before = broker.changes();
                 let codes = broker.unsubscribe(self.session, &self.link, &filters);
-                packet::put_unsuback(&mut self.out, self.version, id, &codes);
-                self.shared.counters.packets_sent.add(1);
+                let journal = broker.changed_since(before);
+                drop(broker);
+                let mut packet = BytesMut::new();
+                packet::put_unsuback(&mut packet, self.version, id, &codes);
+                self.answer(packet, journal);
             }
             Incoming::PingReq => {
                 packet::put_pingresp(&mut self.out);
@@ -116,6 +125,7 @@ impl<I: Ingress> Client<I> {
     fn subscribe(&mut self, id: u16, filters: &[Filter]) -> Result<(), End> {
         self.check_count(filters.len())?;
         let mut broker = self.shared.broker();
+        let before = broker.changes();
         let (now, mut codes) = (Instant::now(), Vec::with_capacity(filters.len()));
         for filter in filters {
             if self.may_subscribe(filter) {
@@ -125,11 +135,14 @@ impl<I: Ingress> Client<I> {
                 codes.push(Reason::NotAuthorized.code());
             }
         }
+        let journal = broker.changed_since(before);
+        drop(broker);
         let refused = (codes.iter()).filter(|code| **code == Reason::QuotaExceeded.code());
         let refused = u64::try_from(refused.count()).unwrap_or(u64::MAX);
         self.shared.counters.filters_refused.add(refused);
-        packet::put_suback(&mut self.out, self.version, id, &codes);
-        self.shared.counters.packets_sent.add(1);
+        let mut packet = BytesMut::new();
+        packet::put_suback(&mut packet, self.version, id, &codes);
+        self.answer(packet, journal);
         Ok(())
     }
 
@@ -194,14 +207,59 @@ impl<I: Ingress> Client<I> {
         self.shared.counters.packets_sent.add(1);
     }
 
+    /// Sends SUBACK or UNSUBACK when the journal has what it says; in order with others if it has to wait.
+    fn answer(&mut self, packet: BytesMut, journal: Option<Seq>) {
+        if journal.is_some() {
+            let awaits = Awaits {
+                spool: None,
+                journal,
+            };
+            let bytes = packet.len();
+            (self.owed).owe(Answer::Encoded(packet.freeze()), awaits, bytes);
+        } else {
+            self.out.extend_from_slice(&packet);
+            self.shared.counters.packets_sent.add(1);
+        }
+    }
+
+    /// Sends an acknowledgement, when the journal has what it says.
+    fn reply_after(&mut self, reply: Reply, journal: Option<Seq>) {
+        let awaits = Awaits {
+            spool: None,
+            journal,
+        };
+        self.reply_when(reply, awaits);
+    }
+
+    fn reply_when(&mut self, reply: Reply, awaits: Awaits) {
+        let safe = Safe {
+            spool: *self.safe.borrow(),
+            journal: *self.kept.borrow(),
+        };
+        if awaits.is_over(safe) {
+            self.reply(reply);
+        } else {
+            self.owed.owe(Answer::Reply(reply), awaits, 0);
+        }
+    }
+
     /// Puts the acknowledgements into `out` that may leave.
     pub(super) fn acknowledge(&mut self) {
         if self.owed.is_empty() {
             return;
         }
-        let safe = *self.safe.borrow_and_update();
-        while let Some(ack) = self.owed.release(safe) {
-            self.reply(ack);
+        let safe = Safe {
+            spool: *self.safe.borrow_and_update(),
+            journal: *self.kept.borrow_and_update(),
+        };
+        while let Some(answer) = self.owed.release(safe) {
+            match answer {
+                Answer::Reply(reply) => self.reply(reply),
+                Answer::Encoded(packet) => {
+                    self.out.extend_from_slice(&packet);
+                    self.shared.counters.packets_sent.add(1);
+                }
+            }
         }
     }
 
@@ -242,6 +300,7 @@ impl<I: Ingress> Client<I> {
                 }
             }
         }
+        self.is_held_up = session.is_held_up();
         let counters = &self.shared.counters;
         counters.messages_sent.add(sent);
         counters.packets_sent.add(sent + released);
@@ -280,34 +339,49 @@ impl<I: Ingress> Client<I> {
             && let Some(taken) = self.with_session(|session| session.taken(publish.id))?
         {
             let pubrec = Reply::new(Ack::PubRec, publish.id);
-            self.owed.owe(pubrec, taken.awaits, 0);
+            self.owed.owe(Answer::Reply(pubrec), taken.awaits, 0);
             return Ok(Handled::Done);
         }
         self.check_flow(publish.qos)?;
         if !self.rights.may_publish(publish.topic) {
             return self.deny(publish);
         }
-        let awaits = match self.shared.spool(publish, received)? {
+        let spool = match self.shared.spool(publish, received)? {
             Spooled::As(seq) => Some(seq),
             Spooled::Not => None,
             Spooled::Full => return Ok(Handled::SpoolFull),
         };
         if publish.qos == QoS::ExactlyOnce {
-            self.with_session(|session| session.take(publish.id, Taken { awaits }))?;
+            let taken = Taken {
+                awaits: spool.into(),
+                is_kept: false,
+            };
+            self.with_session(|session| session.take(publish.id, taken))?;
         }
         self.shared.counters.messages_received.add(1);
-        let wanted = self.shared.fan_out(publish, Some(self.session));
+        let (wanted, mut journal) = self.shared.fan_out(publish, Some(self.session));
+        if publish.qos == QoS::ExactlyOnce {
+            let (id, is_local) = (publish.id, spool.is_none());
+            let ((), own) = self.recording(|session| {
+                if is_local {
+                    session.keep_taken(id);
+                }
+            })?;
+            journal = own.or(journal);
+            let awaits = Awaits { spool, journal };
+            self.with_session(|session| session.took(id, awaits))?;
+        }
+        let awaits = Awaits { spool, journal };
         self.fed_others |= wanted;
-        let reason = if wanted || awaits.is_some() {
+        let reason = if wanted || spool.is_some() {
             Reason::Success
         } else {
             Reason::NoMatchingSubscribers
         };
-        let message_bytes = match awaits {
-            Some(_) => {
-                publish.topic.len() + publish.properties.bytes().len() + publish.payload.len()
-            }
-            None => 0,
+        let message_bytes = if awaits == Awaits::default() {
+            0
+        } else {
+            publish.topic.len() + publish.properties.bytes().len() + publish.payload.len()
         };
         self.owe(publish, reason, awaits, message_bytes);
         Ok(Handled::Done)
@@ -321,18 +395,12 @@ impl<I: Ingress> Client<I> {
         if self.version == Version::V4 && publish.qos > QoS::AtMostOnce {
             return Err(End::NotAllowed);
         }
-        self.owe(publish, Reason::NotAuthorized, None, 0);
+        self.owe(publish, Reason::NotAuthorized, Awaits::default(), 0);
         Ok(Handled::Done)
     }
 
     /// Owes the first acknowledgement of a PUBLISH.
-    fn owe(
-        &mut self,
-        publish: &Publish<'_>,
-        reason: Reason,
-        awaits: Option<Seq>,
-        message_bytes: usize,
-    ) {
+    fn owe(&mut self, publish: &Publish<'_>, reason: Reason, awaits: Awaits, message_bytes: usize) {
         let ack = match publish.qos {
             QoS::AtMostOnce => return,
             QoS::AtLeastOnce => Ack::PubAck,
@@ -340,7 +408,7 @@ impl<I: Ingress> Client<I> {
         };
         self.receiving += 1;
         let reply = Reply::because(ack, publish.id, reason);
-        self.owed.owe(reply, awaits, message_bytes);
+        self.owed.owe(Answer::Reply(reply), awaits, message_bytes);
     }
 
     /// Whether the client keeps to the receive maximum it was told (MQTT5-3.3.4-7), and in MQTT 3.1.1 to what it can
@@ -364,15 +432,24 @@ impl<I: Ingress> Client<I> {
     /// PUBCOMP says again that the message is taken, so a client that did not wait for its PUBREC
     /// waits for its PUBCOMP.
     fn pubrel(&mut self, id: u16) -> Result<(), End> {
-        let taken = self.with_session(|session| session.pubrel(id))?;
+        let (taken, journal) = self.recording(|session| session.pubrel(id))?;
         let pubcomp = Reply::because(Ack::PubComp, id, found(taken.is_some()));
-        let awaits = taken.and_then(|taken| taken.awaits);
-        if awaits.is_some_and(|seq| seq >= *self.safe.borrow()) {
-            self.owed.owe(pubcomp, awaits, 0);
-        } else {
-            self.reply(pubcomp);
-        }
+        let mut awaits = taken.map(|taken| taken.awaits).unwrap_or_default();
+        awaits.journal = journal.or(awaits.journal);
+        self.reply_when(pubcomp, awaits);
         Ok(())
+    }
+
+    /// Changes the session. Returns the last change that this made to the journal, too.
+    fn recording<T>(
+        &self,
+        change: impl FnOnce(&mut Session) -> T,
+    ) -> Result<(T, Option<Seq>), End> {
+        let mut broker = self.shared.broker();
+        let before = broker.changes();
+        let session = broker.session(self.session, &self.link);
+        let changed = session.map(change).ok_or(End::TakenOver)?;
+        Ok((changed, broker.changed_since(before)))
     }
 
     fn with_session<T>(&self, change: impl FnOnce(&mut Session) -> T) -> Result<T, End> {
@@ -427,8 +504,18 @@ impl<I: Ingress> Shared<I> {
     }
 
     /// Hands a message to the local subscribers. `publisher` is the session it comes from, if any. Returns whether
-    /// anyone wants it. [`STATE_TOPIC`] is the relay's: a client's message to it goes nowhere, as one to `$SYS` does.
-    pub(super) fn fan_out(&self, publish: &Publish<'_>, publisher: Option<SessionKey>) -> bool {
-        publish.topic != STATE_TOPIC && (self.broker()).publish(publish, publisher, Instant::now())
+    /// anyone wants it, and the last change that this made to the journal. [`STATE_TOPIC`] is the relay's: a client's message to it goes nowhere, as one to `$SYS` does.
+    pub(super) fn fan_out(
+        &self,
+        publish: &Publish<'_>,
+        publisher: Option<SessionKey>,
+    ) -> (bool, Option<Seq>) {
+        if publish.topic == STATE_TOPIC {
+            return (false, None);
+        }
+        let mut broker = self.broker();
+        let before = broker.changes();
+        let wanted = broker.publish(publish, publisher, Instant::now());
+        (wanted, broker.changed_since(before))
     }
 }

@@ -14,16 +14,18 @@
 //! * A `QoS` 1 or 2 PUBLISH to a topic with a cloud route is answered with PUBACK or PUBREC (and
 //!   PUBCOMP) only when the watermark says that the spool has it safe. When the spool is full, the client
 //!   is not read from; when the spool has failed, nothing is acknowledged and [`serve`] returns an error.
+//! * What persistent sessions must survive a restart is in the `journal`, and what puts it there is acknowledged when it
+//!   is synced; a disk that fails holds nobody up.
 //! * One client never slows another: queues are bounded by bytes, writing has a time-out.
 //! * Whatever bytes a client sends cost at most its own connection.
 //!
-//! What it does not do: no enhanced authentication, no topic aliases towards clients, no persistence of local sessions
-//! over a restart. A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
+//! What it does not do: no enhanced authentication, no topic aliases towards clients. A delayed will does not survive a restart.
+//! A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained`, `origins` and `broker` are pure;
 //! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`,
 //! `connection`, `wills`, `tls`, `websocket`, `transport` and `server` do the I/O with clients, `keeping` has the
-//! retained messages on disk.
+//! retained messages on disk, `journal` the sessions.
 
 mod access;
 mod acks;
@@ -35,6 +37,7 @@ mod deadlines;
 mod ending;
 mod handshake;
 mod inbound;
+mod journal;
 mod keeping;
 mod limits;
 mod origins;

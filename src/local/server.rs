@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::{Access, AccessError};
 use super::broker::Broker;
 use super::counters::Counters;
+use super::journal::{self, Clocks, Recorder};
 use super::keeping::{self, Keeper};
 use super::limits::Limits;
 use super::origins::Origins;
@@ -23,6 +24,7 @@ use super::tls::{Tls, TlsFilesError};
 use super::transport::{self, Transport};
 use super::wills;
 use crate::routes::Routes;
+use crate::spool::storage::{Directory, Storage};
 use crate::store::Ingress;
 
 /// Why the local broker cannot start or go on.
@@ -77,6 +79,8 @@ pub struct LocalBroker {
     limits: Limits,
     access: Access,
     counters: Arc<Counters>,
+    /// Keeps the sessions, if they are kept.
+    sessions: Option<journal::Keeper>,
 }
 
 impl LocalBroker {
@@ -93,6 +97,64 @@ impl LocalBroker {
             limits,
             access,
             counters,
+            sessions: None,
+        }
+    }
+
+    /// Takes over the persistent sessions that `directory` has, and keeps them there until [`serve`] has ended. Never
+    /// fails: what cannot be read or kept is told, and the relay goes on without.
+    pub fn keep_sessions(&mut self, directory: &Path) {
+        let storage: Arc<dyn Storage> = match Directory::open(directory) {
+            Ok(directory) => Arc::new(directory),
+            Err(error) => {
+                self.counters.journal_failures.add(1);
+                tracing::warn!("local sessions are in memory only: {error}");
+                return;
+            }
+        };
+        let clocks = Clocks::read();
+        let kept = match journal::read(&*storage, &clocks) {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.counters.journal_failures.add(1);
+                tracing::warn!(
+                    %error,
+                    "DATA_DIR: cannot read the journal of the local broker; until the next start, local sessions are in memory only"
+                );
+                return;
+            }
+        };
+        let recorder = Recorder::on(kept.is_some());
+        let image = kept.unwrap_or_default();
+        if let Some(version) = image.unknown_version {
+            tracing::warn!(
+                version,
+                "the journal of the local broker is of a version that this program does not know; it is set aside as \
+                 journal.damaged, and local sessions begin anew"
+            );
+        }
+        if image.damaged > 0 {
+            self.counters.journal_damaged.add(image.damaged);
+            tracing::warn!(
+                places = image.damaged,
+                "the journal of the local broker was damaged; a copy is set aside as journal.damaged"
+            );
+        }
+        tracing::info!(
+            sessions = image.sessions.len(),
+            torn_bytes = image.torn_bytes,
+            "journal of the local broker opened"
+        );
+        (self.broker.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .restore_sessions(image, recorder.clone(), clocks.now);
+        let (broker, counters) = (Arc::clone(&self.broker), Arc::clone(&self.counters));
+        match journal::Keeper::start(storage, recorder, broker, counters) {
+            Ok(keeper) => self.sessions = Some(keeper),
+            Err(error) => tracing::warn!(
+                %error,
+                "cannot start the thread that keeps local sessions; they are in memory only"
+            ),
         }
     }
 
@@ -150,6 +212,7 @@ impl<I: Ingress> Shared<I> {
             limits,
             access,
             counters,
+            sessions: _,
         } = broker;
         Shared {
             broker,
@@ -225,8 +288,9 @@ pub async fn serve<I: Ingress>(
     ingress: I,
     routes: Arc<Routes>,
     shutdown: CancellationToken,
-    broker: LocalBroker,
+    mut broker: LocalBroker,
 ) -> Result<(), LocalError> {
+    let sessions = broker.sessions.take();
     let mut safe = ingress.safe();
     let spool_closed = async move {
         // Resolves only when the channel closes: no watermark satisfies it.
@@ -259,6 +323,11 @@ pub async fn serve<I: Ingress>(
     drop(acceptor);
     while let Some(ended) = connections.join_next().await {
         check(ended)?;
+    }
+    // Dropped, it writes what is left: the disk is waited for where nobody minds.
+    let written = tokio::task::spawn_blocking(move || drop(sessions)).await;
+    if written.is_err() {
+        tracing::error!("the journal of the local sessions ended by a fault; please report it");
     }
     Ok(())
 }

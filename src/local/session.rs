@@ -3,7 +3,8 @@
 //!
 //! Invariants: messages leave in the order they were offered; at most `Limits::inflight_max`, and no more than the
 //! client's receive maximum, are unacknowledged by the client; a packet identifier is not used twice at a time; what is kept never
-//! exceeds `Limits::session_bytes_max`. Sessions live in memory and end with the process.
+//! exceeds `Limits::session_bytes_max`, but for what a restart brought back. What a restart must not change is recorded
+//! in the journal, if the session outlives its connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,9 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::acks::Awaits;
+use super::journal::{Change, KeptSession, Recorder, Whereabouts};
 use super::limits::Limits;
 use super::packet::Will;
 use super::publication::{Delivery, QoS};
+use super::subscriptions::SessionKey;
 use crate::spool::Seq;
 
 /// An empty queue that has grown beyond this many messages gives its memory back.
@@ -74,8 +78,20 @@ struct Flight {
 /// A `QoS` 2 message from the client, of which nothing is kept but this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// The sequence number that has to be safe before its PUBREC.
-    pub(super) awaits: Option<Seq>,
+    /// What has to be safe before its PUBREC.
+    pub(super) awaits: Awaits,
+    /// Whether it is in the journal.
+    pub(super) is_kept: bool,
+}
+
+/// A message that was not sent yet.
+#[derive(Debug)]
+struct Waiting {
+    /// The identifier it will be sent with; 0 for `QoS` 0.
+    id: u16,
+    delivery: Delivery,
+    /// Of `QoS` 2: the change that has to be kept before it is sent, so that the identifier means this message for ever.
+    awaits: Option<Seq>,
 }
 
 /// A packet to send to the client.
@@ -121,7 +137,7 @@ pub(super) struct Session {
     pub(super) filters: Vec<String>,
     /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier.
     taken: HashMap<u16, Taken>,
-    queue: VecDeque<Delivery>,
+    queue: VecDeque<Waiting>,
     /// In the order of sending.
     inflight: VecDeque<Flight>,
     /// How many of `inflight`, from the front, went out on this connection.
@@ -133,6 +149,8 @@ pub(super) struct Session {
     bytes: usize,
     bytes_of_all: Arc<AtomicUsize>,
     full: bool,
+    /// There if the session outlives its connection and the process.
+    journal: Option<(SessionKey, Recorder)>,
 }
 
 impl Session {
@@ -153,7 +171,99 @@ impl Session {
             bytes: 0,
             bytes_of_all,
             full: false,
+            journal: None,
         }
+    }
+
+    /// A session that a restart has brought back, with its queue. Of a client that was connected, what may have been
+    /// sent counts as sent.
+    pub(super) fn restored(
+        kept: KeptSession,
+        bytes_of_all: Arc<AtomicUsize>,
+        limits: &Limits,
+    ) -> Self {
+        let mut session = Session::new(&kept.client_id, bytes_of_all);
+        session.expiry_s = kept.expiry_s;
+        session.filters = kept.filters.into_iter().map(|(path, _)| path).collect();
+        for id in kept.taken {
+            let taken = Taken {
+                awaits: Awaits::default(),
+                is_kept: true,
+            };
+            session.taken.insert(id, taken);
+        }
+        let was_connected = kept.client == Whereabouts::Connected;
+        for (position, message) in kept.messages.into_iter().enumerate() {
+            let id = message.id;
+            session.last_id = id;
+            let Some(delivery) = message.delivery else {
+                let stage = Stage::Released;
+                session.inflight.push_back(Flight { id, stage });
+                continue;
+            };
+            session.charge(&delivery);
+            if message.sent || (was_connected && position < limits.inflight_max) {
+                let stage = Stage::Sent(delivery);
+                session.inflight.push_back(Flight { id, stage });
+            } else {
+                session.queue.push_back(Waiting {
+                    id,
+                    delivery,
+                    awaits: None,
+                });
+            }
+        }
+        session
+    }
+
+    /// From now on what must survive a restart is recorded under this key.
+    pub(super) fn keep(&mut self, key: SessionKey, recorder: &Recorder) {
+        self.journal = recorder.is_on().then(|| (key, recorder.clone()));
+    }
+
+    /// From now on the session ends with the connection.
+    pub(super) fn keep_no_more(&mut self) {
+        self.note(Change::Ended);
+        self.journal = None;
+    }
+
+    /// Records a change of this session, if it is kept.
+    pub(super) fn note(&self, change: impl FnOnce(SessionKey) -> Change) {
+        if let Some((key, recorder)) = &self.journal {
+            recorder.record(change(*key));
+        }
+    }
+
+    /// The messages of the session as changes that lead to them; none if it is not kept.
+    pub(super) fn snapshot(&self, changes: &mut Vec<Change>) {
+        let Some((key, _)) = self.journal else { return };
+        for flight in &self.inflight {
+            match &flight.stage {
+                Stage::Sent(delivery) => {
+                    changes.push(Change::Queued(key, flight.id, delivery.clone()));
+                    changes.push(Change::Sent(key, flight.id));
+                }
+                Stage::Released => changes.push(Change::Released(key, flight.id)),
+            }
+        }
+        let waiting = self.queue.iter().filter(|waiting| waiting.id > 0);
+        changes.extend(waiting.map(|one| Change::Queued(key, one.id, one.delivery.clone())));
+        let taken = self.taken.iter().filter(|(_, taken)| taken.is_kept);
+        changes.extend(taken.map(|(id, _)| Change::Taken(key, *id)));
+    }
+
+    /// Whether the session is in the journal.
+    pub(super) fn is_kept(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Whether the next message has to be in the journal before it is sent.
+    pub(super) fn is_held_up(&self) -> bool {
+        let awaits = self.queue.front().and_then(|waiting| waiting.awaits);
+        let recorder = self.journal.as_ref().map(|(_, recorder)| recorder);
+        awaits
+            .zip(recorder)
+            .is_some_and(|(number, recorder)| !recorder.is_kept(number))
     }
 
     /// A new connection takes the session over, with a receive maximum of its own; what was in flight will be sent
@@ -174,11 +284,11 @@ impl Session {
     pub(super) fn detach(&mut self) {
         self.link = None;
         let queue = std::mem::take(&mut self.queue);
-        for delivery in queue {
-            if delivery.qos == QoS::AtMostOnce {
-                self.give_back(&delivery);
+        for waiting in queue {
+            if waiting.id == 0 {
+                self.give_back(&waiting.delivery);
             } else {
-                self.queue.push_back(delivery);
+                self.queue.push_back(waiting);
             }
         }
     }
@@ -205,9 +315,23 @@ impl Session {
             let first = qos > QoS::AtMostOnce && !std::mem::replace(&mut self.full, true);
             return Offer::Dropped { qos, first };
         }
-        self.bytes += cost;
-        self.bytes_of_all.fetch_add(cost, Ordering::Relaxed);
-        self.queue.push_back(delivery);
+        self.charge(&delivery);
+        let id = match delivery.qos {
+            QoS::AtMostOnce => 0,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.free_id(),
+        };
+        let mut awaits = None;
+        if id > 0
+            && let Some((key, recorder)) = &self.journal
+        {
+            let number = recorder.record(Change::Queued(*key, id, delivery.clone()));
+            awaits = number.filter(|_| delivery.qos == QoS::ExactlyOnce);
+        }
+        self.queue.push_back(Waiting {
+            id,
+            delivery,
+            awaits,
+        });
         if let Some(link) = &self.link {
             link.ring();
         }
@@ -232,10 +356,10 @@ impl Session {
             });
         }
         let next = self.queue.front()?;
-        if next.qos > QoS::AtMostOnce && self.inflight.len() >= inflight_max {
+        if (next.id > 0 && self.inflight.len() >= inflight_max) || self.is_held_up() {
             return None;
         }
-        let delivery = self.queue.pop_front()?;
+        let Waiting { id, delivery, .. } = self.queue.pop_front()?;
         if self.queue.is_empty() {
             self.full = false;
             if self.queue.capacity() > CAPACITY_KEPT {
@@ -244,18 +368,19 @@ impl Session {
         }
         if delivery.publication.has_expired(now) {
             self.give_back(&delivery);
+            if id > 0 {
+                self.note(|key| Change::Settled(key, id));
+            }
             return Some(Outgoing::Expired);
         }
-        let id = if delivery.qos == QoS::AtMostOnce {
+        if id == 0 {
             self.give_back(&delivery);
-            0
         } else {
-            let id = self.free_id();
             let stage = Stage::Sent(delivery.clone());
             self.inflight.push_back(Flight { id, stage });
             self.sent_here += 1;
-            id
-        };
+            self.note(|key| Change::Sent(key, id));
+        }
         Some(Outgoing::Publish {
             delivery,
             id,
@@ -283,6 +408,7 @@ impl Session {
                 if let Stage::Sent(delivery) = std::mem::replace(&mut flight.stage, Stage::Released)
                 {
                     self.give_back(&delivery);
+                    self.note(|key| Change::Released(key, id));
                 }
                 true
             }
@@ -324,10 +450,34 @@ impl Session {
         self.taken.insert(id, taken);
     }
 
+    /// What was taken under this identifier has gone where it had to. If it went only to places that the journal keeps,
+    /// the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a repetition
+    /// goes there once more, for the spool may have lost it.
+    pub(super) fn keep_taken(&mut self, id: u16) {
+        if !self.is_kept() {
+            return;
+        }
+        if let Some(taken) = self.taken.get_mut(&id) {
+            taken.is_kept = true;
+            self.note(|key| Change::Taken(key, id));
+        }
+    }
+
+    /// What was taken under this identifier waits for that.
+    pub(super) fn took(&mut self, id: u16, awaits: Awaits) {
+        if let Some(taken) = self.taken.get_mut(&id) {
+            taken.awaits = awaits;
+        }
+    }
+
     /// PUBREL from the client. Returns what was taken under the identifier; what that waits for is over for a client
     /// that waited for its PUBREC.
     pub(super) fn pubrel(&mut self, id: u16) -> Option<Taken> {
-        self.taken.remove(&id)
+        let taken = self.taken.remove(&id)?;
+        if taken.is_kept {
+            self.note(|key| Change::Finished(key, id));
+        }
+        Some(taken)
     }
 
     fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {
@@ -350,6 +500,13 @@ impl Session {
         {
             self.give_back(&delivery);
         }
+        self.note(|key| Change::Settled(key, id));
+    }
+
+    fn charge(&mut self, delivery: &Delivery) {
+        let cost = delivery.cost_bytes();
+        self.bytes += cost;
+        self.bytes_of_all.fetch_add(cost, Ordering::Relaxed);
     }
 
     fn give_back(&mut self, delivery: &Delivery) {
@@ -358,7 +515,8 @@ impl Session {
         self.bytes_of_all.fetch_sub(cost, Ordering::Relaxed);
     }
 
-    /// The next identifier that is not in flight; there always is one, as few are in flight.
+    /// The next identifier that is not in flight; there always is one, as few are in flight. Those that wait have the
+    /// last ones that were given, and `Limits::session_bytes_max` has room for fewer than there are.
     fn free_id(&mut self) -> u16 {
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);

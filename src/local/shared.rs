@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::publication::Subscription;
 use super::subscriptions::{Match, SessionKey};
 
 const PREFIX: &str = "$share";
@@ -99,6 +100,13 @@ impl Groups {
         self.keys.remove(path);
         self.groups.remove(&key);
         Some(key)
+    }
+
+    /// The subscription of a session to the group of `path`.
+    pub(super) fn subscription(&self, path: &str, session: SessionKey) -> Option<Subscription> {
+        let group = self.groups.get(self.keys.get(path)?)?;
+        let (_, subscription) = group.members.get(group.position(session)?)?;
+        Some(*subscription)
     }
 
     pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Group> {

@@ -110,6 +110,21 @@ impl Subscriptions {
             .remove(&mut levels_before_hash(filter), filter, session);
     }
 
+    /// The subscription of a session to `filter`.
+    pub(super) fn get(&self, filter: &str, session: SessionKey) -> Option<Subscription> {
+        let mut node = &self.root;
+        for level in levels_before_hash(filter) {
+            node = node.children.get(level)?;
+        }
+        let subscribers = if ends_with_hash(filter) {
+            &node.subtree
+        } else {
+            &node.exact
+        };
+        let found = subscribers.iter().find(|(key, _)| *key == session)?;
+        Some(found.1)
+    }
+
     /// Whether there is a filter whose first level is `level`.
     pub(super) fn has_branch(&self, level: &str) -> bool {
         self.root.children.contains_key(level)

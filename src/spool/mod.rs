@@ -40,7 +40,7 @@ pub mod segment;
 pub mod storage;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::io;

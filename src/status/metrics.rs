@@ -201,6 +201,16 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         "Sessions of absent clients that were given up for others",
         local.sessions_discarded,
     );
+    book.count(
+        "local_journal_failures",
+        "Failed attempts to write the journal of local sessions",
+        local.journal_failures,
+    );
+    book.count(
+        "local_journal_damaged",
+        "Damaged places in the journal of local sessions that the start skipped",
+        local.journal_damaged,
+    );
     let dropped: Vec<_> = local
         .dropped
         .iter()

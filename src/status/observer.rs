@@ -193,6 +193,8 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         messages_sent: counters.messages_sent.get(),
         messages_from_cloud: counters.messages_from_cloud.get(),
         sessions_discarded: counters.sessions_discarded.get(),
+        journal_failures: counters.journal_failures.get(),
+        journal_damaged: counters.journal_damaged.get(),
         connections_refused: counters.connections_refused.get(),
         logins_failed: counters.logins_failed.get(),
         publishes_denied: counters.publishes_denied.get(),

@@ -107,6 +107,12 @@ pub(crate) struct Local {
     pub(crate) filters_refused: u64,
     /// Sessions of absent clients that were given up for others.
     pub(crate) sessions_discarded: u64,
+    /// Failed attempts to write the journal of sessions and retained messages.
+    #[serde(default)]
+    pub(crate) journal_failures: u64,
+    /// Damaged places in it that the start skipped.
+    #[serde(default)]
+    pub(crate) journal_damaged: u64,
     /// Messages that were not kept or passed on and had not been acknowledged either, by why.
     pub(crate) dropped: Vec<(String, u64)>,
 }

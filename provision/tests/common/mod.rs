@@ -1,24 +1,23 @@
 //! The function's real program with moto as AWS and the sandbox's balenaCloud, and curl to talk to it.
 #![allow(dead_code, reason = "each test program uses its own part of it")]
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cloud_relay_sandbox::balena::api::{BALENA_API_KEY, BalenaApi};
+use cloud_relay_sandbox::balena::api::BALENA_API_KEY;
 use cloud_relay_sandbox::balena::{Balena, BalenaOptions};
 use cloud_relay_sandbox::ca::CertificateAuthority;
-use cloud_relay_sandbox::process::{Environment, Process};
+use cloud_relay_sandbox::process::Process;
+pub(crate) use cloud_relay_sandbox::provision_function::foreign_environment;
+use cloud_relay_sandbox::provision_function::{FunctionPrograms, POLICY, ProvisionFunction};
 use cloud_relay_sandbox::site::{DEVICE_UUID, PATIENCE, environment};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// The real program.
 pub(crate) const PROVISION: &str = env!("CARGO_BIN_EXE_provision");
 /// The repository.
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// The policy that moto's launcher makes.
-const POLICY: &str = "cloud-relay";
-
 /// A program among the tools that `make setup` installs.
 pub(crate) fn tool(path: &str) -> PathBuf {
     let tool = Path::new(ROOT).join(".tools").join(path);
@@ -33,15 +32,15 @@ pub(crate) fn path(relative: &str) -> String {
 /// The function and its two parties.
 pub(crate) struct Stage {
     pub(crate) balena: Arc<Balena>,
-    pub(crate) api: BalenaApi,
-    pub(crate) function: Process,
-    /// `PROVISION_URL`.
-    pub(crate) url: String,
-    /// The function's environment.
-    pub(crate) environment: Environment,
-    aws: Process,
-    aws_url: String,
-    _directory: TempDir,
+    function: ProvisionFunction,
+}
+
+impl Deref for Stage {
+    type Target = ProvisionFunction;
+
+    fn deref(&self) -> &ProvisionFunction {
+        &self.function
+    }
 }
 
 impl Stage {
@@ -59,35 +58,15 @@ impl Stage {
         authority: Option<Arc<CertificateAuthority>>,
         settings: [(&str, &str); N],
     ) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (aws, aws_url) = start_aws(directory.path(), authority.as_deref()).await;
-        let api = BalenaApi::start(Arc::clone(&balena), authority).await;
-        let api = api.expect("balenaCloud's API");
-        let mut all = environment([
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ENDPOINT_URL", &aws_url),
-            ("AWS_ACCESS_KEY_ID", "loopback"),
-            ("AWS_SECRET_ACCESS_KEY", "loopback"),
-            ("AWS_IOT_POLICY", POLICY),
-            ("BALENA_API_URL", &api.url()),
-            ("BALENA_API_KEY", BALENA_API_KEY),
-        ]);
-        all.extend(environment(settings));
-        let function = Process::new(PROVISION, ["serve", "--listen", "127.0.0.1:0"]);
-        function.start(&all).await.expect("the function starts");
-        let line = function.wait_for_log("listening ", PATIENCE).await;
-        let line = line.expect("the function listens");
-        let address = line.split_whitespace().last().expect("an address");
-        Stage {
-            url: format!("http://{address}/"),
-            balena,
-            api,
-            function,
-            environment: all,
-            aws,
-            aws_url,
-            _directory: directory,
-        }
+        let programs = FunctionPrograms {
+            provision: PROVISION.into(),
+            python: tool("venv/bin/python"),
+        };
+        let settings = environment(settings);
+        let function =
+            ProvisionFunction::start(&programs, Arc::clone(&balena), authority, settings).await;
+        let function = function.expect("the function and its parties start");
+        Stage { balena, function }
     }
 
     /// Sends a request with curl; status and text of the answer.
@@ -127,29 +106,6 @@ impl Stage {
         all.extend(call);
         serde_json::from_str(&run("node", &all).await.concat()).expect("JSON")
     }
-}
-
-async fn start_aws(
-    directory: &Path,
-    authority: Option<&CertificateAuthority>,
-) -> (Process, String) {
-    let mut arguments = vec![path("tests/peers/old_lambda/aws.py")];
-    if let Some(authority) = authority {
-        authority.write_issuer(directory).expect("the issuer");
-        arguments.push("--authority".to_owned());
-        arguments.push(directory.display().to_string());
-    }
-    let aws = Process::new(tool("venv/bin/python"), arguments).with_open_stdin();
-    aws.start(&foreign_environment())
-        .await
-        .expect("moto starts");
-    let url = aws.wait_for_log("http://", PATIENCE).await;
-    (aws, url.expect("moto listens"))
-}
-
-pub(crate) fn foreign_environment() -> Environment {
-    let path = std::env::var("PATH").unwrap_or_default();
-    environment([("PATH", &format!("{path}:/usr/bin:/bin"))])
 }
 
 /// Runs a foreign program to its successful end; what it printed.

@@ -3,6 +3,7 @@
 //! Every step is checked against the stand-ins, never against the relay's own words: what the relay
 //! logs is only shown.
 
+mod function;
 mod sensor;
 mod voice;
 
@@ -12,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloud_relay_sandbox::balena::{Balena, BalenaError, BalenaOptions, SupervisorEvent};
-use cloud_relay_sandbox::ca::{CaError, CertificateAuthority, KeyFormat};
+use cloud_relay_sandbox::ca::{CaError, CertificateAuthority};
 use cloud_relay_sandbox::cloud::{Cloud, CloudError, CloudOptions, NotArrived, Received};
 use cloud_relay_sandbox::ledger::MessageId;
-use cloud_relay_sandbox::provision_endpoint::{
-    Answer, EndpointError, EndpointOptions, ProvisionEndpoint,
-};
+use cloud_relay_sandbox::process::ProcessError;
+use cloud_relay_sandbox::provision_endpoint::EndpointError;
+use cloud_relay_sandbox::provision_function::{FunctionError, FunctionPrograms};
 use cloud_relay_sandbox::relay::{RelayError, RelayProcess};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -25,7 +26,9 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
+use self::function::CloudFunction;
 use self::sensor::{Sensor, TOPIC};
 use self::voice::{Speaker, Voice};
 
@@ -37,11 +40,9 @@ const MQTT_PORT: u16 = 1883;
 const STATUS_PORT: u16 = 9180;
 /// How long each step may take before the demo has failed.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the cloud function lets the relay wait: time for a backlog.
-const PROVISIONING_DELAY: Duration = Duration::from_secs(4);
 /// How long it takes to write the second variable: the relay is started with only one meanwhile.
 const VARIABLES_PAUSE: Duration = Duration::from_millis(1_500);
-/// Sensor messages shown live, and let through in an outage, before the story goes on.
+/// Sensor messages before provisioning, shown live, and let through in an outage, before the story goes on.
 const MESSAGES_A_SCENE: usize = 3;
 /// Characters of a payload that are shown.
 const PAYLOAD_CHARS_SHOWN: usize = 200;
@@ -51,6 +52,8 @@ const PAYLOAD_CHARS_SHOWN: usize = 200;
 pub(crate) struct DemoOptions {
     /// The relay's program.
     pub(crate) relay: PathBuf,
+    /// The real cloud function, and moto.
+    pub(crate) function: Option<FunctionPrograms>,
     /// Whether an outage is shown.
     pub(crate) outage: bool,
     /// Whether it ends after the story.
@@ -67,6 +70,10 @@ pub(crate) enum DemoError {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     #[error(transparent)]
+    Function(#[from] FunctionError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
     Balena(#[from] BalenaError),
     #[error(transparent)]
     Relay(#[from] RelayError),
@@ -76,6 +83,8 @@ pub(crate) enum DemoError {
     Port(std::io::Error),
     #[error("{0}")]
     Sensor(String),
+    #[error("the cloud function has not written AWS_PRIVATE_KEY within {STEP_TIMEOUT:?}")]
+    NoCredentials,
     #[error("it was interrupted before the end of the story")]
     Interrupted,
     #[error(transparent)]
@@ -86,7 +95,7 @@ pub(crate) enum DemoError {
 struct Stage {
     voice: Voice,
     cloud: Arc<Cloud>,
-    endpoint: ProvisionEndpoint,
+    function: CloudFunction,
     balena: Arc<Balena>,
     relay: Arc<RelayProcess>,
     /// Prints what the parties do.
@@ -129,16 +138,10 @@ async fn build(options: &DemoOptions, voice: Voice) -> Result<Stage, DemoError> 
     voice.tell(&format!("cloud (MQTT over mutual TLS): {}", cloud.addr()));
     let balena = Arc::new(Balena::start(BalenaOptions::new(DEVICE_UUID)).await?);
     voice.tell(&format!("Supervisor: {}", balena.supervisor_address()));
-    let endpoint = ProvisionEndpoint::start(EndpointOptions {
-        authority,
-        balena: Arc::clone(&balena),
-        key_format: KeyFormat::Pkcs8,
-        pause_between_variables: VARIABLES_PAUSE,
-    })
-    .await?;
-    voice.tell(&format!("provisioning endpoint: {}", endpoint.url()));
+    let programs = options.function.as_ref();
+    let function = CloudFunction::start(programs, Arc::clone(&balena), authority, &voice).await?;
     for (name, value) in [
-        ("PROVISION_URL", endpoint.url()),
+        ("PROVISION_URL", function.url()),
         ("AWS_DATA_ENDPOINT", "localhost".to_owned()),
         ("AWS_PORT", cloud.port().to_string()),
         ("AWS_ROOT_CA_PATH", root.display().to_string()),
@@ -157,7 +160,7 @@ async fn build(options: &DemoOptions, voice: Voice) -> Result<Stage, DemoError> 
     Ok(Stage {
         voice,
         cloud,
-        endpoint,
+        function,
         balena,
         relay,
         tellers,
@@ -230,9 +233,6 @@ fn shown(message: &Received) -> String {
 async fn play(stage: &Stage, options: &DemoOptions) -> Result<(), DemoError> {
     let Stage { voice, .. } = stage;
     voice.step("The relay boots for the first time, without credentials");
-    stage.endpoint.script(Answer::Work {
-        delay: PROVISIONING_DELAY,
-    });
     stage.balena.supervise(Arc::clone(&stage.relay)).await?;
     stage.relay.wait_until_listening(STEP_TIMEOUT).await?;
 
@@ -241,7 +241,7 @@ async fn play(stage: &Stage, options: &DemoOptions) -> Result<(), DemoError> {
     );
     let sensor = Sensor::start(stage.relay.listen_addr(), voice.clone());
     sensor
-        .wait_for_acked(1, STEP_TIMEOUT)
+        .wait_for_acked(MESSAGES_A_SCENE, STEP_TIMEOUT)
         .await
         .map_err(DemoError::Sensor)?;
 
@@ -283,17 +283,7 @@ impl Stage {
         let voice = &self.voice;
         voice.step("The relay provisions itself");
         let mut events = self.balena.follow();
-        self.endpoint.wait_for_requests(1, STEP_TIMEOUT).await?;
-        for request in self.endpoint.requests() {
-            voice.line(
-                Speaker::Endpoint,
-                &format!("{} {}", request.method, request.body),
-            );
-        }
-        voice.tell(&format!(
-            "(this cloud function takes {} s)",
-            PROVISIONING_DELAY.as_secs()
-        ));
+        self.function.work(voice).await?;
         let written = async {
             while let Ok(event) = events.recv().await {
                 if matches!(&event, SupervisorEvent::Changed(name) if name == "AWS_PRIVATE_KEY") {
@@ -305,13 +295,11 @@ impl Stage {
                 }
             }
         };
-        // one for each of the two variables
-        let recreated = self.balena.wait_for_recreations(2, STEP_TIMEOUT);
-        tokio::pin!(recreated);
-        tokio::select! {
-            early = &mut recreated => early?,
-            () = written => recreated.await?,
-        }
+        let recreations = self.function.recreations_min();
+        let recreated = self.balena.wait_for_recreations(recreations, STEP_TIMEOUT);
+        let (recreated, written) = tokio::join!(recreated, timeout(STEP_TIMEOUT, written));
+        recreated?;
+        written.map_err(|_| DemoError::NoCredentials)?;
         self.relay.wait_until_listening(STEP_TIMEOUT).await?;
         Ok(())
     }

@@ -4,6 +4,7 @@
 mod access;
 mod delivery;
 mod hostile;
+mod kept;
 mod killers;
 mod limits;
 mod listening;

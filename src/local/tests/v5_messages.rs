@@ -87,7 +87,7 @@ async fn a_message_expires_in_a_queue_and_what_is_left_of_its_time_is_told() {
     }
     tokio::time::advance(Duration::from_secs(10)).await;
     let mut back = bench.connect5(&keep).await.0;
-    back.expect(&publish((1, 1), "a", &message_expiry(20), "x"))
+    back.expect(&publish((1, 2), "a", &message_expiry(20), "x"))
         .await;
     back.expect_nothing().await;
     assert_eq!(bench.counters.dropped_expired.get(), 1);

@@ -8,7 +8,7 @@
 mod damage;
 mod faults;
 mod full;
-mod model;
+pub(crate) mod model;
 mod power_cuts;
 mod promise;
 mod random;

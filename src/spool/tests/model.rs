@@ -23,7 +23,7 @@ const SECTOR_BYTES: usize = 512;
 
 /// An operation at the seam.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     Create,
     Open,
     List,
@@ -39,7 +39,7 @@ pub(super) enum Operation {
 
 impl Operation {
     /// Each of them.
-    pub(super) const ALL: [Operation; 11] = [
+    pub(crate) const ALL: [Operation; 11] = [
         Operation::Create,
         Operation::Open,
         Operation::List,
@@ -56,7 +56,7 @@ impl Operation {
 
 /// What happens at a faulty operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     /// The power goes: the operation may or may not have reached the flash, all later ones fail.
     PowerCut,
     /// `EIO`: of a write a part is done, a sync makes nothing durable, all else does nothing.
@@ -67,7 +67,7 @@ pub(super) enum Effect {
 
 /// When it happens, counted from the injection; 1 is the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trigger {
+pub(crate) enum Trigger {
     /// At the n-th operation of this kind.
     Nth(Operation, u32),
     /// At the n-th operation of this kind on this file.
@@ -78,9 +78,9 @@ pub(super) enum Trigger {
 
 /// Something that goes wrong once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) trigger: Trigger,
-    pub(super) effect: Effect,
+pub(crate) struct Fault {
+    pub(crate) trigger: Trigger,
+    pub(crate) effect: Effect,
 }
 
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ struct State {
 
 /// A directory in memory. Clones are the same directory.
 #[derive(Clone, Default)]
-pub(super) struct Model(Arc<Mutex<State>>);
+pub(crate) struct Model(Arc<Mutex<State>>);
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,38 +134,38 @@ impl Model {
     }
 
     /// A directory of its own with the same content and history.
-    pub(super) fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         Model(Arc::new(Mutex::new(self.state().clone())))
     }
 
     /// Lets something go wrong.
-    pub(super) fn inject(&self, trigger: Trigger, effect: Effect) {
+    pub(crate) fn inject(&self, trigger: Trigger, effect: Effect) {
         self.state().faults.push(Fault { trigger, effect });
     }
 
     /// How many faults with this effect have happened.
-    pub(super) fn fired_as(&self, effect: Effect) -> usize {
+    pub(crate) fn fired_as(&self, effect: Effect) -> usize {
         let fired = &self.state().fired;
         fired.iter().filter(|fired| **fired == effect).count()
     }
 
     /// Takes back the faults that have not happened.
-    pub(super) fn clear_faults(&self) {
+    pub(crate) fn clear_faults(&self) {
         self.state().faults.clear();
     }
 
     /// Whether the power is off.
-    pub(super) fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.state().off
     }
 
     /// How many operations there were.
-    pub(super) fn steps(&self) -> u32 {
+    pub(crate) fn steps(&self) -> u32 {
         self.state().steps
     }
 
     /// How many operations of this kind on this file succeeded.
-    pub(super) fn done(&self, operation: Operation, file: &str) -> u32 {
+    pub(crate) fn done(&self, operation: Operation, file: &str) -> u32 {
         let done = &self.state().done;
         done.get(&(operation, file.to_owned()))
             .copied()
@@ -173,29 +173,29 @@ impl Model {
     }
 
     /// Whether any operation of this kind succeeded.
-    pub(super) fn done_any(&self, operation: Operation) -> bool {
+    pub(crate) fn done_any(&self, operation: Operation) -> bool {
         self.state().done.keys().any(|(done, _)| *done == operation)
     }
 
     /// Gives the disk a size, or none. What is on it already stays.
-    pub(super) fn set_capacity(&self, bytes: Option<usize>) {
+    pub(crate) fn set_capacity(&self, bytes: Option<usize>) {
         self.state().capacity_bytes = bytes;
     }
 
     /// What is on the disk, in bytes.
-    pub(super) fn used_bytes(&self) -> usize {
+    pub(crate) fn used_bytes(&self) -> usize {
         self.state().used_bytes()
     }
 
     /// A file as the process sees it.
-    pub(super) fn content(&self, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn content(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
         let id = state.names.get(name)?;
         state.inodes.get(id).map(|inode| inode.seen.clone())
     }
 
     /// Makes a file with this content, synced.
-    pub(super) fn put(&self, name: &str, content: Vec<u8>) {
+    pub(crate) fn put(&self, name: &str, content: Vec<u8>) {
         let mut state = self.state();
         let id = state.new_inode();
         state.names.insert(name.to_owned(), id);
@@ -211,7 +211,7 @@ impl Model {
     }
 
     /// Cuts the power and gives it back. `seed` decides what of the unsynced survives.
-    pub(super) fn reboot(&self, seed: u64) {
+    pub(crate) fn reboot(&self, seed: u64) {
         self.state().reboot(&mut fastrand::Rng::with_seed(seed));
     }
 }

@@ -47,7 +47,7 @@ def use_real_certificates(authority):
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=2))
+            .not_valid_after(now + datetime.timedelta(days=365))
             .sign(key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM).decode()

@@ -1,0 +1,181 @@
+//! The state that a journal describes. Pure.
+//!
+//! Invariant: whatever the bytes, there is an image. What is damaged is skipped and counted; changes that have lost
+//! what they refer to change nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+use super::change::{Change, Clocks, VERSION};
+use crate::local::publication::{Delivery, Subscription};
+use crate::local::subscriptions::SessionKey;
+use crate::spool::record::{self, Decoded};
+
+/// A session as it was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::local) struct KeptSession {
+    pub(in crate::local) client_id: String,
+    pub(in crate::local) expiry_s: u32,
+    pub(in crate::local) client: Whereabouts,
+    pub(in crate::local) filters: Vec<(String, Subscription)>,
+    /// In the order in which they were queued.
+    pub(in crate::local) messages: Vec<KeptMessage>,
+    pub(in crate::local) taken: BTreeSet<u16>,
+}
+
+/// Where the client of a session was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::local) enum Whereabouts {
+    Connected,
+    /// It had left; when the session ends, if ever.
+    Left(Option<Instant>),
+}
+
+/// A message for the client that it has not acknowledged to the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::local) struct KeptMessage {
+    pub(in crate::local) id: u16,
+    /// `None` when PUBREC has come: PUBREL is to be sent.
+    pub(in crate::local) delivery: Option<Delivery>,
+    pub(in crate::local) sent: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::local) struct Image {
+    pub(in crate::local) sessions: BTreeMap<SessionKey, KeptSession>,
+    /// Places where something is missing in the middle.
+    pub(in crate::local) damaged: u64,
+    /// Bytes at the end that are no record.
+    pub(in crate::local) torn_bytes: usize,
+    /// The version, if it is none that this program knows; then there is nothing else.
+    pub(in crate::local) unknown_version: Option<u8>,
+}
+
+impl Image {
+    /// Reads a journal.
+    pub(in crate::local) fn replay(bytes: &[u8], clocks: &Clocks) -> Self {
+        let mut image = Image::default();
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            if let Decoded::Record { record, len } = record::decode(rest) {
+                match Change::decode(&record, clocks) {
+                    Some(Change::Version(version)) if version != VERSION => {
+                        return Image {
+                            unknown_version: Some(version),
+                            ..Image::default()
+                        };
+                    }
+                    Some(change) => image.apply(change),
+                    None => image.damaged += 1,
+                }
+                at += len;
+            } else if let Some(next) = record::find_next(bytes, at + 1) {
+                image.damaged += 1;
+                at = next;
+            } else {
+                image.torn_bytes = rest.len();
+                break;
+            }
+        }
+        image
+    }
+
+    /// One change further.
+    pub(in crate::local) fn apply(&mut self, change: Change) {
+        let (key, change) = match change {
+            Change::Version(_) => return,
+            Change::Opened(key, client_id, expiry_s) => {
+                self.sessions
+                    .retain(|_, other| other.client_id != client_id);
+                let session = KeptSession {
+                    client_id,
+                    expiry_s,
+                    client: Whereabouts::Connected,
+                    filters: Vec::new(),
+                    messages: Vec::new(),
+                    taken: BTreeSet::new(),
+                };
+                self.sessions.insert(key, session);
+                return;
+            }
+            Change::Ended(key) => {
+                self.sessions.remove(&key);
+                return;
+            }
+            Change::Returned(key, _)
+            | Change::Left(key, ..)
+            | Change::Subscribed(key, ..)
+            | Change::Unsubscribed(key, _)
+            | Change::Queued(key, ..)
+            | Change::Sent(key, _)
+            | Change::Released(key, _)
+            | Change::Settled(key, _)
+            | Change::Taken(key, _)
+            | Change::Finished(key, _) => (key, change),
+        };
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.apply(change);
+        }
+    }
+}
+
+impl KeptSession {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Returned(_, expiry_s) => {
+                self.expiry_s = expiry_s;
+                self.client = Whereabouts::Connected;
+            }
+            Change::Left(_, expiry_s, ends) => {
+                self.expiry_s = expiry_s;
+                self.client = Whereabouts::Left(ends);
+            }
+            Change::Subscribed(_, path, subscription) => {
+                match self.filters.iter_mut().find(|(own, _)| *own == path) {
+                    Some(found) => found.1 = subscription,
+                    None => self.filters.push((path, subscription)),
+                }
+            }
+            Change::Unsubscribed(_, path) => self.filters.retain(|(own, _)| *own != path),
+            Change::Queued(_, id, delivery) => {
+                self.messages.retain(|message| message.id != id);
+                self.messages.push(KeptMessage {
+                    id,
+                    delivery: Some(delivery),
+                    sent: false,
+                });
+            }
+            Change::Sent(_, id) => {
+                if let Some(message) = self.message(id) {
+                    message.sent = true;
+                }
+            }
+            Change::Released(_, id) => {
+                if let Some(message) = self.message(id) {
+                    message.delivery = None;
+                } else {
+                    // A snapshot tells no more of it than this.
+                    self.messages.push(KeptMessage {
+                        id,
+                        delivery: None,
+                        sent: true,
+                    });
+                }
+            }
+            Change::Settled(_, id) => self.messages.retain(|message| message.id != id),
+            Change::Taken(_, id) => {
+                self.taken.insert(id);
+            }
+            Change::Finished(_, id) => {
+                self.taken.remove(&id);
+            }
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, id: u16) -> Option<&mut KeptMessage> {
+        self.messages.iter_mut().find(|message| message.id == id)
+    }
+}

@@ -1,0 +1,215 @@
+//! The thread that keeps the journal on disk.
+//!
+//! The journal is only ever appended to. When it is longer than twice what the last snapshot took, plus a floor, a
+//! snapshot of the broker is written beside it and renamed over it; so it is after each start and after each failure.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::change::{Change, Clocks, VERSION};
+use super::image::Image;
+use super::recorder::{Recorder, Work};
+use crate::local::broker::Broker;
+use crate::local::counters::Counters;
+use crate::spool::Seq;
+use crate::spool::storage::{Storage, StorageFile};
+
+const JOURNAL: &str = "journal";
+/// A snapshot that is being written.
+const FRESH: &str = "journal.new";
+/// A copy of the last journal that was damaged in the middle, or of an unknown version.
+const DAMAGED: &str = "journal.damaged";
+/// A journal is not written afresh below this, in bytes.
+const FLOOR_BYTES: u64 = 1024 * 1024;
+/// How much is written at once while a snapshot is written.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Reads the journal: its state, and whether there was one. What is damaged is copied, for whoever wants to look at it.
+pub(in crate::local) fn read(storage: &dyn Storage, clocks: &Clocks) -> io::Result<Option<Image>> {
+    let files = storage.list()?;
+    let Some((_, len)) = files.iter().find(|(name, _)| name == JOURNAL) else {
+        return Ok(None);
+    };
+    let len = usize::try_from(*len).map_err(io::Error::other)?;
+    let mut bytes = vec![0; len];
+    let read = storage.open(JOURNAL)?.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    let image = Image::replay(&bytes, clocks);
+    if image.damaged > 0 || image.unknown_version.is_some() {
+        set_aside(storage, &files, &bytes)?;
+    }
+    Ok(Some(image))
+}
+
+fn set_aside(storage: &dyn Storage, files: &[(String, u64)], bytes: &[u8]) -> io::Result<()> {
+    if files.iter().any(|(name, _)| name == DAMAGED) {
+        storage.remove(DAMAGED)?;
+    }
+    let copy = storage.create(DAMAGED)?;
+    copy.write_all_at(bytes, 0)?;
+    copy.sync_data()?;
+    storage.sync_directory()
+}
+
+/// The running thread. Ends it, and waits for what is left to be written, when dropped.
+#[derive(Debug)]
+pub(in crate::local) struct Keeper {
+    recorder: Recorder,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts the thread.
+    pub(in crate::local) fn start(
+        storage: Arc<dyn Storage>,
+        recorder: Recorder,
+        broker: Arc<Mutex<Broker>>,
+        counters: Arc<Counters>,
+    ) -> io::Result<Self> {
+        let mut journal = Journal {
+            storage,
+            recorder: recorder.clone(),
+            broker,
+            counters,
+            open: None,
+            is_failing: false,
+        };
+        // Should the thread not start, dropping the journal has nobody wait for it.
+        let thread = std::thread::Builder::new()
+            .name("broker-journal".to_owned())
+            .spawn(move || journal.run())?;
+        Ok(Keeper {
+            recorder,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.recorder.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the journal of the local broker ended by a fault; please report it");
+        }
+    }
+}
+
+/// The journal that is being appended to.
+struct Open {
+    file: Arc<dyn StorageFile>,
+    len: u64,
+    /// How long it was when it was fresh.
+    fresh_len: u64,
+}
+
+struct Journal {
+    storage: Arc<dyn Storage>,
+    recorder: Recorder,
+    broker: Arc<Mutex<Broker>>,
+    counters: Arc<Counters>,
+    open: Option<Open>,
+    is_failing: bool,
+}
+
+/// Whatever happens to the thread, nobody waits for it in vain.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.recorder.fail();
+    }
+}
+
+impl Journal {
+    fn run(&mut self) {
+        loop {
+            let done = match self.recorder.work() {
+                Work::Close => return,
+                Work::Append(changes, number) => self.append(&changes, number),
+                Work::Afresh => self.write_afresh(),
+            };
+            match done {
+                Ok(()) if std::mem::take(&mut self.is_failing) => {
+                    tracing::info!("the journal of the local broker is written again");
+                }
+                Ok(()) => {}
+                Err(error) => self.failed(&error),
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        self.open = None;
+        self.recorder.fail();
+        self.counters.journal_failures.add(1);
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::warn!(
+                %error,
+                "DATA_DIR: cannot write the journal of the local broker; until it can be written, local sessions \
+                 are in memory only, and acknowledgements do not wait for it"
+            );
+        }
+    }
+
+    fn append(&mut self, changes: &[(Seq, Change)], number: Seq) -> io::Result<()> {
+        let Some(open) = &mut self.open else {
+            return self.write_afresh();
+        };
+        let clocks = Clocks::read();
+        let mut bytes = Vec::new();
+        for (number, change) in changes {
+            bytes.extend(encoded(change, *number, &clocks)?);
+        }
+        open.file.write_all_at(&bytes, open.len)?;
+        open.file.sync_data()?;
+        open.len += bytes.len() as u64;
+        self.recorder.keep(number);
+        if open.len > open.fresh_len * 2 + FLOOR_BYTES {
+            self.recorder.demand_afresh();
+        }
+        Ok(())
+    }
+
+    /// Writes what the broker holds now, and makes it the journal.
+    fn write_afresh(&mut self) -> io::Result<()> {
+        self.open = None;
+        let (changes, number) = {
+            let broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
+            (broker.snapshot(), self.recorder.begin_afresh())
+        };
+        let is_there = |(name, _): &(String, u64)| name == FRESH;
+        if self.storage.list()?.iter().any(is_there) {
+            self.storage.remove(FRESH)?;
+        }
+        let file = self.storage.create(FRESH)?;
+        let clocks = Clocks::read();
+        let mut len = 0;
+        let mut chunk = encoded(&Change::Version(VERSION), number, &clocks)?;
+        for change in &changes {
+            chunk.extend(encoded(change, number, &clocks)?);
+            if chunk.len() >= CHUNK_BYTES {
+                file.write_all_at(&chunk, len)?;
+                len += chunk.len() as u64;
+                chunk.clear();
+            }
+        }
+        file.write_all_at(&chunk, len)?;
+        len += chunk.len() as u64;
+        file.sync_data()?;
+        self.storage.rename(FRESH, JOURNAL)?;
+        self.storage.sync_directory()?;
+        self.open = Some(Open {
+            file,
+            len,
+            fresh_len: len,
+        });
+        self.recorder.keep(number);
+        Ok(())
+    }
+}
+
+fn encoded(change: &Change, number: Seq, clocks: &Clocks) -> io::Result<Vec<u8>> {
+    let too_large = || io::Error::other("a change is larger than a record");
+    change.encode(number, clocks).ok_or_else(too_large)
+}

@@ -1,0 +1,121 @@
+//! What waits for the journal, and what it brings back.
+
+use tokio::time::Instant;
+
+use super::super::journal::{Image, Recorder};
+use super::wire::{
+    DISCONNECT, DUP, puback, pubcomp, publish, publish_with, pubrec, pubrel, subscribe,
+};
+use super::*;
+
+/// A bench whose broker has taken over this image, and whose disk is played by the test.
+fn bench_with(image: Image) -> (Bench, Recorder) {
+    let (bench, recorder) = (Bench::new(), Recorder::on(false));
+    let now = Instant::now();
+    bench
+        .shared
+        .broker()
+        .restore_sessions(image, recorder.clone(), now);
+    (bench, recorder)
+}
+
+/// The disk has everything so far.
+fn sync(recorder: &Recorder) {
+    recorder.keep(recorder.next());
+}
+
+/// A restart from what the disk has.
+fn restarted(bench: &Bench) -> (Bench, Recorder) {
+    let mut image = Image::default();
+    for change in bench.shared.broker().snapshot() {
+        image.apply(change);
+    }
+    bench_with(image)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_concerns_a_persistent_session_is_acknowledged_when_the_journal_has_it() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.send(&subscribe(9, &[("a", 1), (ROUTED, 1)])).await;
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&[0x90, 4, 0, 9, 1, 1]).await;
+    keeper.send(&DISCONNECT).await;
+    keeper.ended().await.unwrap();
+
+    let mut client = bench.client("c").await;
+    client.send(&publish("nobody/wants", "x", 1, 1)).await;
+    client.expect(&puback(1)).await;
+    client.send(&publish("a", "x", 1, 2)).await;
+    client.send(&publish("a", "x", 2, 3)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    client.expect(&puback(2)).await;
+    client.expect(&pubrec(3)).await;
+    client.send(&pubrel(3)).await;
+    client.expect(&pubcomp(3)).await;
+
+    client.send(&publish(ROUTED, "x", 1, 4)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    client.expect_nothing().await;
+    bench.spool.set_safe(1);
+    client.expect(&puback(4)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_disk_fails_nothing_waits_for_the_journal() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.send(&subscribe(9, &[("a", 1)])).await;
+    keeper.expect_nothing().await;
+    recorder.fail();
+    keeper.expect(&[0x90, 3, 0, 9, 1]).await;
+    let mut client = bench.client("c").await;
+    client.send(&publish("a", "y", 1, 2)).await;
+    client.expect(&puback(2)).await;
+    keeper.expect(&publish("a", "y", 1, 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_qos_2_message_for_local_clients_is_taken_once_over_a_restart() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.send(&subscribe(9, &[("a", 1), (ROUTED, 1)])).await;
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.receive().await;
+    keeper.send(&DISCONNECT).await;
+    keeper.ended().await.unwrap();
+    let mut client = bench.connect(Connect::persistent("c")).await;
+    for (topic, id) in [("a", 1), (ROUTED, 2)] {
+        client.send(&publish(topic, "x", 2, id)).await;
+    }
+    client.expect_nothing().await;
+    client.ended().await.unwrap();
+
+    let (bench, recorder) = restarted(&bench);
+    let mut client = bench.connect(Connect::persistent("c")).await;
+    for (topic, id) in [("a", 1), (ROUTED, 2)] {
+        client.send(&publish_with(DUP, topic, "x", 2, id)).await;
+    }
+    client.expect(&pubrec(1)).await;
+    assert_eq!(
+        bench.spool.stored().len(),
+        1,
+        "the spool may have lost it: it is taken again"
+    );
+    bench.spool.set_safe(1);
+    sync(&recorder);
+    client.expect(&pubrec(2)).await;
+    client.send(&pubrel(1)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    client.expect(&pubcomp(1)).await;
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    for (topic, id) in [("a", 1), (ROUTED, 2), (ROUTED, 3)] {
+        keeper.expect(&publish(topic, "x", 1, id)).await;
+    }
+    keeper.expect_nothing().await;
+}
