@@ -268,3 +268,35 @@ async fn dead_letters_are_replayed_by_a_user_who_may_write_and_stay_otherwise() 
         assert_eq!(replayed.status.success(), allowed, "{replayed:?}");
     }
 }
+
+#[tokio::test]
+async fn a_kept_session_does_not_outlive_the_right_to_its_topics() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = directory.path().join("rules").display().to_string();
+    let site = Site::new(RELAY).await.expect("a site");
+    let environment = site.environment_with([("LOCAL_MQTT_ACL_FILE", rules.as_str())]);
+    let port = site.relay().listen_addr().port().to_string();
+    let keep = [
+        "-d", "-p", &port, "-c", "-i", "keeper", "-q", "1", "-t", "kept",
+    ];
+    let publish = ["-q", "1", "-t", "kept", "-m", "waits"];
+    for (allowed, got) in [("kept", true), ("other", false)] {
+        std::fs::write(&rules, "topic kept\n").expect("rules are written");
+        site.start_with(&environment).await.expect("a relay");
+        run("mosquitto_sub", &[&keep[..], &["-E"]].concat()).await;
+        mosquitto_pub(site.relay().listen_addr().port(), &publish).await;
+        site.relay().terminate().await.expect("an end");
+        std::fs::write(&rules, format!("topic {allowed}\n")).expect("rules are written");
+        site.start_with(&environment).await.expect("a relay");
+        let client = start(
+            "mosquitto_sub",
+            &[&keep[..], &["-C", "1", "-W", "5"]].concat(),
+        )
+        .await;
+        client.wait_for_exit(PATIENCE).await.expect("an end");
+        let said = client.log().lines().join("\n");
+        assert_eq!(said.contains("waits"), got, "{said}");
+        assert_eq!(said.contains("denied"), !got, "{said}");
+        site.relay().terminate().await.expect("an end");
+    }
+}
