@@ -17,9 +17,9 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::Source;
-use crate::config::{CloudConfig, Config, LocalTls, LocalWebSocket};
+use crate::config::{CloudConfig, Config, LocalWebSocket};
 use crate::dead_letters::{self, DeadLetters};
-use crate::local::{self, Access, Door, Limits, LocalBroker, LocalError, Tls};
+use crate::local::{self, Access, Door, Limits, LocalBroker, LocalError, LocalTls, Tls};
 use crate::logging;
 use crate::provisioning::ProvisionError;
 use crate::spool::Recovery;
@@ -106,6 +106,7 @@ impl App {
         let status = Status::bind(&config.status);
         let local = &config.local;
         let access = Access::new(local.login.as_ref(), local.password_file.as_deref());
+        let access = access.and_then(|access| access.with_rules(local.acl_file.as_deref()));
         let access = access.map_err(LocalError::from)?;
         let listener = local::bind("LOCAL_MQTT_LISTEN", local.listen).await?;
         let address = listener.local_addr().unwrap_or(local.listen);

@@ -168,6 +168,43 @@ pub fn matches(filter: &str, name: &str) -> bool {
     name_levels.next().is_none()
 }
 
+/// Whether a valid filter matches everything that another one, `inner`, matches. May say no where a
+/// combination of levels amounts to the same, `+/#` and `#`.
+pub fn covers(filter: &str, inner: &str) -> bool {
+    if is_reserved(inner) && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut inner_levels = levels(inner);
+    for level in levels(filter) {
+        if level == "#" {
+            return true;
+        }
+        match inner_levels.next() {
+            Some("#") | None => return false,
+            Some(_) if level == "+" => {}
+            Some(inner_level) if inner_level == level => {}
+            Some(_) => return false,
+        }
+    }
+    inner_levels.next().is_none()
+}
+
+/// Whether some topic is matched by both of these valid filters.
+pub fn overlap(one: &str, other: &str) -> bool {
+    let is_wild = |filter: &str| filter.starts_with(['+', '#']);
+    if is_reserved(one) && is_wild(other) || is_reserved(other) && is_wild(one) {
+        return false;
+    }
+    let (mut ones, mut others) = (levels(one), levels(other));
+    loop {
+        match (ones.next(), others.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(one), Some(other)) if one == other || one == "+" || other == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -282,5 +319,40 @@ pub(crate) mod tests {
             assert_eq!(check_aws(name), Err(Fault::Reserved), "{name}");
         }
         assert_eq!(check_aws("a/$aws"), Ok(()));
+    }
+
+    /// All filters and names of up to three levels from a small alphabet.
+    fn all_of(levels: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
+        for start in [0, levels.len()] {
+            let longer = all[start..].iter();
+            let longer =
+                longer.flat_map(|first| levels.iter().map(move |l| format!("{first}/{l}")));
+            let longer: Vec<String> = longer.collect();
+            all.extend(longer);
+        }
+        all
+    }
+
+    #[test]
+    fn covering_and_overlapping_are_what_matching_says() {
+        // Among them the empty one, which is no name, and which `/#` matches and `+` as well.
+        let names = all_of(&["a", "b", "$x", ""]);
+        let mut filters = all_of(&["a", "$x", "", "+", "#"]);
+        filters.retain(|filter| check_filter(filter).is_ok());
+        for one in &filters {
+            for other in &filters {
+                let of_other: Vec<_> = names.iter().filter(|name| matches(other, name)).collect();
+                if covers(one, other) {
+                    let all = of_other.iter().all(|name| matches(one, name));
+                    assert!(all, "{one} does not cover {other}");
+                }
+                let both = of_other.iter().any(|name| matches(one, name));
+                assert_eq!(overlap(one, other), both, "{one} {other}");
+            }
+        }
+        for (filter, inner) in [("a/#", "a"), ("#", "+/a"), ("a/+", "a/+"), ("+/#", "a/#")] {
+            assert!(covers(filter, inner), "{filter} {inner}");
+        }
     }
 }

@@ -3,7 +3,12 @@
 mod common;
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cloud_relay_sandbox::ca::CertificateAuthority;
+use cloud_relay_sandbox::process::Process;
 use cloud_relay_sandbox::relay::program;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 use tempfile::TempDir;
@@ -122,12 +127,176 @@ async fn a_broker_open_to_every_network_is_warned_about_unless_it_asks_for_a_log
             site.environment_with([listen])
         };
         // Each start warns, not the first alone.
-        for _ in 0..2 {
+        for starts in 1..=2 {
             site.start_with(&environment).await.expect("a relay");
             site.relay().terminate().await.expect("an end");
+            let lines = site.relay().log().lines();
+            let count = lines.iter().filter(|line| line.contains(WARNING)).count();
+            assert_eq!(count, if warned { starts } else { 0 }, "{lines:?}");
         }
-        let lines = site.relay().log().lines();
-        let count = lines.iter().filter(|line| line.contains(WARNING)).count();
-        assert_eq!(count > 0, warned, "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_open_door_for_websocket_or_tls_is_warned_about_by_its_own_name() {
+    let authority = CertificateAuthority::new("local").expect("an authority");
+    let server = authority.issue_server().expect("a certificate");
+    let directory = tempfile::tempdir().unwrap();
+    let pem_file = |name: &str, label: &str, der: &[u8]| {
+        let path = directory.path().join(name).display().to_string();
+        let text = STANDARD.encode(der);
+        let pem = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
+        std::fs::write(&path, pem).expect("a file is written");
+        path
+    };
+    let key = server.private_key.secret_der();
+    let site = site([
+        ("LOCAL_MQTT_WS_LISTEN", "0.0.0.0:0"),
+        ("LOCAL_MQTTS_LISTEN", "0.0.0.0:0"),
+        (
+            "LOCAL_MQTTS_CERT_PATH",
+            &pem_file("cert", "CERTIFICATE", &server.certificate),
+        ),
+        ("LOCAL_MQTTS_KEY_PATH", &pem_file("key", "PRIVATE KEY", key)),
+    ])
+    .await;
+    for door in ["LOCAL_MQTT_WS_LISTEN", "LOCAL_MQTTS_LISTEN"] {
+        let warning = format!("{door}=0.0.0.0:0 lets in everyone");
+        let told = site.relay().wait_for_log(&warning, PATIENCE).await;
+        told.expect("a warning");
+    }
+}
+
+/// Two users: `app` writes `sensors`, `sensor` reads `commands/#`; each has `own/NAME`.
+const RULES: &str = "user app
+topic write sensors
+topic write commands/#
+topic write denied/#
+user sensor
+topic read commands/#
+topic deny commands/secret
+pattern readwrite own/%u
+";
+
+/// Starts a foreign client with these arguments.
+async fn client(site: &Site, program: &str, user: &str, arguments: &[&str]) -> Process {
+    let port = site.relay().listen_addr().port().to_string();
+    let login = ["-p", &port, "-u", user, "-P", "geheim"];
+    start(program, &[&login[..], arguments].concat()).await
+}
+
+async fn limited_site(directory: &TempDir, more: (&str, &str)) -> Site {
+    let users = password_file(directory).await;
+    let rules = directory.path().join("rules").display().to_string();
+    std::fs::write(&rules, RULES).expect("rules are written");
+    let [users, rules] = [
+        ("LOCAL_MQTT_PASSWORD_FILE", users.as_str()),
+        ("LOCAL_MQTT_ACL_FILE", rules.as_str()),
+    ];
+    site([LOGIN[0], LOGIN[1], users, rules, more]).await
+}
+
+#[tokio::test]
+async fn two_users_publish_and_subscribe_to_what_their_rules_allow_and_to_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = limited_site(&directory, ("LOG_FORMAT", "plain")).await;
+    gets_in(&site, "app").await;
+    for version in ["311", "5"] {
+        let version = ["-V", version, "-q", "1"];
+        for (user, filter, allowed) in [
+            ("sensor", "commands/+", false),
+            ("sensor", "sensors", false),
+            ("sensor", "commands/a", true),
+            ("sensor", "own/sensor", true),
+            ("app", "own/sensor", false),
+            ("app", "own/app", true),
+        ] {
+            let subscribe = [&version[..], &["-E", "-t", filter]].concat();
+            let client = client(&site, "mosquitto_sub", user, &subscribe).await;
+            client.wait_for_exit(PATIENCE).await.expect("an end");
+            let said = client.log().lines().join("\n");
+            assert_eq!(!said.contains("denied"), allowed, "{user} {filter}: {said}");
+        }
+        let thief = format!("thief-{}", version[1]);
+        let denied = ["-i", &thief, "-t", "sensors", "-m", "x"];
+        let denied = [&version[..], &denied].concat();
+        let _client = client(&site, "mosquitto_pub", "sensor", &denied).await;
+        let told = format!("to publish; told once for each client client_id=\"{thief}\"");
+        let told = site.relay().wait_for_log(&told, PATIENCE).await;
+        told.expect("it is told");
+    }
+    assert_eq!(site.cloud().received_count(), 2);
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_by_a_user_who_may_write_and_stay_otherwise() {
+    let directory = tempfile::tempdir().unwrap();
+    let routes = ("PRODUCER_TOPIC", "sensors,own/sensor");
+    let site = limited_site(&directory, routes).await;
+    let large = directory.path().join("large").display().to_string();
+    let tool = |word: &str, argument: &[&str], login: &[(&str, &str)]| {
+        let output = Command::new(program(RELAY))
+            .args(["dead-letters", word])
+            .args(argument)
+            .env_clear()
+            .env("DATA_DIR", site.relay().data_dir())
+            .env("LOCAL_MQTT_LISTEN", site.relay().listen_addr().to_string())
+            .envs([routes])
+            .envs(login.iter().copied())
+            .output();
+        output.expect("the program starts")
+    };
+    let replay = |login| tool("replay", &["--all"], login);
+    for (user, topic, bytes, allowed) in [
+        ("app", "sensors", 131_073, true),
+        ("sensor", "own/sensor", 131_074, false),
+    ] {
+        std::fs::write(&large, vec![b'x'; bytes]).expect("a payload is written");
+        let message = ["-q", "1", "-t", topic, "-f", &large];
+        let client = client(&site, "mosquitto_pub", user, &message).await;
+        let status = client.wait_for_exit(PATIENCE).await.expect("an end");
+        assert!(status.success(), "{user}");
+        // A log sums such warnings up, and a directory has no event.
+        let listed = || String::from_utf8(tool("list", &["--json"], &[]).stdout);
+        let deadline = Instant::now() + PATIENCE;
+        while !listed().expect("text").contains(&bytes.to_string()) {
+            assert!(Instant::now() < deadline, "{}", site.relay().log().tail());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!replay(&[]).status.success());
+        let replayed = replay(&LOGIN);
+        assert_eq!(replayed.status.success(), allowed, "{replayed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_session_does_not_outlive_the_right_to_its_topics() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = directory.path().join("rules").display().to_string();
+    let site = Site::new(RELAY).await.expect("a site");
+    let environment = site.environment_with([("LOCAL_MQTT_ACL_FILE", rules.as_str())]);
+    let port = site.relay().listen_addr().port().to_string();
+    let keep = [
+        "-d", "-p", &port, "-c", "-i", "keeper", "-q", "1", "-t", "kept",
+    ];
+    let publish = ["-q", "1", "-t", "kept", "-m", "waits"];
+    for (allowed, got) in [("kept", true), ("other", false)] {
+        std::fs::write(&rules, "topic kept\n").expect("rules are written");
+        site.start_with(&environment).await.expect("a relay");
+        run("mosquitto_sub", &[&keep[..], &["-E"]].concat()).await;
+        mosquitto_pub(site.relay().listen_addr().port(), &publish).await;
+        site.relay().terminate().await.expect("an end");
+        std::fs::write(&rules, format!("topic {allowed}\n")).expect("rules are written");
+        site.start_with(&environment).await.expect("a relay");
+        let client = start(
+            "mosquitto_sub",
+            &[&keep[..], &["-C", "1", "-W", "5"]].concat(),
+        )
+        .await;
+        client.wait_for_exit(PATIENCE).await.expect("an end");
+        let said = client.log().lines().join("\n");
+        assert_eq!(said.contains("waits"), got, "{said}");
+        assert_eq!(said.contains("denied"), !got, "{said}");
+        site.relay().terminate().await.expect("an end");
     }
 }

@@ -127,7 +127,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::config::LocalLogin;
+    use crate::local::LocalLogin;
     use crate::secret::Secret;
 
     /// CONNECT without login (MQTT 3.1.1, section 3.1).
@@ -159,6 +159,7 @@ mod tests {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             login: None,
             password_file: None,
+            acl_file: None,
             tls: None,
             websocket: None,
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::config::LocalLogin;
+use crate::local::LocalLogin;
 
 const CONNECT: u8 = 0x10;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::fault::Reading;
 use super::raw::Raw;
 use super::value;
-use crate::local::Origins;
+use crate::local::{LocalLogin, LocalTls, Origins};
 use crate::secret::Secret;
 
 /// The local broker's doors.
@@ -18,6 +18,8 @@ pub struct LocalConfig {
     pub login: Option<LocalLogin>,
     /// `LOCAL_MQTT_PASSWORD_FILE`: more users.
     pub password_file: Option<PathBuf>,
+    /// `LOCAL_MQTT_ACL_FILE`: which topics are whose.
+    pub acl_file: Option<PathBuf>,
     /// `LOCAL_MQTTS_LISTEN` and what belongs to it.
     pub tls: Option<LocalTls>,
     /// `LOCAL_MQTT_WS_LISTEN` and what belongs to it.
@@ -33,28 +35,6 @@ pub struct LocalWebSocket {
     pub origins: Origins,
 }
 
-/// Where the local broker listens for TLS, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalTls {
-    /// `LOCAL_MQTTS_LISTEN`.
-    pub listen: SocketAddr,
-    /// `LOCAL_MQTTS_CERT_PATH`.
-    pub cert_path: PathBuf,
-    /// `LOCAL_MQTTS_KEY_PATH`.
-    pub key_path: PathBuf,
-    /// `LOCAL_MQTTS_CLIENT_CA_PATH`: clients need a certificate of one of these.
-    pub client_ca_path: Option<PathBuf>,
-}
-
-/// A user of the local broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalLogin {
-    /// `LOCAL_MQTT_USERNAME`.
-    pub user: String,
-    /// `LOCAL_MQTT_PASSWORD`.
-    pub password: Secret,
-}
-
 impl LocalConfig {
     pub(super) fn read(raw: &Raw, reading: &mut Reading) -> Self {
         let listen = reading.parse(
@@ -68,6 +48,11 @@ impl LocalConfig {
             password_file: reading.parse(
                 "LOCAL_MQTT_PASSWORD_FILE",
                 raw.local_mqtt_password_file.as_deref(),
+                |path| Ok(PathBuf::from(path)),
+            ),
+            acl_file: reading.parse(
+                "LOCAL_MQTT_ACL_FILE",
+                raw.local_mqtt_acl_file.as_deref(),
                 |path| Ok(PathBuf::from(path)),
             ),
             tls: LocalTls::read(raw, reading),
@@ -91,6 +76,10 @@ impl LocalConfig {
             format!(
                 "LOCAL_MQTT_PASSWORD_FILE={}",
                 path_or_unset(self.password_file.as_ref())
+            ),
+            format!(
+                "LOCAL_MQTT_ACL_FILE={}",
+                path_or_unset(self.acl_file.as_ref())
             ),
         ];
         if let Some(tls) = &self.tls {

@@ -16,6 +16,7 @@ pub(super) struct Raw {
     pub(super) local_mqtt_username: Option<String>,
     pub(super) local_mqtt_password: Option<String>,
     pub(super) local_mqtt_password_file: Option<String>,
+    pub(super) local_mqtt_acl_file: Option<String>,
     pub(super) local_mqtt_ws_listen: Option<String>,
     pub(super) local_mqtt_ws_origins: Option<String>,
     pub(super) local_mqtts_listen: Option<String>,

@@ -111,6 +111,14 @@ impl Broker {
         self.by_client_id.contains_key(client_id)
     }
 
+    /// The topic filters of a client's session, without what `$share` adds.
+    pub(super) fn filters(&self, client_id: &str) -> impl Iterator<Item = &str> {
+        let key = self.by_client_id.get(client_id);
+        let session = key.and_then(|key| self.sessions.get(key));
+        let filters = session.into_iter().flat_map(|session| &session.filters);
+        filters.filter_map(|path| Some(Path::new(path)?.filter))
+    }
+
     /// Gives the connection at `link` its session: the kept one, or a new one. A previous connection
     /// of the same client id is told to close (MQTT-3.1.4-2).
     pub(super) fn connect(

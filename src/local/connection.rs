@@ -22,13 +22,13 @@ use super::acks::Owed;
 use super::aliases::Aliases;
 use super::counters::{Clients, ConnectedClient, Counters};
 use super::deadlines::{Deadlines, Expired};
+use super::ending::End;
 use super::handshake::{self, Admitted};
 use super::inbound::{Client, Handled};
-use super::packet::{self, Frame, PacketError, Reason, Will};
+use super::packet::{self, Frame, Will};
 use super::server::{LocalError, Shared};
 use super::wills;
 use crate::clock;
-use crate::spool::AppendError;
 use crate::store::Ingress;
 
 /// How much is read at once: the least, for a quiet client, and the most, for one that keeps filling
@@ -42,119 +42,6 @@ const READ_AHEAD_BYTES: usize = 4 * 1024;
 
 /// An empty buffer that has grown beyond this is given back.
 const BUFFER_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
-
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum End {
-    #[error("it said good-bye")]
-    Disconnected,
-    #[error("it said good-bye and asked for its will")]
-    DisconnectedWithWill,
-    #[error("it closed the connection without DISCONNECT")]
-    Closed,
-    #[error("the relay is stopping")]
-    Stopped,
-    #[error("another connection came with the same client identifier")]
-    TakenOver,
-    #[error("it was silent for more than one and a half times its keep alive")]
-    KeepAlive,
-    #[error("it did not send CONNECT in time")]
-    ConnectTimeout,
-    #[error("it did not read what was sent to it")]
-    WriteTimeout,
-    #[error("the connection failed: {0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Packet(#[from] PacketError),
-    #[error("{1}")]
-    Protocol(Reason, &'static str),
-    #[error("it has no user name, or a wrong user name or password")]
-    LoginRefused(Reason),
-    #[error("its message to {topic:?} does not fit into the spool: {error}")]
-    TooLarge { topic: String, error: AppendError },
-    #[error("the spool has failed")]
-    SpoolFailed,
-}
-
-impl End {
-    /// Whether the client's will is published: always, except when the client said good-bye
-    /// (MQTT-3.1.2-8, -10), and when it is the relay that leaves.
-    fn is_abnormal(&self) -> bool {
-        !matches!(self, End::Disconnected | End::Stopped | End::SpoolFailed)
-    }
-
-    /// What a client of MQTT 5 is told, if the broker ends the connection.
-    pub(super) fn reason(&self) -> Option<Reason> {
-        match self {
-            End::Disconnected
-            | End::DisconnectedWithWill
-            | End::Closed
-            | End::ConnectTimeout
-            | End::WriteTimeout
-            | End::Io(_)
-            | End::SpoolFailed => None,
-            End::Stopped => Some(Reason::ShuttingDown),
-            End::TakenOver => Some(Reason::SessionTakenOver),
-            End::KeepAlive => Some(Reason::KeepAliveTimeout),
-            End::Packet(error) => Some(error.reason()),
-            End::Protocol(reason, _) | End::LoginRefused(reason) => Some(*reason),
-            End::TooLarge { .. } => Some(Reason::QuotaExceeded),
-        }
-    }
-
-    /// Whether it makes sense to send what is left.
-    fn can_flush(&self) -> bool {
-        !matches!(
-            self,
-            End::Closed | End::WriteTimeout | End::Io(_) | End::SpoolFailed
-        )
-    }
-
-    /// Counts an end that a limit of time brought about.
-    fn count(&self, counters: &Counters) {
-        match self {
-            End::ConnectTimeout => counters.connect_timeouts.add(1),
-            End::WriteTimeout => counters.write_timeouts.add(1),
-            _ => {}
-        }
-    }
-
-    fn log(&self, client_id: &str, peer: SocketAddr) {
-        match self {
-            End::Disconnected | End::DisconnectedWithWill | End::Closed | End::Stopped => {
-                tracing::debug!(client_id, %peer, "client left: {self}");
-            }
-            End::TakenOver
-            | End::KeepAlive
-            | End::ConnectTimeout
-            | End::WriteTimeout
-            | End::Io(_) => {
-                tracing::info!(client_id, %peer, "connection closed: {self}");
-            }
-            End::Packet(_)
-            | End::Protocol(..)
-            | End::LoginRefused(_)
-            | End::TooLarge { .. }
-            | End::SpoolFailed => {
-                tracing::warn!(client_id, %peer, "connection closed: {self}");
-            }
-        }
-    }
-}
-
-impl End {
-    /// A connection that says nothing and goes is a probe of the port (a health check, a port scan), and
-    /// those come for ever.
-    fn log_before_connect(&self, peer: SocketAddr) {
-        match self {
-            // Failed logins are summed up by `access`.
-            End::Closed | End::Io(_) | End::Stopped | End::LoginRefused(_) => {
-                tracing::debug!(%peer, "a connection did not become a client's: {self}");
-            }
-            _ => tracing::info!(%peer, "a connection did not become a client's: {self}"),
-        }
-    }
-}
 
 /// Serves one client until it leaves, breaks the protocol or the relay stops. Its CONNECT has to be there by
 /// `connect_by`. An error means that the spool has failed.
@@ -281,6 +168,7 @@ impl<I: Ingress> Connection<I> {
             packet_bytes_max: admitted.packet_bytes_max,
             ends_with_connection: admitted.ends_with_connection,
             id: admitted.client_id,
+            rights: admitted.rights,
             peer,
             session: admitted.session,
             link: admitted.link,

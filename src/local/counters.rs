@@ -74,12 +74,20 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// Clients that were refused for their user name or password, or because they named none.
     pub logins_failed: Counter,
+    /// Messages that their clients may not publish (`LOCAL_MQTT_ACL_FILE`), wills among them.
+    pub publishes_denied: Counter,
+    /// Topic filters that clients may not subscribe to (`LOCAL_MQTT_ACL_FILE`).
+    pub subscriptions_denied: Counter,
     /// Connections whose handshake (TLS, WebSocket) failed or took too long.
     pub handshakes_failed: Counter,
     /// Connections closed because no CONNECT came within `Limits::connect_timeout`.
     pub connect_timeouts: Counter,
     /// Clients closed because they took nothing for `Limits::write_timeout`.
     pub write_timeouts: Counter,
+    /// Clients closed because they announced a packet above `Limits::packet_bytes_max`.
+    pub packets_too_large: Counter,
+    /// Topic filters refused because of `Limits::filters_max` or `Limits::filter_levels_of_all_max`.
+    pub filters_refused: Counter,
     /// Packets of every kind from clients.
     pub packets_received: Counter,
     /// Bytes that were read from clients.

@@ -7,8 +7,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 
+use super::access::Rights;
 use super::broker::SessionRequest;
-use super::connection::End;
+use super::ending::End;
 use super::limits::Limits;
 use super::packet::{self, Connect, Frame, Incoming, Reason, Terms, Version, Will};
 use super::server::Shared;
@@ -29,6 +30,8 @@ pub(super) struct Admitted {
     /// Whether the session was to end with the connection.
     pub(super) ends_with_connection: bool,
     pub(super) will: Option<Will>,
+    /// What the client may do.
+    pub(super) rights: Rights,
 }
 
 /// Reads CONNECT into `input`, which may hold more afterwards, and opens the session. The CONNACK,
@@ -81,7 +84,7 @@ async fn let_in<I: Ingress>(
     out: &mut BytesMut,
 ) -> Result<Admitted, End> {
     check(&connect, &shared.limits)?;
-    authenticate(shared, &mut connect, peer).await?;
+    let user = authenticate(shared, &mut connect, peer).await?;
     let (version, limits) = (connect.version, &shared.limits);
     let link = Arc::new(Link::default());
     let mut broker = shared.broker();
@@ -96,6 +99,19 @@ async fn let_in<I: Ingress>(
         (Version::V5, asked) => asked.min(limits.keep_alive_s_max),
         (Version::V4, asked) => asked,
     };
+    let rights = shared.access.rights(user.as_deref(), &client_id);
+    if let Some(will) = &connect.will
+        && !rights.may_publish(&will.topic)
+    {
+        shared.counters.publishes_denied.add(1);
+        shared
+            .access
+            .denied(&client_id, "have its will published", &will.topic);
+        return Err(End::NotAllowed);
+    }
+    // A session that wants what its client may not read ends, with all that waits in it: the rights have changed, or
+    // the client identifier was another user's.
+    let may_resume = (broker.filters(&client_id)).all(|filter| rights.may_subscribe(filter));
     let terms = Terms {
         receive_max: limits.unreleased_max,
         packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
@@ -105,7 +121,7 @@ async fn let_in<I: Ingress>(
     };
     let request = SessionRequest {
         client_id: &client_id,
-        clean_start: connect.clean_start,
+        clean_start: connect.clean_start || !may_resume,
         expiry_s: connect.session_expiry_s,
         receive_max: connect.receive_max,
     };
@@ -121,16 +137,17 @@ async fn let_in<I: Ingress>(
         packet_bytes_max: connect.packet_bytes_max.unwrap_or(u32::MAX),
         ends_with_connection: connect.session_expiry_s == 0,
         will: connect.will,
+        rights,
         client_id,
     })
 }
 
-/// Whether the client may connect at all.
+/// Whether the client may connect at all, and as which user.
 async fn authenticate<I: Ingress>(
     shared: &Shared<I>,
     connect: &mut Connect,
     peer: SocketAddr,
-) -> Result<(), End> {
+) -> Result<Option<String>, End> {
     let login = connect.login.take();
     // `cloud-relay health` beside a password file has no login, and comes every half minute.
     let is_probe = login.is_none() && connect.client_id.is_empty() && peer.ip().is_loopback();
@@ -185,4 +202,4 @@ fn check(connect: &Connect, limits: &Limits) -> Result<(), End> {
 }
 
 /// What the client identifiers begin with that the broker gives to clients without one.
-const GENERATED: &str = "auto-";
+pub(super) const GENERATED: &str = "auto-";

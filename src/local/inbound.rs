@@ -12,14 +12,16 @@ use bytes::BytesMut;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::access::Rights;
 use super::acks::{Answer, Awaits, Owed, Safe};
 use super::aliases::Aliases;
-use super::connection::End;
+use super::ending::End;
 use super::packet::{self, Ack, Filter, Goodbye, Incoming, Publish, Reason, Reply, Version};
 use super::publication::QoS;
 use super::publisher::STATE_TOPIC;
 use super::server::Shared;
 use super::session::{Link, Outgoing, Session, Taken};
+use super::shared::Path;
 use super::subscriptions::SessionKey;
 use super::topic;
 use crate::clock::Timestamp;
@@ -54,6 +56,7 @@ pub(super) struct Client<I> {
     pub(super) ends_with_connection: bool,
     pub(super) id: String,
     pub(super) peer: SocketAddr,
+    pub(super) rights: Rights,
     pub(super) session: SessionKey,
     pub(super) link: Arc<Link>,
     pub(super) safe: watch::Receiver<Seq>,
@@ -123,13 +126,36 @@ impl<I: Ingress> Client<I> {
         self.check_count(filters.len())?;
         let mut broker = self.shared.broker();
         let before = broker.changes();
-        let codes = broker.subscribe(self.session, &self.link, filters, Instant::now());
+        let (now, mut codes) = (Instant::now(), Vec::with_capacity(filters.len()));
+        for filter in filters {
+            if self.may_subscribe(filter) {
+                let filter = std::slice::from_ref(filter);
+                codes.extend(broker.subscribe(self.session, &self.link, filter, now));
+            } else {
+                codes.push(Reason::NotAuthorized.code());
+            }
+        }
         let journal = broker.changed_since(before);
         drop(broker);
+        let refused = (codes.iter()).filter(|code| **code == Reason::QuotaExceeded.code());
+        let refused = u64::try_from(refused.count()).unwrap_or(u64::MAX);
+        self.shared.counters.filters_refused.add(refused);
         let mut packet = BytesMut::new();
         packet::put_suback(&mut packet, self.version, id, &codes);
         self.answer(packet, journal);
         Ok(())
+    }
+
+    /// Whether the client may read all that a filter can match. One that is no filter is left to the broker to refuse.
+    fn may_subscribe(&self, filter: &Filter) -> bool {
+        let path = Path::new(&filter.path).map(|path| path.filter);
+        let path = path.filter(|path| topic::is_valid_filter(path, &self.shared.limits));
+        let Some(denied) = path.filter(|path| !self.rights.may_subscribe(path)) else {
+            return true;
+        };
+        self.shared.counters.subscriptions_denied.add(1);
+        (self.shared.access).denied(&self.id, "subscribe", denied);
+        false
     }
 
     /// The end of a connection that the client ends in order.
@@ -317,6 +343,9 @@ impl<I: Ingress> Client<I> {
             return Ok(Handled::Done);
         }
         self.check_flow(publish.qos)?;
+        if !self.rights.may_publish(publish.topic) {
+            return self.deny(publish);
+        }
         let spool = match self.shared.spool(publish, received)? {
             Spooled::As(seq) => Some(seq),
             Spooled::Not => None,
@@ -355,6 +384,18 @@ impl<I: Ingress> Client<I> {
             publish.topic.len() + publish.properties.bytes().len() + publish.payload.len()
         };
         self.owe(publish, reason, awaits, message_bytes);
+        Ok(Handled::Done)
+    }
+
+    /// Refuses a message that the client may not publish. MQTT 3.1.1 has no word for it, and an acknowledgement would
+    /// be a lie: the connection ends (MQTT-3.3.5-2).
+    fn deny(&mut self, publish: &Publish<'_>) -> Result<Handled, End> {
+        self.shared.counters.publishes_denied.add(1);
+        (self.shared.access).denied(&self.id, "publish", publish.topic);
+        if self.version == Version::V4 && publish.qos > QoS::AtMostOnce {
+            return Err(End::NotAllowed);
+        }
+        self.owe(publish, Reason::NotAuthorized, Awaits::default(), 0);
         Ok(Handled::Done)
     }
 

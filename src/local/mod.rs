@@ -34,6 +34,7 @@ mod broker;
 mod connection;
 mod counters;
 mod deadlines;
+mod ending;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
@@ -59,11 +60,11 @@ mod wills;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Access, AccessError};
+pub use access::{Access, AccessError, LocalLogin};
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
 pub use keeping::Keeper;
 pub use limits::Limits;
 pub use origins::Origins;
 pub use publisher::{Delivered, FromCloud, Publisher, STATE_TOPIC};
 pub use server::{Door, LocalBroker, LocalError, Options, bind, serve};
-pub use tls::{Tls, TlsFilesError};
+pub use tls::{LocalTls, Tls, TlsFilesError};

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,6 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::cloud::tls::{TlsError, read_roots};
-use crate::config::LocalTls;
 
 /// How old what was read may be when a client comes. A file that was renewed is used after this at the latest.
 const FILES_AGE_MAX: Duration = Duration::from_mins(10);
@@ -24,6 +24,19 @@ const FILES_AGE_MAX: Duration = Duration::from_mins(10);
 const CERT: &str = "LOCAL_MQTTS_CERT_PATH";
 const KEY: &str = "LOCAL_MQTTS_KEY_PATH";
 const CLIENT_CA: &str = "LOCAL_MQTTS_CLIENT_CA_PATH";
+
+/// Where the local broker listens for TLS, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalTls {
+    /// `LOCAL_MQTTS_LISTEN`.
+    pub listen: SocketAddr,
+    /// `LOCAL_MQTTS_CERT_PATH`.
+    pub cert_path: PathBuf,
+    /// `LOCAL_MQTTS_KEY_PATH`.
+    pub key_path: PathBuf,
+    /// `LOCAL_MQTTS_CLIENT_CA_PATH`: clients need a certificate of one of these.
+    pub client_ca_path: Option<PathBuf>,
+}
 
 /// Why the files of the TLS listener cannot be used.
 #[derive(Debug, thiserror::Error)]

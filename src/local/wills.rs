@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::connection::End;
+use super::ending::End;
 use super::inbound::Spooled;
 use super::packet::Will;
 use super::server::{LocalError, Shared};

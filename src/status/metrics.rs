@@ -237,6 +237,16 @@ fn refusals(book: &mut Book, local: &Local) {
         local.logins_failed,
     );
     book.count(
+        "local_publishes_denied",
+        "Messages of local clients that LOCAL_MQTT_ACL_FILE does not allow, wills among them",
+        local.publishes_denied,
+    );
+    book.count(
+        "local_subscriptions_denied",
+        "Topic filters of local clients that LOCAL_MQTT_ACL_FILE does not allow",
+        local.subscriptions_denied,
+    );
+    book.count(
         "local_handshakes_failed",
         "Local connections whose handshake (TLS, WebSocket) failed or took too long",
         local.handshakes_failed,
@@ -250,6 +260,16 @@ fn refusals(book: &mut Book, local: &Local) {
         "local_write_timeouts",
         "Local clients that took nothing for too long",
         local.write_timeouts,
+    );
+    book.count(
+        "local_packets_too_large",
+        "Local clients closed for announcing a packet beyond the limit",
+        local.packets_too_large,
+    );
+    book.count(
+        "local_filters_refused",
+        "Topic filters of local clients refused because of a limit",
+        local.filters_refused,
     );
 }
 

@@ -98,9 +98,13 @@ pub(crate) struct Local {
     pub(crate) messages_from_cloud: u64,
     pub(crate) connections_refused: u64,
     pub(crate) logins_failed: u64,
+    pub(crate) publishes_denied: u64,
+    pub(crate) subscriptions_denied: u64,
     pub(crate) handshakes_failed: u64,
     pub(crate) connect_timeouts: u64,
     pub(crate) write_timeouts: u64,
+    pub(crate) packets_too_large: u64,
+    pub(crate) filters_refused: u64,
     /// Sessions of absent clients that were given up for others.
     pub(crate) sessions_discarded: u64,
     /// Failed attempts to write the journal of sessions and retained messages.

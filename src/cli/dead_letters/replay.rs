@@ -12,8 +12,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::cli::mqtt::{self, Level, packet, put_length, put_text};
-use crate::config::LocalLogin;
 use crate::dead_letters::{Entry, Opened, Shelf, ShelfError};
+use crate::local::LocalLogin;
 use crate::routes::Routes;
 
 use super::{LettersError, Verdict};

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2};
 
+use super::lines::LineError;
 use crate::local::packet::Login;
 use crate::secret::Secret;
 
@@ -25,14 +26,6 @@ const USERS_MAX: usize = 1_000;
 const OWN_ITERATIONS: u32 = 101;
 
 const ALGORITHM: pbkdf2::Algorithm = pbkdf2::PBKDF2_HMAC_SHA512;
-
-/// What is wrong with a line of a password file. Never shows what the line says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line} {what}")]
-pub(super) struct LineError {
-    line: usize,
-    what: &'static str,
-}
 
 /// The users there are.
 #[derive(Clone, Default)]
@@ -67,10 +60,7 @@ impl Passwords {
             if content.is_empty() || content.starts_with('#') {
                 continue;
             }
-            let fault = |what| LineError {
-                line: index + 1,
-                what,
-            };
+            let fault = |what| LineError::new(index, what);
             let (user, hash) = content
                 .split_once(':')
                 .filter(|(user, _)| !user.is_empty())

@@ -3,16 +3,19 @@
 use super::wire::{packet, publish};
 use super::wire5::text;
 use super::*;
-use crate::config::LocalLogin;
+use crate::local::LocalLogin;
 use crate::secret::Secret;
+
+fn login() -> LocalLogin {
+    LocalLogin {
+        user: "app".to_owned(),
+        password: Secret::new("geheim"),
+    }
+}
 
 /// A broker with one user.
 fn bench() -> Bench {
-    let login = LocalLogin {
-        user: "app".to_owned(),
-        password: Secret::new("geheim"),
-    };
-    let access = Access::new(Some(&login), None).unwrap();
+    let access = Access::new(Some(&login()), None).unwrap();
     Bench::guarded(ROUTED, Limits::default(), access)
 }
 
@@ -78,4 +81,125 @@ async fn without_users_any_name_opens() {
     let mut client = bench.open();
     client.send(&connect(4, Some("any"), Some("one"))).await;
     client.expect(&[0x20, 2, 0, 0]).await;
+}
+
+/// A broker whose clients may write `up/#` and `sensors`, and read `down/#`.
+fn limited() -> Bench {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rules");
+    let rules =
+        "topic write up/#\ntopic write sensors\ntopic read down/#\ntopic deny down/secret\n";
+    std::fs::write(&path, rules).unwrap();
+    let access = Access::default().with_rules(Some(&path)).unwrap();
+    Bench::guarded(ROUTED, Limits::default(), access)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_3_1_1_that_publishes_what_it_may_not_is_closed_without_an_acknowledgement() {
+    let bench = limited();
+    let mut client = bench.connect(wire::Connect::clean("c")).await;
+    client.send(&publish("up/a", "x", 1, 1)).await;
+    client.expect(&wire::puback(1)).await;
+    client.send(&publish("down/a", "x", 0, 0)).await;
+    client.ping().await; // QoS 0 promises nothing
+    for qos in [1, 2] {
+        let mut client = bench.connect(wire::Connect::clean("c")).await;
+        client.send(&publish("down/a", "x", qos, 1)).await;
+        client.expect_closed().await;
+    }
+    assert_eq!(bench.counters.publishes_denied.get(), 3);
+    assert_eq!(bench.counters.messages_received.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_5_is_told_for_each_message_and_goes_on() {
+    let bench = limited();
+    let mut client = bench.open();
+    client.send(&wire5::connect("c", true, &[], None)).await;
+    client.receive().await;
+    for _ in 0..Limits::default().unreleased_max {
+        client
+            .send(&wire5::publish((1, 1), "down/a", &[], "x"))
+            .await;
+        client.expect(&wire5::because(0x40, 1, 0x87)).await;
+        client
+            .send(&wire5::publish((2, 2), "down/a", &[], "x"))
+            .await;
+        client.expect(&wire5::because(0x50, 2, 0x87)).await;
+    }
+    client.send(&wire5::publish((1, 3), "up/a", &[], "x")).await;
+    client.expect(&wire5::because(0x40, 3, 0x10)).await;
+    assert_eq!(bench.counters.messages_received.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_is_refused_if_it_can_match_what_may_not_be_read() {
+    const FILTERS: [(&str, u8); 6] = [
+        ("down/a", 1),
+        ("#", 1),
+        ("down/#", 1),
+        ("$share/g/down/a", 1),
+        ("$share/g/up/a", 1),
+        ("up/a", 1),
+    ];
+    let bench = limited();
+    let mut client = bench.connect(wire::Connect::clean("c")).await;
+    client.send(&wire::subscribe(7, &FILTERS)).await;
+    client
+        .expect(&[0x90, 8, 0, 7, 1, 0x80, 0x80, 1, 0x80, 0x80])
+        .await;
+    let mut client = bench.open();
+    client.send(&wire5::connect("d", true, &[], None)).await;
+    client.receive().await;
+    client.send(&wire5::subscribe(7, &[], &FILTERS)).await;
+    let codes = [1, 0x87, 0x87, 1, 0x87, 0x87];
+    client.expect(&wire5::suback(7, &codes)).await;
+    assert_eq!(bench.counters.subscriptions_denied.get(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_that_may_not_be_published_is_refused_at_connect() {
+    let bench = limited();
+    for (topic, code) in [("up/a", 0), ("down/a", 5)] {
+        let will = Some((topic, "gone", 0, false));
+        let connect = Connect {
+            will,
+            ..Connect::clean("c")
+        };
+        let mut client = bench.open();
+        client.send(&connect.bytes()).await;
+        client.expect(&[0x20, 2, 0, code]).await;
+    }
+    assert_eq!(bench.counters.publishes_denied.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_session_is_resumed_only_by_who_may_read_all_its_topics() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    std::fs::write(file("rules"), "user app\ntopic readwrite app/#\n").unwrap();
+    let made = std::process::Command::new("mosquitto_passwd")
+        .args(["-H", "sha512", "-c", "-b"])
+        .arg(file("users"))
+        .args(["other", "geheim"])
+        .status();
+    assert!(made.unwrap().success());
+    let access = Access::new(Some(&login()), Some(&file("users"))).unwrap();
+    let access = access.with_rules(Some(&file("rules"))).unwrap();
+    let bench = Bench::guarded(ROUTED, Limits::default(), access);
+    let connect = |user| {
+        let mut connect = connect(4, Some(user), Some("geheim"));
+        connect[9] &= !0x02; // the session is kept
+        connect
+    };
+    for (user, present) in [("app", 0), ("app", 1), ("other", 0), ("other", 1)] {
+        let mut client = bench.open();
+        client.send(&connect(user)).await;
+        client.expect(&[0x20, 2, present, 0]).await;
+        let code = if user == "app" { 1 } else { 0x80 };
+        client.send(&wire::subscribe(1, &[("app/#", 1)])).await;
+        client.expect(&[0x90, 3, 0, 1, code]).await;
+        client.send(&wire::DISCONNECT).await;
+        client.expect_closed().await;
+    }
 }

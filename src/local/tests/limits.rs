@@ -171,6 +171,7 @@ async fn a_packet_beyond_the_limit_closes_and_one_at_the_limit_passes() {
         .await;
     client.expect_closed().await;
     assert_eq!(bench.counters.messages_received.get(), 1);
+    assert_eq!(bench.counters.packets_too_large.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,6 +221,7 @@ async fn filters_retained_messages_and_kept_sessions_are_limited() {
     let filters = [("a", 0), ("b", 0), ("a", 1), ("c", 0)];
     client.send(&super::wire::subscribe(1, &filters)).await;
     client.expect(&[0x90, 6, 0, 1, 0, 0, 1, 0x80]).await;
+    assert_eq!(bench.counters.filters_refused.get(), 1);
     client.send(&publish_with(RETAIN, "x", "1", 0, 0)).await;
     client.send(&publish_with(RETAIN, "y", "2", 0, 0)).await;
     client.ping().await;
