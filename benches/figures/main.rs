@@ -4,13 +4,14 @@
 //! cargo bench --bench figures -- [SCENARIO…] [--system NAME]… [--runs N] [--messages N] [--json FILE]
 //! ```
 //!
-//! Scenarios: `steady`, `online`, `outage`, `backlog`, `idle`, `page`; all without any. `--system` picks systems by
+//! Scenarios: `steady`, `online`, `outage`, `backlog`, `idle`, `page`, `fanout`; all without any. `--system` picks systems by
 //! name. Of `--runs` (1 without) the medians are shown; the systems take turns, so that all of them meet the
 //! same state of the machine. `--messages` makes `steady` longer, for a profiler. `--json` adds a line for each single run to FILE.
 //!
 //! Nothing here judges a figure: what a machine manages is no reason for a build to fail. A message that
 //! was acknowledged and lost is a figure too.
 
+mod fan_out;
 mod mosquitto;
 mod page;
 mod relay;

@@ -9,6 +9,7 @@ use cloud_relay_sandbox::publisher::Load;
 use tokio::time::Instant;
 
 use crate::Outcome;
+use crate::fan_out::{self, fan_out};
 use crate::page::{self, page};
 use crate::report::{Figure, as_f64, mib};
 use crate::stage::{Published, Stage, Usage};
@@ -58,10 +59,12 @@ pub(crate) enum Scenario {
     Idle,
     /// Somebody looks at its page.
     Page,
+    /// Many local clients get what goes to the cloud.
+    FanOut,
 }
 
 /// All of them, in the order in which they are run.
-pub(crate) const ALL: [Scenario; 9] = [
+pub(crate) const ALL: [Scenario; 10] = [
     Scenario::Steady {
         publishers: 1,
         messages: STEADY_MESSAGES,
@@ -77,6 +80,7 @@ pub(crate) const ALL: [Scenario; 9] = [
     Scenario::Backlog,
     Scenario::Idle,
     Scenario::Page,
+    Scenario::FanOut,
 ];
 
 impl Scenario {
@@ -89,6 +93,7 @@ impl Scenario {
             Scenario::Backlog => "backlog",
             Scenario::Idle => "idle",
             Scenario::Page => "page",
+            Scenario::FanOut => "fanout",
         }
     }
 
@@ -115,6 +120,11 @@ impl Scenario {
                 page::RATE,
                 page::SECONDS
             ),
+            Scenario::FanOut => format!(
+                "fanout: 1 publisher, window 20, {} messages to {} local subscribers",
+                fan_out::MESSAGES,
+                fan_out::SUBSCRIBERS
+            ),
         }
     }
 
@@ -133,9 +143,10 @@ impl Scenario {
     pub(crate) fn suits(self, system: &dyn System) -> bool {
         match self {
             Scenario::Online { .. } => true,
-            Scenario::Steady { .. } | Scenario::Outage { .. } | Scenario::Idle => {
-                !system.is_variant()
-            }
+            Scenario::Steady { .. }
+            | Scenario::Outage { .. }
+            | Scenario::Idle
+            | Scenario::FanOut => !system.is_variant(),
             Scenario::Page => !system.is_variant() && system.has_page(),
             Scenario::Backlog => !system.is_variant() && system.messages_max() >= BACKLOG_LARGE,
         }
@@ -153,6 +164,7 @@ impl Scenario {
             Scenario::Backlog => backlog(system).await,
             Scenario::Idle => idle(system).await,
             Scenario::Page => page(system).await,
+            Scenario::FanOut => fan_out(system).await,
         }
     }
 }

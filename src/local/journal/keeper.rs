@@ -141,8 +141,9 @@ impl Journal {
 
     fn failed(&mut self, error: &io::Error) {
         self.open = None;
-        self.recorder.fail();
+        // In this order: whoever is let go by the failure finds it counted.
         self.counters.journal_failures.add(1);
+        self.recorder.fail();
         if !std::mem::replace(&mut self.is_failing, true) {
             tracing::warn!(
                 %error,
