@@ -273,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     pub(super) fn ahead_of_held(&self) -> Seq {
         let held = self.held.messages().map(|held| held.delivery.seq);
         let unwritten = self.session.post.oldest();
-        let packing = self.packer.members().map(|member| member.seq);
+        let packing = self.packer.firsts().map(|first| first.seq);
         let oldest = held
             .chain(self.passed)
             .chain(unwritten)
