@@ -110,7 +110,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let (outgoing, due) = outgoing.troubled(rejection, now);
         self.paced_until = self.paced_until.max(Some(due));
         let seq = outgoing.delivery.seq;
-        let index = self.pending.partition_point(|next| next.delivery.seq < seq);
+        // The line is not sorted: a pack stands where it was closed, and its number is that of its first message.
+        let later = self.pending.iter().position(|next| next.delivery.seq > seq);
+        let index = later.unwrap_or(self.pending.len());
         self.pending.insert(index, outgoing);
     }
 

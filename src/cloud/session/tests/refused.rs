@@ -158,7 +158,7 @@ async fn serve(
 }
 
 /// The next whole packet, if there is one.
-fn take_packet(received: &mut BytesMut) -> Option<Bytes> {
+pub(super) fn take_packet(received: &mut BytesMut) -> Option<Bytes> {
     let mut len = 0;
     for (index, byte) in received.iter().skip(1).take(4).enumerate() {
         len |= usize::from(byte & 127) << (7 * index);
@@ -171,7 +171,7 @@ fn take_packet(received: &mut BytesMut) -> Option<Bytes> {
 }
 
 /// The two bytes of a PUBLISH's identifier, and its payload.
-fn parse(version: MqttVersion, packet: &mut Bytes) -> [Bytes; 3] {
+pub(super) fn parse(version: MqttVersion, packet: &mut Bytes) -> [Bytes; 3] {
     let length_bytes = packet.iter().skip(1).position(|byte| byte & 128 == 0);
     packet.advance(2 + length_bytes.unwrap());
     let topic_len = packet.get_u16();
