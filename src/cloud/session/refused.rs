@@ -324,7 +324,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// Goes back to what was passed over, if anything was, when it is time.
-    fn return_soon(&mut self, now: Instant) {
+    pub(super) fn return_soon(&mut self, now: Instant) {
         let next = self.returned.map(|returned| returned + RETURN_INTERVAL);
         self.return_by(next.map_or(now, |next| next.max(now)));
     }
