@@ -62,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             && denials.convicts(&topic, outgoing.refused_for(now).unwrap_or_default(), now);
         if let Some(why) = poison::judge(rejection, too_long) {
             self.convict(&outgoing, why, now);
-            if too_long {
+            if too_long || outgoing.trouble.is_some() {
                 self.return_soon(now);
             }
             return;

@@ -358,6 +358,18 @@ async fn a_hundred_messages_that_are_refused_without_a_reason_do_not_stop_the_ot
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_those_that_are_held_are_convicted_for_another_reason_the_others_have_their_turn() {
+    let mut bed = Bed::new(TOPIC);
+    for _ in 0..150 {
+        bed.append(b"bad");
+    }
+    let start = Instant::now();
+    let does = |_: &Bytes| Refuse(if start.elapsed() < MINUTE { 0x87 } else { 0x99 });
+    bed.connection(MqttVersion::V5, 4 * MINUTE, does).await;
+    assert_eq!(bed.ledger(), (0, 150, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_who_holds_a_connection_up_is_convicted_before_his_time() {
     const AHEAD_MAX: u64 = 1_000;
     let rules = "denied => site/denied, late => site/late, sensors => site/data";
