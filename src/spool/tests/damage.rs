@@ -266,7 +266,7 @@ fn behind_the_last_number_nothing_is_taken_that_could_not_be_read_back() {
         let options = Options { full, ..options() };
         let model = forged(1, Some(SEQ_MAX - 2));
         let open = || Stepped::open(Arc::new(model.clone()), options).unwrap().0;
-        let mut stepped = open();
+        let stepped = open();
         let last = stepped.spool.append(&message(b"last")).unwrap();
         assert_eq!(last, SEQ_MAX - 1);
         let refused = stepped.spool.append(&message(b"too much"));
