@@ -265,9 +265,11 @@ impl<T> Packer<T> {
         due.then(|| self.close(0)).flatten()
     }
 
-    /// The messages in packs that are open.
-    pub fn members(&self) -> impl Iterator<Item = &T> {
-        self.open.iter().flat_map(|open| &open.pack.members)
+    /// The first message of each pack that is open.
+    pub fn firsts(&self) -> impl Iterator<Item = &T> {
+        self.open
+            .iter()
+            .filter_map(|open| open.pack.members.first())
     }
 
     /// Forgets what is open.

@@ -84,7 +84,7 @@ pub(super) fn first_seq(name: &str) -> Option<Seq> {
         return None;
     }
     let first_seq = Seq::from_str_radix(digits, 16).ok()?;
-    (first_seq <= SEQ_MAX).then_some(first_seq)
+    (first_seq < SEQ_MAX).then_some(first_seq)
 }
 
 impl Header {

@@ -2,7 +2,7 @@
 //!
 //! A message says when it arrived by the wall clock, and a Raspberry Pi sets that clock long after it has started. So for
 //! messages of this process's life it is remembered how far the wall clock was from the steady one when they arrived:
-//! their age does not depend on what the clock did since. (One that waited for room while the clock was set has no known age.) Of the others, the age is what the wall clock says, if it was
+//! their age does not depend on what the clock did since. Of the others, the age is what the wall clock says, if it was
 //! set on their arrival, is set now, and has not gone backwards; otherwise it is not known.
 
 use std::collections::VecDeque;
@@ -15,13 +15,15 @@ use crate::spool::Seq;
 
 /// A clock that is put right by less than this is one that is being adjusted.
 const STEP_MS_MIN: u64 = 1_000;
-/// So many steps are remembered; messages from before the oldest are taken for those of an earlier life.
+/// So many steps are remembered; of messages from before the oldest the age is not known.
 const STEPS_MAX: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ages {
     start: Instant,
+    /// The first message of this life.
+    first: Seq,
     steps: VecDeque<Step>,
 }
 
@@ -30,25 +32,24 @@ pub(super) struct Ages {
 struct Step {
     from: Seq,
     start_unix_ms: i64,
-    clock_set: bool,
 }
 
 impl Ages {
-    /// Of a life that begins `now`.
-    pub(super) fn new(now: Instant) -> Self {
+    /// Of a life that begins `now`, and whose first message is `first`.
+    pub(super) fn new(now: Instant, first: Seq) -> Self {
         Ages {
             start: now,
+            first,
             steps: VecDeque::new(),
         }
     }
 
-    /// Notes how the wall clock stands as message `seq` is taken.
-    pub(super) fn note(&mut self, seq: Seq, wall: Timestamp, now: Instant) {
-        let start_unix_ms = signed(wall.unix_ms) - self.steady_ms(now);
-        let clock_set = wall.clock_set;
-        let stands = (self.steps.back()).is_some_and(|last| {
-            last.start_unix_ms.abs_diff(start_unix_ms) < STEP_MS_MIN && last.clock_set == clock_set
-        });
+    /// Notes that message `seq`, which arrived at `received` by the wall clock, is taken. The clock is not asked again:
+    /// it may have been set in between.
+    pub(super) fn note(&mut self, seq: Seq, received: Timestamp, now: Instant) {
+        let start_unix_ms = signed(received.unix_ms) - self.steady_ms(now);
+        let stands = (self.steps.back())
+            .is_some_and(|last| last.start_unix_ms.abs_diff(start_unix_ms) < STEP_MS_MIN);
         if stands {
             return;
         }
@@ -58,7 +59,6 @@ impl Ages {
         self.steps.push_back(Step {
             from: seq,
             start_unix_ms,
-            clock_set,
         });
     }
 
@@ -70,12 +70,11 @@ impl Ages {
     ) -> Option<Duration> {
         let steps = self.steps.iter();
         let waited_ms = match steps.rev().find(|step| step.from <= seq) {
-            Some(step) if step.clock_set != received.clock_set => return None,
             Some(step) => {
                 let arrived_ms = signed(received.unix_ms) - step.start_unix_ms;
                 self.steady_ms(now) - arrived_ms
             }
-            None if received.clock_set && wall.clock_set => {
+            None if seq < self.first && received.clock_set && wall.clock_set => {
                 signed(wall.unix_ms) - signed(received.unix_ms)
             }
             None => return None,
@@ -114,7 +113,7 @@ mod tests {
     fn within_one_life_the_age_is_right_whatever_the_clock_does() {
         let start = Instant::now();
         let after = |s| start + Duration::from_secs(s);
-        let mut ages = Ages::new(start);
+        let mut ages = Ages::new(start, 0);
         // Not set, then set, then put back.
         for (seq, wall, s) in [
             (10, at(100, false), 5),
@@ -127,17 +126,13 @@ mod tests {
         assert_eq!(seconds(ages.age((10, at(100, false)), now)), Some(55));
         assert_eq!(seconds(ages.age((11, at(9_000, true)), now)), Some(40));
         assert_eq!(seconds(ages.age((12, at(7_000, true)), now)), Some(30));
-        // It waited for room before it was taken.
-        assert_eq!(seconds(ages.age((12, at(6_998, true)), now)), Some(32));
         assert_eq!(ages.steps.len(), 3);
-        // While it waited for room, the clock was set.
-        assert_eq!(ages.age((11, at(110, false)), now), None);
     }
 
     #[test]
     fn of_an_earlier_life_the_wall_clock_tells_if_it_can_be_believed() {
         let start = Instant::now();
-        let mut ages = Ages::new(start);
+        let mut ages = Ages::new(start, 100);
         ages.note(100, at(9_000, true), start);
         let age = |received, wall| seconds(ages.age((7, received), (wall, start)));
         assert_eq!(age(at(1_000, true), at(1_300, true)), Some(300));
@@ -153,7 +148,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_adjusted_makes_no_steps_and_steps_are_bounded() {
         let start = Instant::now();
-        let mut ages = Ages::new(start);
+        let mut ages = Ages::new(start, 0);
         for seq in 0..100 {
             let wall = Timestamp {
                 unix_ms: 1_000_000 + seq % 900,
@@ -166,8 +161,8 @@ mod tests {
             ages.note(seq, at(seq * 10, true), start);
         }
         assert_eq!(ages.steps.len(), STEPS_MAX);
+        // Since it arrived, the clock has gone forward by hours.
         let forgotten = (500, at(5_000, true));
-        let age = ages.age(forgotten, (at(5_007, true), start));
-        assert_eq!(seconds(age), Some(7), "as of an earlier life");
+        assert_eq!(ages.age(forgotten, (at(9_990, true), start)), None);
     }
 }

@@ -110,7 +110,7 @@ impl Store {
             move |progress| signals.show(progress)
         })?;
         signals.show(spool.progress());
-        let ages = Mutex::new(Ages::new(Instant::now()));
+        let ages = Mutex::new(Ages::new(Instant::now(), spool.progress().safe));
         let inner = Inner {
             spool,
             signals,
@@ -149,8 +149,9 @@ impl Store {
     /// How long message `seq`, which arrived at `received` and has attributes, has waited; `None` if the clock does not
     /// tell.
     pub fn waited(&self, seq: Seq, received: Timestamp) -> Option<Duration> {
-        let now = (clock::now(), Instant::now());
-        self.ages().age((seq, received), now)
+        // The clocks are read behind the lock: not before the message was noted.
+        let ages = self.ages();
+        ages.age((seq, received), (clock::now(), Instant::now()))
     }
 
     fn ages(&self) -> MutexGuard<'_, Ages> {
@@ -206,9 +207,11 @@ impl Store {
 
 impl Ingress for Store {
     fn append(&self, message: &Message<'_>) -> Result<Seq, AppendError> {
+        // Held until it is noted, for the egress may have the message at once and ask.
+        let ages = (!message.attributes.is_empty()).then(|| self.ages());
         let seq = self.0.spool.append(message)?;
-        if !message.attributes.is_empty() {
-            self.ages().note(seq, clock::now(), Instant::now());
+        if let Some(mut ages) = ages {
+            ages.note(seq, message.received, Instant::now());
         }
         self.0.signals.appended.notify_one();
         let progress = self.0.spool.progress();
@@ -266,6 +269,60 @@ mod tests {
             };
             let seq = store.append(&message).unwrap();
             assert!(*safe.borrow() > seq);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_between_the_arrival_of_a_message_and_its_taking_makes_it_no_older() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(directory.path(), Options::default()).unwrap();
+        let now = clock::now();
+        for ahead_ms in [3_600_000, 0] {
+            let message = Message {
+                topic: "sensors",
+                attributes: b"some",
+                payload: b"x",
+                qos: 1,
+                retain: false,
+                received: Timestamp {
+                    unix_ms: now.unix_ms - ahead_ms,
+                    ..now
+                },
+            };
+            let seq = store.append(&message).unwrap();
+            let waited = store.waited(seq, message.received).unwrap();
+            assert!(waited < Duration::from_mins(10), "{waited:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_given_a_message_can_ask_at_once_how_long_it_has_waited() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(directory.path(), Options::default()).unwrap();
+        let message = Message {
+            topic: "sensors",
+            attributes: b"some",
+            payload: b"x",
+            qos: 1,
+            retain: false,
+            received: clock::now(),
+        };
+        for round in 0..500 {
+            // As if this were the first one of a life: nothing is known before it is noted.
+            *store.ages() = Ages::new(Instant::now(), 0);
+            std::thread::scope(|scope| {
+                scope.spawn(|| store.append(&message).unwrap());
+                let delivery = loop {
+                    if let Read::Deliveries(mut taken) = store.0.spool.read(1, 1)
+                        && let Some(delivery) = taken.pop()
+                    {
+                        break delivery;
+                    }
+                };
+                let waited = store.waited(delivery.seq, message.received);
+                assert!(waited.is_some(), "round {round}");
+                store.settle(&[delivery.seq], Outcome::Delivered);
+            });
         }
     }
 

@@ -274,7 +274,8 @@ proptest! {
             let offered = Offered { form: message.form, topic: message.topic, payload: &message.payload };
             packer.offer(offered, member, now, &mut ready);
             note(&mut ready, now, &mut sent);
-            let open = packer.members().count();
+            let open: usize = packer.open.iter().map(|open| open.pack.members.len()).sum();
+            prop_assert_eq!(packer.firsts().count(), packer.open.len());
             let gone: usize = sent.iter().map(|(_, parcel)| opened(parcel, &input).len()).sum();
             prop_assert_eq!(open + gone, member + 1);
         }

@@ -78,8 +78,10 @@ impl Post {
 
     /// The oldest message of those that wait for a disk that refuses.
     pub(super) fn oldest(&self) -> Option<Seq> {
-        let waiting = self.waiting.iter().map(|letter| letter.seq);
-        waiting.min().filter(|_| self.is_failing())
+        if !self.is_failing() {
+            return None;
+        }
+        self.waiting.iter().map(|letter| letter.seq).min()
     }
 
     pub(super) fn add(&mut self, letter: Letter) {

@@ -62,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             && denials.convicts(&topic, outgoing.refused_for(now).unwrap_or_default(), now);
         if let Some(why) = poison::judge(rejection, too_long) {
             self.convict(&outgoing, why, now);
-            if too_long {
+            if too_long || outgoing.trouble.is_some() {
                 self.return_soon(now);
             }
             return;
@@ -110,7 +110,9 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let (outgoing, due) = outgoing.troubled(rejection, now);
         self.paced_until = self.paced_until.max(Some(due));
         let seq = outgoing.delivery.seq;
-        let index = self.pending.partition_point(|next| next.delivery.seq < seq);
+        // The line is not sorted: a pack stands where it was closed, and its number is that of its first message.
+        let later = self.pending.iter().position(|next| next.delivery.seq > seq);
+        let index = later.unwrap_or(self.pending.len());
         self.pending.insert(index, outgoing);
     }
 
@@ -273,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     pub(super) fn ahead_of_held(&self) -> Seq {
         let held = self.held.messages().map(|held| held.delivery.seq);
         let unwritten = self.session.post.oldest();
-        let packing = self.packer.members().map(|member| member.seq);
+        let packing = self.packer.firsts().map(|first| first.seq);
         let oldest = held
             .chain(self.passed)
             .chain(unwritten)
@@ -322,7 +324,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// Goes back to what was passed over, if anything was, when it is time.
-    fn return_soon(&mut self, now: Instant) {
+    pub(super) fn return_soon(&mut self, now: Instant) {
         let next = self.returned.map(|returned| returned + RETURN_INTERVAL);
         self.return_by(next.map_or(now, |next| next.max(now)));
     }

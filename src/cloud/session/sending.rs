@@ -137,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return Ok(());
         };
         let Ok(expiry_s) = self.expiry_s(delivery.seq, &message) else {
-            self.drop_expired(delivery.seq);
+            self.drop_expired(&outgoing, now);
             return Ok(());
         };
         let routes = Arc::clone(&self.session.routes);
@@ -219,12 +219,16 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         lifetime::left_s(expiry_s, waited).map(Some).ok_or(Expired)
     }
 
-    /// Gives up a message by its publisher's own rule.
-    fn drop_expired(&mut self, seq: Seq) {
+    /// Gives up a message by its publisher's own rule. One that was held made others be passed over: it is their turn.
+    fn drop_expired(&mut self, outgoing: &Outgoing, now: Instant) {
+        let seq = outgoing.delivery.seq;
         let expired = Outcome::Dropped(DropReason::Expired);
         self.session.store.settle(&[seq], expired);
         self.session.suspicion.answered(seq);
         self.session.tell_of_backlog();
+        if outgoing.trouble.is_some() {
+            self.return_soon(now);
+        }
     }
 
     /// Whether a message is larger than the cloud said it takes.

@@ -140,6 +140,16 @@ impl Core {
             return Err(AppendError::Failed);
         }
         let seq = self.tail.next_seq();
+        if seq >= record::SEQ_MAX {
+            // Not by counting: a record or a cursor says a number that no relay gets to. What is taken now could not
+            // be read back.
+            self.fail(format!(
+                "its numbers are used up, for somebody or something has put the number {} into it: when the cloud has \
+                 taken all, remove the spool's directory",
+                seq.saturating_sub(1)
+            ));
+            return Err(AppendError::Failed);
+        }
         let room = self.room(record::encoded_len(message));
         self.turned_away = room == Room::Full || (self.turned_away && !self.has_space());
         let waiting = seq - self.consumer.position();

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::ledger::Outcome;
-use super::super::record::{self, Decoded};
+use super::super::record::{self, Decoded, SEQ_MAX};
 use super::super::segment::{HEADER_BYTES, Header};
-use super::super::{Options, Seq, segment};
+use super::super::{AppendError, FullPolicy, Options, Seq, segment};
 use super::message;
 use super::model::Model;
 use super::stepped::Stepped;
@@ -245,4 +245,60 @@ fn records_whose_numbers_do_not_belong_there_are_passed_over() {
     model.put(&segment::name(3), content.concat());
     let found = open_damaged(&model, "strange numbers");
     assert_eq!(found.seqs, [3, 9, 10]);
+}
+
+/// A spool with one segment, in which the record `seq` stands, if any, and which is named after `first_seq`.
+fn forged(first_seq: Seq, seq: Option<Seq>) -> Model {
+    let header = Header {
+        first_seq,
+        records_before: 0,
+    };
+    let record = seq.map(|seq| record::encode(seq, &message(b"forged")).unwrap());
+    let model = Model::default();
+    let content = [header.encode(), record.unwrap_or_default()];
+    model.put(&segment::name(first_seq), content.concat());
+    model
+}
+
+#[test]
+fn behind_the_last_number_nothing_is_taken_that_could_not_be_read_back() {
+    for full in [FullPolicy::Block, FullPolicy::DropNewest] {
+        let options = Options { full, ..options() };
+        let model = forged(1, Some(SEQ_MAX - 2));
+        let open = || Stepped::open(Arc::new(model.clone()), options).unwrap().0;
+        let stepped = open();
+        let last = stepped.spool.append(&message(b"last")).unwrap();
+        assert_eq!(last, SEQ_MAX - 1);
+        let refused = stepped.spool.append(&message(b"too much"));
+        assert!(matches!(refused, Err(AppendError::Failed)), "{refused:?}");
+        assert_eq!(stepped.spool.progress().safe, last, "not safe by a failure");
+        drop(stepped);
+
+        let mut stepped = open();
+        stepped.spool.append(&message(b"last")).unwrap();
+        stepped.run();
+        assert_eq!(stepped.spool.progress().safe, SEQ_MAX);
+        stepped.close().unwrap();
+
+        let mut stepped = open();
+        let seqs: Vec<Seq> = (stepped.read_all().unwrap().iter().map(|d| d.seq)).collect();
+        assert_eq!(seqs, [SEQ_MAX - 2, SEQ_MAX - 1]);
+        let refused = stepped.spool.append(&message(b"too much"));
+        assert!(matches!(refused, Err(AppendError::Failed)), "{refused:?}");
+        let failure = stepped.spool.failure().unwrap();
+        assert!(failure.contains("number"), "{failure}");
+        stepped.run();
+    }
+}
+
+#[test]
+fn a_segment_named_after_a_number_that_none_can_follow_does_not_cost_the_cursor() {
+    let model = forged(SEQ_MAX, None);
+    for _ in 0..2 {
+        let opened = Stepped::open(Arc::new(model.clone()), options()).unwrap();
+        let (mut stepped, recovery) = opened;
+        assert!(!recovery.cursor_lost);
+        stepped.spool.append(&message(b"x")).unwrap();
+        stepped.close().unwrap();
+    }
 }

@@ -73,6 +73,19 @@ async fn a_message_expires_while_the_cloud_refuses_it_in_both_versions() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn when_those_expire_that_wait_here_those_have_their_turn_that_were_left_in_the_spool() {
+    let mut bed = Bed::with(Routes::new("sensors", "site/data"));
+    for _ in 0..150 {
+        append(&bed.store, &bytes(&[Attribute::ExpiryS(60)]), b"old");
+    }
+    let refuse = |_: &Bytes| Does::Refuse(NOT_AUTHORIZED);
+    bed.connection(MqttVersion::V5, Duration::from_mins(5), refuse)
+        .await;
+    let ledger = bed.store.ledger();
+    assert_eq!(ledger.dropped_for(DropReason::Expired), 150, "{ledger:?}");
+}
+
 /// The properties of the first PUBLISH of MQTT 5 to a topic of nine bytes that has fewer than 128 of them.
 async fn first_properties(running: &mut Running) -> Vec<u8> {
     let head = running.read(2 + 2 + 9 + 2 + 1).await;

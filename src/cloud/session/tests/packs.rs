@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 
-use super::refused::{Bed, Does, message};
+use super::refused::{Bed, Does, message, parse, take_packet};
 use super::*;
 use crate::routes::{Names, Rulebook};
 
@@ -91,6 +91,56 @@ async fn a_pack_that_comes_too_fast_is_sent_again_as_it_was() {
         .await;
     assert_eq!((accepted, tries), (vec![Bytes::from("[1,2]")], 3));
     assert_eq!(bed.ledger(), (2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_fast_stays_before_the_later_ones_of_its_topic_though_an_older_pack_is_in_line()
+ {
+    let rules = "sensors => site/data {pack:json}, plain => site/plain";
+    let routes = Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap();
+    let mut bed = Bed::with(routes);
+    bed.append(b"1");
+    for payload in [b"a", b"b", b"c"] {
+        bed.append_to("plain", payload);
+    }
+    let (mut cloud, stream) = duplex(1024 * 1024);
+    let connection = Connection {
+        stream,
+        version: MqttVersion::V5,
+        terms: Terms {
+            receive_max: 2,
+            ..Terms::default()
+        },
+        received: BytesMut::new(),
+        with_will: false,
+    };
+    let stop = CancellationToken::new();
+    let serve = async {
+        let mut received = BytesMut::new();
+        let mut sent = Vec::new();
+        while sent.len() < 5 {
+            while let Some(mut packet) = take_packet(&mut received) {
+                let [_, id, payload] = parse(MqttVersion::V5, &mut packet);
+                sent.push(payload);
+                if sent.len() == 2 {
+                    // Until the pack is in line, behind "c".
+                    sleep(Duration::from_secs(5)).await;
+                    let refusal = [0x40, 3, 0, 2, QUOTA_EXCEEDED];
+                    cloud.write_all(&refusal).await.unwrap();
+                    cloud.write_all(&[0x40, 2, 0, 1]).await.unwrap();
+                } else if sent.len() > 2 {
+                    cloud.write_all(&[0x40, 2, 0, id[0]]).await.unwrap();
+                }
+            }
+            if sent.len() < 5 {
+                cloud.read_buf(&mut received).await.unwrap();
+            }
+        }
+        drop(cloud);
+        sent
+    };
+    let (_, sent) = tokio::join!(bed.session.run(connection, &stop), serve);
+    assert_eq!(sent, ["a", "b", "b", "c", "[1]"]);
 }
 
 #[tokio::test(start_paused = true)]

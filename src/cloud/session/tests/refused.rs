@@ -158,7 +158,7 @@ async fn serve(
 }
 
 /// The next whole packet, if there is one.
-fn take_packet(received: &mut BytesMut) -> Option<Bytes> {
+pub(super) fn take_packet(received: &mut BytesMut) -> Option<Bytes> {
     let mut len = 0;
     for (index, byte) in received.iter().skip(1).take(4).enumerate() {
         len |= usize::from(byte & 127) << (7 * index);
@@ -171,7 +171,7 @@ fn take_packet(received: &mut BytesMut) -> Option<Bytes> {
 }
 
 /// The two bytes of a PUBLISH's identifier, and its payload.
-fn parse(version: MqttVersion, packet: &mut Bytes) -> [Bytes; 3] {
+pub(super) fn parse(version: MqttVersion, packet: &mut Bytes) -> [Bytes; 3] {
     let length_bytes = packet.iter().skip(1).position(|byte| byte & 128 == 0);
     packet.advance(2 + length_bytes.unwrap());
     let topic_len = packet.get_u16();
@@ -355,6 +355,18 @@ async fn a_hundred_messages_that_are_refused_without_a_reason_do_not_stop_the_ot
         assert!(letters >= 100, "{letters}");
         assert_eq!(bed.letters()[0].why, "refused");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_those_that_are_held_are_convicted_for_another_reason_the_others_have_their_turn() {
+    let mut bed = Bed::new(TOPIC);
+    for _ in 0..150 {
+        bed.append(b"bad");
+    }
+    let start = Instant::now();
+    let does = |_: &Bytes| Refuse(if start.elapsed() < MINUTE { 0x87 } else { 0x99 });
+    bed.connection(MqttVersion::V5, 4 * MINUTE, does).await;
+    assert_eq!(bed.ledger(), (0, 150, 0));
 }
 
 #[tokio::test(start_paused = true)]
