@@ -27,7 +27,8 @@ pub enum Step<'a> {
 /// Decides. `own` is the certificate that this request has made, `patient` whether it may still wait.
 ///
 /// Of several requests at once, the one with the smallest certificate id stores; the others wait
-/// for it, but not for ever.
+/// for it, but not for ever. Of requests for two services, each stores before it looks: the later one sees
+/// the other's, and waits for what that may still remove.
 pub fn next_step<'a>(seen: &'a Observation, own: Option<&str>, patient: bool) -> Step<'a> {
     let revoked = |status| status == Status::Revoked;
     let ids = || seen.held.iter().map(|held| held.certificate.id.as_str());
@@ -51,10 +52,13 @@ pub fn next_step<'a>(seen: &'a Observation, own: Option<&str>, patient: bool) ->
         let others: Vec<_> = others
             .filter(|held| held.id != *in_use && !used_elsewhere(&held.id))
             .collect();
-        return if others.is_empty() {
-            Step::Done
-        } else {
+        return if !others.is_empty() {
             Step::Clear(others)
+        } else if patient && own == Some(in_use) && !seen.elsewhere.is_empty() {
+            // the other service's request may have looked before this one's was stored, and be removing it
+            Step::Wait
+        } else {
+            Step::Done
         };
     }
     if let Some(elsewhere) = seen.elsewhere.first() {
@@ -172,9 +176,11 @@ mod tests {
             panic!("not cleared");
         };
         assert_eq!(own, [&seen.held.first().unwrap().certificate]);
-        // both are complete: neither is taken from the device
+        // both are complete: neither is taken from the device, unless the other's request is at it already
         seen.in_use = Some("a".to_owned());
         assert_eq!(next_step(&seen, None, true), Step::Done);
+        assert_eq!(next_step(&seen, Some("a"), true), Step::Wait);
+        assert_eq!(next_step(&seen, Some("a"), false), Step::Done);
     }
 
     #[test]

@@ -42,6 +42,9 @@ const RIVAL_DELAY: Duration = Duration::from_secs(1);
 const RIVAL_WAITS_MAX: u32 = 3;
 /// How many certificates one request makes at most. More than one only if others keep undoing it.
 const CERTIFICATES_MAX: u32 = 3;
+/// How often one request stores a certificate at most. More than once only if it does not stay stored; each
+/// time, balenaCloud restarts the service.
+const STORES_MAX: u32 = 3;
 
 /// The two parties, and what the owner calls the policy.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ pub enum StepError {
         /// The service; `None` for the whole device.
         service: Option<String>,
     },
-    /// Other requests for the same device keep interfering.
+    /// Other requests for the same device keep interfering, or what is stored does not stay.
     #[error("other requests for this device are under way; try again")]
     Contended,
 }
@@ -111,7 +114,7 @@ pub async fn register<I: Iot, B: Balena>(
 ) -> Result<Registered, StepError> {
     let mut own: Option<Issued> = None;
     let mut outcome = Registered::Before;
-    let (mut issued, mut waits) = (0, 0);
+    let (mut issued, mut stores, mut waits) = (0, 0, 0);
     loop {
         let seen = parties.observe(registration).await?;
         let patient = waits < RIVAL_WAITS_MAX;
@@ -146,7 +149,11 @@ pub async fn register<I: Iot, B: Balena>(
                 issued += 1;
                 own = parties.issue(registration).await?;
             }
+            Step::Store if stores == STORES_MAX => return Err(StepError::Contended),
             Step::Store => {
+                stores += 1;
+                // what comes after it may have to be waited for too
+                waits = 0;
                 if let (Some(owner), Some(own)) = (registration.owner, &own) {
                     parties.store(owner, own).await?;
                 }

@@ -8,7 +8,8 @@ use proptest::test_runner::TestCaseError;
 use tokio::time::timeout;
 
 use super::super::{Registration, register};
-use super::world::{DEVICE, DEVICE_KEY, World, parties};
+use super::world::{DEVICE, DEVICE_KEY, OWNER, World, parties};
+use crate::balena::Owner;
 
 /// Runs two requests, the second a little later, each cut off after its time.
 async fn at_once(
@@ -68,5 +69,35 @@ proptest! {
     ) {
         let registration = Registration { csr: csr.then_some(&DEVICE_KEY.1), ..DEVICE };
         run(at_once(delays_ms, second_after_ms, cut_after_ms, &registration))?;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_services_at_once_none_is_told_yes_and_loses_its_certificate_to_the_other() {
+    // whose certificate has the smaller id depends on their numbers: both ways are among these
+    for issued in 0..8 {
+        let world = World::default();
+        world.state().issued = issued;
+        // the first finds the second's certificate while that is being stored, and then takes its time
+        world.state().slow_ms =
+            [("POST AWS_PRIVATE_KEY", 500), ("ListPrincipalThings", 1000)].into();
+        let parties = parties(&world);
+        let request = async |owner, start_ms| {
+            tokio::time::sleep(Duration::from_millis(start_ms)).await;
+            let owner = Some(owner);
+            register(&parties, &Registration { owner, ..DEVICE }).await
+        };
+        let [one, other] = [OWNER, Owner::Service(4002)];
+        let (first, second) = tokio::join!(request(one, 0), request(other, 100));
+        let outcomes = [(one, first), (other, second)];
+        assert!(outcomes.iter().any(|(_, outcome)| outcome.is_ok()));
+        for (owner, outcome) in outcomes {
+            let works = world.state().works(owner);
+            assert_eq!(
+                outcome.is_ok(),
+                works,
+                "{issued}: {owner:?} was told {outcome:?}"
+            );
+        }
     }
 }

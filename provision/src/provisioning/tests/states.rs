@@ -1,5 +1,7 @@
 //! What a request does to what it finds, without any fault.
 
+use std::time::Duration;
+
 use rcgen::KeyPair;
 
 use super::super::{Registered, Registration, StepError, register, undo};
@@ -36,6 +38,24 @@ async fn a_first_registration_makes_everything_and_a_second_one_changes_nothing(
     assert_eq!(changes(&world), FIRST_REGISTRATION);
     assert_eq!(register(&parties, &DEVICE).await, Ok(Registered::Before));
     assert_eq!(changes(&world), FIRST_REGISTRATION);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_do_not_stay_stored_are_stored_three_times_and_no_more() {
+    let world = World::default();
+    world.state().forgetful = true;
+    world.state().delays_ms = vec![(100, 0)];
+    let parties = parties(&world);
+    let work = tokio::time::timeout(Duration::from_mins(1), register(&parties, &DEVICE));
+    assert_eq!(work.await.expect("it ends"), Err(StepError::Contended));
+    let made = changes(&world);
+    let count = |name| made.iter().filter(|change| **change == name).count();
+    assert_eq!(count("POST AWS_CERT"), 3);
+    assert_eq!(count("CreateKeysAndCertificate"), 1);
+    // once they stay, the next request completes it
+    world.state().forgetful = false;
+    assert_eq!(register(&parties, &DEVICE).await, Ok(Registered::Now));
+    assert_eq!(world.state().wrongs(None), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]

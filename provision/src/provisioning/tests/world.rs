@@ -76,8 +76,12 @@ pub(crate) struct State {
     pub(crate) fault: Option<(usize, Fault)>,
     /// How long the calls take, in ms, over and over: until the effect, and until the answer.
     pub(crate) delays_ms: Vec<(u64, u64)>,
+    /// How long calls of a name take until the effect, in ms, besides that.
+    pub(crate) slow_ms: BTreeMap<&'static str, u64>,
     /// How many certificates were ever made.
     pub(crate) issued: u64,
+    /// balenaCloud takes what is stored, and then does not have it.
+    pub(crate) forgetful: bool,
 }
 
 impl State {
@@ -168,6 +172,23 @@ impl State {
         wrongs
     }
 
+    /// Whether `owner` has a stored pair that AWS lets in.
+    pub(crate) fn works(&self, owner: Owner) -> bool {
+        let value = |variable| self.variables.get(&(owner, variable));
+        let pem = |variable| value(variable).and_then(|value| pair::decode(value));
+        let (Some(stored), Some(key)) = (pem(Variable::Certificate), pem(Variable::PrivateKey))
+        else {
+            return false;
+        };
+        let mut active = self.active().into_iter();
+        pair::is_key_of(&Secret::new(key), &stored)
+            && active.any(|entry| {
+                entry.certificate.pem == stored
+                    && entry.policies.contains(POLICY)
+                    && entry.things.contains(UUID)
+            })
+    }
+
     /// Nothing is left of the device.
     pub(crate) fn is_empty(&self) -> bool {
         self.things.is_empty() && self.certificates.is_empty() && self.variables.is_empty()
@@ -216,7 +237,8 @@ impl World {
                 0 => (0, 0),
                 count => state.delays_ms[number % count],
             };
-            (fault.map(|(_, fault)| fault), delays)
+            let slow = state.slow_ms.get(name).copied().unwrap_or_default();
+            (fault.map(|(_, fault)| fault), (slow + delays.0, delays.1))
         };
         sleep(Duration::from_millis(before)).await;
         if fault == Some(Fault::Before) {
@@ -470,8 +492,10 @@ impl Balena for World {
             Variable::PrivateKey => "POST AWS_PRIVATE_KEY",
         };
         self.balena(name, |state| {
-            let key = (owner, variable);
-            state.variables.insert(key, value.to_owned());
+            if !state.forgetful {
+                let key = (owner, variable);
+                state.variables.insert(key, value.to_owned());
+            }
         })
         .await
     }
