@@ -272,23 +272,28 @@ mod tests {
         }
     }
 
+    /// One with attributes, as those have that can expire.
+    fn message(received: Timestamp) -> Message<'static> {
+        Message {
+            topic: "sensors",
+            attributes: b"some",
+            payload: b"x",
+            qos: 1,
+            retain: false,
+            received,
+        }
+    }
+
     #[test]
     fn a_clock_that_is_set_between_the_arrival_of_a_message_and_its_taking_makes_it_no_older() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(directory.path(), Options::default()).unwrap();
         let now = clock::now();
         for ahead_ms in [3_600_000, 0] {
-            let message = Message {
-                topic: "sensors",
-                attributes: b"some",
-                payload: b"x",
-                qos: 1,
-                retain: false,
-                received: Timestamp {
-                    unix_ms: now.unix_ms - ahead_ms,
-                    ..now
-                },
-            };
+            let message = message(Timestamp {
+                unix_ms: now.unix_ms - ahead_ms,
+                ..now
+            });
             let seq = store.append(&message).unwrap();
             let waited = store.waited(seq, message.received).unwrap();
             assert!(waited < Duration::from_mins(10), "{waited:?}");
@@ -299,14 +304,7 @@ mod tests {
     fn who_is_given_a_message_can_ask_at_once_how_long_it_has_waited() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(directory.path(), Options::default()).unwrap();
-        let message = Message {
-            topic: "sensors",
-            attributes: b"some",
-            payload: b"x",
-            qos: 1,
-            retain: false,
-            received: clock::now(),
-        };
+        let message = message(clock::now());
         for round in 0..500 {
             // As if this were the first one of a life: nothing is known before it is noted.
             *store.ages() = Ages::new(Instant::now(), 0);
@@ -341,14 +339,7 @@ mod tests {
         };
         let open = || Store::open(directory.path(), Options::default()).unwrap().0;
         let store = open();
-        let message = Message {
-            topic: "sensors",
-            attributes: b"some",
-            payload: b"x",
-            qos: 1,
-            retain: false,
-            received: clock::now(),
-        };
+        let message = message(clock::now());
         let seq = store.append(&message).unwrap();
         tokio::time::advance(Duration::from_secs(100)).await;
         let waited = store.waited(seq, message.received).unwrap();
