@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use cloud_relay_sandbox::ledger::MessageId;
 use cloud_relay_sandbox::publisher::Load;
 use tokio::time::Instant;
 
@@ -77,14 +76,13 @@ pub(crate) async fn paced(system: &dyn System, pace: Pace) -> Outcome<Vec<Figure
 
 /// How long each message took from when it was due until it was in the cloud for the first time.
 fn ways(stage: &Stage, before: &Before, began: Instant, rate: u32) -> Vec<Duration> {
-    let received = stage.setting().cloud().received();
+    let arrivals = stage.setting().cloud().arrivals();
     let mut seen = HashSet::new();
-    let messages = received.iter().skip(before.arrived).filter_map(|message| {
-        let MessageId { seq, .. } = MessageId::of(&message.payload)?;
-        let nth = u32::try_from(seq).ok()?;
+    let messages = arrivals.iter().skip(before.arrived).filter_map(|arrival| {
+        let nth = u32::try_from(arrival.id.seq).ok()?;
         let due = began + Duration::from_secs(1) * nth / rate;
-        seen.insert(seq)
-            .then(|| message.at.saturating_duration_since(due))
+        seen.insert(nth)
+            .then(|| arrival.at.saturating_duration_since(due))
     });
     messages.collect()
 }

@@ -196,12 +196,9 @@ impl Stage {
 
     /// When the messages from number `from` on arrived, in order.
     pub(crate) fn arrivals(&self, from: usize) -> Vec<Instant> {
-        let received = self.setting.cloud().received();
-        received
-            .iter()
-            .skip(from)
-            .map(|message| message.at)
-            .collect()
+        let arrivals = self.setting.cloud().arrivals();
+        let from = arrivals.get(from..).unwrap_or_default();
+        from.iter().map(|arrival| arrival.at).collect()
     }
 }
 
