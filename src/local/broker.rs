@@ -12,7 +12,6 @@ mod sys;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -23,6 +22,7 @@ use super::counters::Counters;
 use super::journal::{Change, Recorder};
 use super::keeping::{Desk, Messages};
 use super::limits::Limits;
+use super::memory::Memory;
 use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
 use super::publication::{Delivery, QoS, Subscription};
 use super::retained::Retained;
@@ -45,7 +45,7 @@ pub(super) struct Broker {
     retained: Retained,
     retained_full: bool,
     last_key: SessionKey,
-    session_bytes: Arc<AtomicUsize>,
+    memory: Memory,
     sys: Sys,
     /// Wills that have become due, with their client ids.
     wills_due: Vec<(String, Will)>,
@@ -92,7 +92,7 @@ impl Broker {
             retained: Retained::default(),
             retained_full: false,
             last_key: 0,
-            session_bytes: Arc::default(),
+            memory: Memory::default(),
             sys: Sys::default(),
             wills_due: Vec::new(),
             bell: Arc::default(),
@@ -104,6 +104,11 @@ impl Broker {
     /// Has the retained messages kept: those that were, and those to come. Returns how many there was no room for.
     pub(super) fn restore(&mut self, messages: Messages, desk: Desk, now: Instant) -> usize {
         self.retained.restore(messages, desk, &self.limits, now)
+    }
+
+    /// What clients make it keep.
+    pub(super) fn memory(&self) -> Memory {
+        self.memory.clone()
     }
 
     /// Whether the client id has a session.
@@ -139,7 +144,7 @@ impl Broker {
             self.discard(key);
         }
         let key = self.new_key();
-        let mut session = Session::new(request.client_id, Arc::clone(&self.session_bytes));
+        let mut session = Session::new(request.client_id, self.memory.clone());
         session.expiry_s = request.expiry_s;
         session.attach(Arc::clone(link), request.receive_max);
         if session.expiry_s > 0 {

@@ -109,6 +109,17 @@ async fn let_in<I: Ingress>(
             .denied(&client_id, "have its will published", &will.topic);
         return Err(End::NotAllowed);
     }
+    let memory = broker.memory();
+    let will = connect.will.map(|will| will.counted(&memory));
+    if let Some(will) = &will
+        && will.bytes() > limits.session_bytes_sure
+        && memory.kept_bytes() > limits.messages_bytes_max
+    {
+        return Err(End::Protocol(
+            Reason::QuotaExceeded,
+            "there is no room for its will: too much is kept for clients",
+        ));
+    }
     // A session that wants what its client may not read ends, with all that waits in it: the rights have changed, or
     // the client identifier was another user's.
     let may_resume = (broker.filters(&client_id)).all(|filter| rights.may_subscribe(filter));
@@ -136,7 +147,7 @@ async fn let_in<I: Ingress>(
         keep_alive_s,
         packet_bytes_max: connect.packet_bytes_max.unwrap_or(u32::MAX),
         ends_with_connection: connect.session_expiry_s == 0,
-        will: connect.will,
+        will,
         rights,
         client_id,
     })

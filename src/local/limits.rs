@@ -60,7 +60,13 @@ pub struct Limits {
     /// Bytes of messages kept for one session, sent or waiting. Beyond it, new ones are dropped for
     /// that session and counted; others are not slowed.
     pub session_bytes_max: usize,
-    /// Bytes of messages kept for all sessions together, above which nothing more is queued for a
+    /// Bytes of messages and wills kept for all clients together, each message counted once. Above it, a session gets
+    /// no more messages than `session_bytes_sure`, and a client with a larger will is refused (CONNACK 3, 0x97).
+    pub messages_bytes_max: usize,
+    /// Bytes of messages that each session may keep, whatever others keep; each that it needs to remember of `QoS` 2
+    /// counts as well.
+    pub session_bytes_sure: usize,
+    /// Bytes of messages kept for all sessions together, a message for each, above which nothing more is queued for a
     /// session whose client is away. Connected clients have `session_bytes_max` of their own.
     pub offline_bytes_max: usize,
     /// Sessions kept for clients that are away. One more discards the one that is away longest.
@@ -112,6 +118,8 @@ impl Default for Limits {
             topic_aliases_max: 10,
             keep_alive_s_max: 3_600,
             session_bytes_max: MIB,
+            messages_bytes_max: 24 * MIB,
+            session_bytes_sure: 16 * KIB,
             offline_bytes_max: 8 * MIB,
             sessions_max: 256,
             filters_max: 256,

@@ -42,6 +42,7 @@ mod inbound;
 mod journal;
 mod keeping;
 mod limits;
+mod memory;
 mod origins;
 mod packet;
 mod publication;
