@@ -42,6 +42,8 @@ pub(super) struct Broker {
     absent: Vec<SessionKey>,
     subscriptions: Subscriptions,
     groups: Groups,
+    /// Bytes of all that is in `filters` of all sessions.
+    filter_bytes: usize,
     retained: Retained,
     retained_full: bool,
     last_key: SessionKey,
@@ -89,6 +91,7 @@ impl Broker {
             absent: Vec::new(),
             subscriptions: Subscriptions::default(),
             groups: Groups::default(),
+            filter_bytes: 0,
             retained: Retained::default(),
             retained_full: false,
             last_key: 0,
@@ -357,15 +360,19 @@ impl Broker {
             return Err(Reason::QuotaExceeded);
         }
         let filters_max = self.limits.filters_max;
+        let bytes_left = (self.limits.filter_bytes_of_all_max).saturating_sub(self.filter_bytes);
         let session = self.session(key, link).ok_or(Reason::SessionTakenOver)?;
         let is_new = !session.filters.contains(&filter.path);
         if is_new {
-            if session.filters.len() >= filters_max {
+            if session.filters.len() >= filters_max || filter.path.len() > bytes_left {
                 return Err(Reason::QuotaExceeded);
             }
             session.filters.push(filter.path.clone());
         }
         session.note(|key| Change::Subscribed(key, filter.path.clone(), filter.subscription));
+        if is_new {
+            self.filter_bytes += filter.path.len();
+        }
         self.want_sys(path.filter, now);
         if path.is_shared {
             let fresh = self.new_key();
@@ -420,6 +427,7 @@ impl Broker {
     }
 
     fn remove_filter(&mut self, path: &str, key: SessionKey) {
+        self.filter_bytes -= path.len();
         match Path::new(path) {
             Some(Path {
                 filter,

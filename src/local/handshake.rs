@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::access::Rights;
 use super::broker::SessionRequest;
 use super::ending::End;
+use super::large_packet::LargePacket;
 use super::limits::Limits;
 use super::packet::{self, Connect, Frame, Incoming, Reason, Terms, Version, Will};
 use super::server::Shared;
@@ -44,10 +45,18 @@ pub(super) async fn admit<I: Ingress>(
 ) -> Result<Admitted, End> {
     /// Most CONNECT packets are smaller.
     const FIRST_READ_BYTES: usize = 512;
+    let mut large_packet = LargePacket::new(&shared.large_packets);
     let size = loop {
         match packet::frame(input, shared.limits.packet_bytes_max)? {
             Frame::Complete(size) => break size,
-            Frame::Missing(missing) => input.reserve(missing.max(FIRST_READ_BYTES)),
+            Frame::Missing(missing) => {
+                if input.len() + missing > shared.limits.buffer_bytes_max {
+                    while !large_packet.has_room() {
+                        large_packet.turn().await;
+                    }
+                }
+                input.reserve(missing.max(FIRST_READ_BYTES));
+            }
         }
         match reader.read_buf(input).await? {
             0 => return Err(End::Closed),
@@ -163,13 +172,13 @@ async fn authenticate<I: Ingress>(
     // `cloud-relay health` beside a password file has no login, and comes every half minute.
     let is_probe = login.is_none() && connect.client_id.is_empty() && peer.ip().is_loopback();
     let checked = shared.access.check(login).await;
-    checked.map_err(|reason| {
-        if !is_probe {
-            shared.counters.logins_failed.add(1);
-            shared.access.refused(peer);
-        }
-        End::LoginRefused(reason)
-    })
+    if let Err(reason) = checked
+        && !is_probe
+    {
+        shared.counters.logins_failed.add(1);
+        sleep(shared.access.refused(peer, reason)).await;
+    }
+    checked.map_err(End::LoginRefused)
 }
 
 /// Whether a well-formed CONNECT asks for nothing that cannot be had.

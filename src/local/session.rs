@@ -346,6 +346,18 @@ impl Session {
             && (self.link.is_some() || of_all <= limits.offline_bytes_max)
     }
 
+    /// How large the message is that [`Session::next`] may hand out next; 0 if there is none.
+    pub(super) fn next_bytes(&self) -> usize {
+        let delivery = match self.inflight.get(self.sent_here) {
+            Some(flight) => match &flight.stage {
+                Stage::Sent(delivery) => Some(delivery),
+                Stage::Released => None,
+            },
+            None => self.queue.front().map(|waiting| &waiting.delivery),
+        };
+        delivery.map_or(0, |delivery| delivery.publication.len())
+    }
+
     /// The next packet for the client, or `None` if it has to acknowledge first or nothing waits.
     pub(super) fn next(&mut self, limits: &Limits, now: Instant) -> Option<Outgoing> {
         let inflight_max = limits.inflight_max.min(self.receive_max.into());

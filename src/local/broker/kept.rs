@@ -57,6 +57,7 @@ impl Broker {
         subscription: Subscription,
         now: Instant,
     ) {
+        self.filter_bytes += path.len();
         let Some(Path { filter, is_shared }) = Path::new(path) else {
             return;
         };
