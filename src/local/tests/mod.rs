@@ -15,6 +15,7 @@ mod standard;
 mod sys;
 mod v5_connections;
 mod v5_messages;
+mod v5_standard;
 mod websocket;
 mod wire;
 mod wire5;
