@@ -40,6 +40,10 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// how the broker notices that the client has gone.
 const READ_AHEAD_BYTES: usize = 4 * 1024;
 
+/// A client that sends a packet slowly is heard each time so much of it has come; of one that drips, only when the packet
+/// is there (MQTT-3.1.2-24).
+const HEARD_BYTES: usize = 1_000;
+
 /// An empty buffer that has grown beyond this is given back.
 const BUFFER_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
 
@@ -146,6 +150,8 @@ struct Connection<I> {
     input: BytesMut,
     /// How much to read next time.
     read_bytes: usize,
+    /// How much has come since the client was last heard.
+    unheard_bytes: usize,
     deadlines: Deadlines,
     /// While the packet at the front of `input` waits for the spool: its size, and what it waits for.
     waiting: Option<(usize, Space)>,
@@ -185,6 +191,7 @@ impl<I: Ingress> Connection<I> {
             client,
             input,
             read_bytes: READ_BYTES_MIN,
+            unheard_bytes: 0,
             deadlines,
             waiting: None,
             sending: Sending::default(),
@@ -274,6 +281,7 @@ impl<I: Ingress> Connection<I> {
         }
         let packet_bytes_max = self.client.shared.limits.packet_bytes_max;
         let received = clock::now();
+        let before = self.input.len();
         while self.waiting.is_none() && !self.client.is_congested() {
             let size = match packet::frame(&self.input, packet_bytes_max)? {
                 Frame::Complete(size) => size,
@@ -296,6 +304,9 @@ impl<I: Ingress> Connection<I> {
                     self.waiting = Some((size, space));
                 }
             }
+        }
+        if self.input.len() < before {
+            self.heard();
         }
         Ok(())
     }
@@ -324,8 +335,9 @@ impl<I: Ingress> Connection<I> {
 
     fn was_read(&mut self, count: usize) {
         self.client.shared.counters.bytes_received.add(count as u64);
-        if self.waiting.is_none() {
-            self.deadlines.heard(Instant::now());
+        self.unheard_bytes += count;
+        if self.unheard_bytes >= HEARD_BYTES {
+            self.heard();
         }
         let filled = self.input.len() == self.input.capacity();
         self.read_bytes = if filled {
@@ -335,6 +347,14 @@ impl<I: Ingress> Connection<I> {
         } else {
             self.read_bytes
         };
+    }
+
+    /// The client has sent something that counts.
+    fn heard(&mut self) {
+        self.unheard_bytes = 0;
+        if self.waiting.is_none() {
+            self.deadlines.heard(Instant::now());
+        }
     }
 
     fn wrote(&mut self) {

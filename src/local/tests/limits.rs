@@ -22,6 +22,30 @@ async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives_and_its_will
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_drips_is_silent_and_one_that_sends_slowly_is_not() {
+    let bench = Bench::new();
+    let impatient = Connect {
+        keep_alive_s: 10,
+        ..Connect::clean("c")
+    };
+    let packet = publish("a", &"x".repeat(5_000), 1, 1);
+    let mut client = bench.connect(impatient).await;
+    for part in packet.chunks(1_000) {
+        client.send(part).await;
+        tokio::time::sleep(Duration::from_secs(14)).await;
+    }
+    client.expect(&puback(1)).await;
+    let start = tokio::time::Instant::now();
+    let mut client = bench.connect(impatient).await;
+    for byte in &packet[..3] {
+        client.send(&[*byte]).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    client.expect_closed().await;
+    assert_eq!(start.elapsed().as_secs(), 15);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_without_connect_is_closed_in_time() {
     let bench = Bench::new();
     let start = tokio::time::Instant::now();
