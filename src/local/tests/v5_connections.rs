@@ -283,6 +283,7 @@ fn broken_others() -> Vec<Broken> {
     vec![
         ("a second CONNECT", 0x82, connect("c", true, &[], None)),
         ("AUTH", 0x82, vec![0xF0, 2, 0x18, 0]),
+        ("flags of AUTH", 0x81, vec![0xF1, 2, 0x18, 0]),
         ("a CONNACK", 0x81, vec![0x20, 3, 0, 0, 0]),
         ("flags of PUBACK", 0x81, vec![0x42, 2, 0, 1]),
         ("flags of PUBREC", 0x81, vec![0x51, 2, 0, 1]),
