@@ -156,6 +156,8 @@ struct Connection<I> {
     /// While the packet at the front of `input` waits for the spool: its size, and what it waits for.
     waiting: Option<(usize, Space)>,
     sending: Sending,
+    /// Whether it is not read from for now.
+    paused: bool,
     stopping: bool,
 }
 
@@ -195,6 +197,7 @@ impl<I: Ingress> Connection<I> {
             deadlines,
             waiting: None,
             sending: Sending::default(),
+            paused: false,
             stopping: false,
         };
         (connection, admitted.will)
@@ -319,6 +322,9 @@ impl<I: Ingress> Connection<I> {
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
         self.deadlines.listening(!held_up, now);
+        if !std::mem::replace(&mut self.paused, held_up) && held_up {
+            self.client.shared.counters.reads_paused.add(1);
+        }
         let reading = match &self.waiting {
             _ if self.stopping => false,
             Some((size, _)) => self.input.len() < size + READ_AHEAD_BYTES,

@@ -16,7 +16,9 @@ use super::access::Rights;
 use super::acks::{Answer, Awaits, Owed, Safe};
 use super::aliases::Aliases;
 use super::ending::End;
-use super::packet::{self, Ack, Filter, Goodbye, Incoming, Publish, Reason, Reply, Version};
+use super::packet::{
+    self, Ack, Filter, Goodbye, Incoming, Publish, REFUSALS, Reason, Reply, Version,
+};
 use super::publication::QoS;
 use super::publisher::STATE_TOPIC;
 use super::server::Shared;
@@ -137,7 +139,8 @@ impl<I: Ingress> Client<I> {
         }
         let journal = broker.changed_since(before);
         drop(broker);
-        let refused = (codes.iter()).filter(|code| **code == Reason::QuotaExceeded.code());
+        let refused = (codes.iter())
+            .filter(|code| **code >= REFUSALS && **code != Reason::NotAuthorized.code());
         let refused = u64::try_from(refused.count()).unwrap_or(u64::MAX);
         self.shared.counters.filters_refused.add(refused);
         let mut packet = BytesMut::new();

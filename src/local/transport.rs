@@ -48,7 +48,7 @@ pub(super) async fn serve<I: Ingress>(
             connection::run(shared, reader, writer, peer, connect_by).await
         }
         Transport::WebSocket(origins) => {
-            let handshake = websocket::accept(stream, &origins, &shared.limits);
+            let handshake = websocket::accept(stream, &origins, &shared.limits, &shared.counters);
             let Some(stream) = begin(&shared, handshake, peer, connect_by).await else {
                 return Ok(());
             };

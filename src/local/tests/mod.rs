@@ -3,6 +3,7 @@
 
 mod access;
 mod delivery;
+mod handshakes;
 mod hostile;
 mod kept;
 mod killers;
