@@ -63,6 +63,11 @@ impl Log {
         }
     }
 
+    /// Lets what is appended next begin a new segment.
+    pub(super) fn close_segment(&mut self) {
+        self.active = None;
+    }
+
     /// Appends as many of `frames` as belong into one segment, in one write, and syncs.
     pub(super) fn append(&mut self, frames: &[Frame]) -> Result<Appended, LogError> {
         let Some((first_seq, _)) = frames.first() else {

@@ -71,7 +71,14 @@ pub(super) fn step(shared: &Shared, disk: &mut Disk, now: Instant) -> Step {
 
 fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogError> {
     match job {
-        Job::Write { frames, through } => {
+        Job::Write {
+            frames,
+            through,
+            anew,
+        } => {
+            if anew {
+                disk.log.close_segment();
+            }
             let done = write(shared, disk, &frames)?;
             if matches!(done, Done::Well) {
                 shared.core().written(through);
