@@ -2,6 +2,7 @@
 //! and holds no lock while it does.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,10 +42,19 @@ pub(super) enum Step {
     Ended,
 }
 
-/// Runs until the spool is closed or has failed.
+/// Runs until the spool is closed or has failed. A panic is a failure like any other: nobody else would hear of it, and
+/// what waits to be written would wait for ever.
 pub(super) fn run(shared: &Shared, mut disk: Disk) {
+    if catch_unwind(AssertUnwindSafe(|| work(shared, &mut disk))).is_err() {
+        let defect = "its writer thread has panicked: a defect of this program";
+        shared.core().fail(defect.to_owned());
+        shared.show_progress();
+    }
+}
+
+fn work(shared: &Shared, disk: &mut Disk) {
     loop {
-        match step(shared, &mut disk, Instant::now()) {
+        match step(shared, disk, Instant::now()) {
             Step::Worked => {}
             Step::Idle(alarm) => sleep(shared, alarm),
             Step::Ended => return,

@@ -3,10 +3,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::super::ledger::Outcome;
-use super::super::{AppendError, FullPolicy, OpenError, Options};
+use super::super::{AppendError, FullPolicy, OpenError, Options, Progress, Spool};
 use super::message;
 use super::model::{Effect, Model, Operation, Trigger};
 use super::stepped::Stepped;
@@ -126,6 +127,29 @@ fn after_a_failed_sync_nothing_more_is_acknowledged_or_written() {
         );
         assert_eq!(stepped.close().unwrap_err(), failure);
     }
+}
+
+#[test]
+fn a_writer_thread_that_panics_is_a_failure_that_is_told_at_once() {
+    let told = Arc::new(AtomicBool::new(false));
+    let on_progress = {
+        let told = Arc::clone(&told);
+        move |progress: Progress| {
+            assert!(progress.failed, "a defect");
+            told.store(true, Ordering::Release);
+        }
+    };
+    let model = Arc::new(Model::default());
+    let (spool, _) = Spool::open(model, options(), on_progress).unwrap();
+    spool.append(&message(b"x")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !told.load(Ordering::Acquire) {
+        assert!(Instant::now() < deadline, "nobody was told within 30 s");
+        std::thread::yield_now();
+    }
+    let refused = spool.append(&message(b"more"));
+    assert!(matches!(refused, Err(AppendError::Failed)), "{refused:?}");
+    assert!(spool.close().unwrap_err().contains("panicked"));
 }
 
 #[test]
