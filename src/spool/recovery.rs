@@ -9,15 +9,13 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::Seq;
+use super::aside::set_aside;
 use super::cursor::{Cursor, CursorFile};
 use super::ledger::{DropReason, Ledger, Outcome};
 use super::log::is_full;
 use super::record::{self, Decoded};
 use super::segment::{self, Header, HeaderError, Order};
 use super::storage::Storage;
-
-/// Appended to the name of a segment whose header is damaged.
-pub(super) const SET_ASIDE_SUFFIX: &str = ".damaged";
 
 /// What opening found, for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,6 +183,8 @@ fn find_segments(
         let Some(first_seq) = segment::first_seq(&name) else {
             continue;
         };
+        // What is behind that the relay has not written.
+        let len = len.min(segment::LEN_MAX);
         match header_of(storage, &name)? {
             Ok(header) => drop(found.insert(first_seq, Found { len, header })),
             Err(HeaderError::Version(version)) => {
@@ -237,7 +237,7 @@ fn put_away(storage: &dyn Storage, first_seq: Seq, for_good: bool) -> Result<(),
     let done = if for_good {
         storage.remove(&name)
     } else {
-        storage.rename(&name, &set_aside_name(&name))
+        set_aside(storage, first_seq)
     };
     done.map_err(|e| io_error(&name, e))
 }
@@ -260,16 +260,6 @@ fn save(cursor_file: &mut CursorFile, cursor: &Cursor) -> Result<(), OpenError> 
         Err(e) if !is_full(&e) => Err(OpenError::cursor(e)),
         _ => Ok(()),
     }
-}
-
-/// The name under which a damaged segment is kept for whoever wants to look at it.
-pub(super) fn set_aside_name(name: &str) -> String {
-    format!("{name}{SET_ASIDE_SUFFIX}")
-}
-
-/// Whether a file is a segment that was set aside.
-pub(super) fn is_set_aside(name: &str) -> bool {
-    name.ends_with(SET_ASIDE_SUFFIX)
 }
 
 /// Counts each segment's records by the running counts in the headers.
@@ -345,7 +335,7 @@ fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderE
     Ok(Header::decode(bytes.get(..read).unwrap_or_default()))
 }
 
-/// Reads a whole segment, at most [`segment::SEGMENT_BYTES`] and one record. Every number in it is smaller
+/// Reads a whole segment, at most [`segment::LEN_MAX`] bytes. Every number in it is smaller
 /// than `end`; the last segment has no end.
 pub(super) fn scan(
     storage: &dyn Storage,

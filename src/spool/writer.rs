@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::aside::set_aside;
 use super::core::Job;
 use super::cursor::{Cursor, CursorFile};
 use super::log::{self, Log, LogError};
@@ -13,9 +14,6 @@ use super::recovery;
 use super::storage::Storage;
 use super::tail::Frame;
 use super::{Shared, segment};
-
-/// How many segments with damage are kept for whoever wants to look at them.
-const SET_ASIDE_MAX: usize = 4;
 
 /// What the thread owns.
 #[derive(Debug)]
@@ -100,7 +98,10 @@ fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogErro
             // After a power cut no more comes again than was settled since a segment was last removed.
             disk.cursor_file.sync().map_err(cursor_failed("sync"))?;
             for first_seq in damaged {
-                set_aside(disk, first_seq)?;
+                set_aside(disk.storage.as_ref(), first_seq).map_err(|e| {
+                    let name = segment::name(first_seq);
+                    LogError::Failed(format!("cannot set aside {name}: {e}"))
+                })?;
             }
             disk.log.remove(&segments)?;
             shared.core().removed(&segments);
@@ -157,21 +158,6 @@ fn save_cursor(disk: &mut Disk, cursor: &Cursor, sync: bool) -> Result<Done, Log
 
 fn cursor_failed(operation: &'static str) -> impl Fn(io::Error) -> LogError {
     move |e| LogError::Failed(format!("cannot {operation} the cursor file: {e}"))
-}
-
-/// Keeps a segment with damage under another name, if there are not too many already.
-fn set_aside(disk: &Disk, first_seq: u64) -> Result<(), LogError> {
-    let failed = |e: io::Error| LogError::Failed(format!("cannot set aside a segment: {e}"));
-    let files = disk.storage.list().map_err(failed)?;
-    let kept = files
-        .iter()
-        .filter(|(name, _)| recovery::is_set_aside(name));
-    if kept.count() < SET_ASIDE_MAX {
-        let name = segment::name(first_seq);
-        let kept_as = recovery::set_aside_name(&name);
-        disk.storage.rename(&name, &kept_as).map_err(failed)?;
-    }
-    Ok(())
 }
 
 /// Sleeps until the alarm or until somebody calls. The core may have changed since it chose to sleep: then

@@ -289,6 +289,27 @@ fn a_write_that_finds_the_disk_full_half_way_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_damaged_segment_is_removed_where_there_is_no_room_to_set_it_aside() {
+    let model = Model::default();
+    let mut stepped = open(&model);
+    append(&stepped, 40);
+    stepped.close().unwrap();
+    let name = "0000000000000001.seg";
+    let mut content = model.content(name).unwrap();
+    content[100] ^= 1;
+    model.put(name, content);
+
+    let mut stepped = open(&model);
+    let seqs: Vec<_> = (stepped.read_all().unwrap().iter().map(|d| d.seq)).collect();
+    stepped.spool.settle(&seqs, Outcome::Delivered);
+    model.inject(Trigger::Nth(Operation::Rename, 1), Effect::Enospc);
+    stepped.run();
+    assert_eq!(model.fired_as(Effect::Enospc), 1);
+    assert_eq!(model.content(name), None);
+    assert_eq!(stepped.close().unwrap().dropped_damaged, 1);
+}
+
+#[test]
 fn a_spool_opens_on_a_full_disk() {
     let model = Model::default();
     let mut stepped = open(&model);
