@@ -137,7 +137,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     // Or a message to come would count as settled.
     cursor.settled.retain(|seq| *seq < cursor.next_seq);
 
-    let segments = with_record_counts(&found, records_written);
+    let segments = with_record_counts(&found, records_written, disk_end);
     let (spooled, damage_counted) = unsettled(storage, &segments, &cursor)?;
     // Segments put away are lost records, one each, where nothing tells their number. Of one between two
     // others the running counts tell it when the reader passes the gap.
@@ -262,20 +262,22 @@ fn save(cursor_file: &mut CursorFile, cursor: &Cursor) -> Result<(), OpenError> 
     }
 }
 
-/// Counts each segment's records by the running counts in the headers.
+/// Counts each segment's records by the running counts in the headers, but no more than there are numbers for.
 fn with_record_counts(
     found: &BTreeMap<Seq, Found>,
     records_written: u64,
+    disk_end: Seq,
 ) -> BTreeMap<Seq, SegmentInfo> {
-    let begins = found.values().map(|found| found.header.records_before);
-    let ends = begins.clone().skip(1).chain([records_written]);
+    let begins = (found.iter()).map(|(first_seq, found)| (*first_seq, found.header.records_before));
+    let ends = begins.clone().skip(1).chain([(disk_end, records_written)]);
     found
         .iter()
-        .zip(begins.zip(ends))
-        .map(|((first_seq, found), (begin, end))| {
+        .zip(ends)
+        .map(|((first_seq, found), (end_seq, end))| {
+            let records = end.saturating_sub(found.header.records_before);
             let info = SegmentInfo {
                 len: found.len,
-                records: end.saturating_sub(begin),
+                records: records.min(end_seq.saturating_sub(*first_seq)),
             };
             (*first_seq, info)
         })

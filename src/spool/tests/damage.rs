@@ -324,6 +324,26 @@ fn records_whose_numbers_do_not_belong_there_are_passed_over() {
     assert_eq!(found.seqs, [3, 9, 10]);
 }
 
+#[test]
+fn running_counts_that_contradict_each_other_add_up_to_no_number_that_cannot_be() {
+    let model = Model::default();
+    for n in 0..40 {
+        let seq = 10 * n + 1;
+        let header = Header {
+            first_seq: seq,
+            records_before: if n % 2 == 0 { 0 } else { SEQ_MAX },
+        };
+        let record = record::encode(seq, &message((seq - 1).to_string().as_bytes())).unwrap();
+        let content = [header.encode(), record].concat();
+        model.put(&segment::name(seq), content);
+    }
+    let found = open_damaged(&model, "contradicting counts");
+    assert_eq!(found.seqs.len(), 40);
+    let again = open_damaged(&model, "the next life");
+    assert!(!again.cursor_lost);
+    assert!(again.seqs.is_empty(), "{:?}", again.seqs);
+}
+
 /// A spool with one segment, in which the record `seq` stands, if any, and which is named after `first_seq`.
 fn forged(first_seq: Seq, seq: Option<Seq>) -> Model {
     let header = Header {
