@@ -108,11 +108,11 @@ fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogErro
             Ok(Done::Well)
         }
         Job::Reclaim(place) => {
-            let end = Some(place.end_seq);
-            let sound = recovery::scan(disk.storage.as_ref(), place.first_seq, place.len, end)
-                .map_err(|e| LogError::Failed(e.to_string()))?
-                .seqs;
-            shared.core().reclaim(place.first_seq, &sound);
+            let (first_seq, end) = (place.first_seq, Some(place.end_seq));
+            // A disk that cannot read it is no reason to keep what is given up anyway.
+            let found = recovery::scan(disk.storage.as_ref(), first_seq, place.len, end);
+            let sound = found.ok().map(|found| found.seqs);
+            shared.core().reclaim(first_seq, sound.as_deref());
             Ok(Done::Well)
         }
         Job::End(_) if shared.core().failure().is_some() => Ok(Done::Well),

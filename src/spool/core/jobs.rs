@@ -235,24 +235,30 @@ impl Core {
         self.place(*first_seq).filter(|place| place.next.is_some())
     }
 
-    /// Gives up what is unsettled in the oldest segment; `sound` are the numbers that can be read in it.
-    /// It is removed next, like every settled segment.
-    pub(in crate::spool) fn reclaim(&mut self, first_seq: Seq, sound: &[Seq]) {
+    /// Gives up what is unsettled in the oldest segment; `sound` are the numbers that can be read in it, `None` if the
+    /// disk does not tell: then it is counted by what was written. It is removed next, like every settled segment.
+    pub(in crate::spool) fn reclaim(&mut self, first_seq: Seq, sound: Option<&[Seq]>) {
         let Some(place) = self.place(first_seq) else {
             return;
         };
         let Some(next) = place.next else {
             return;
         };
-        let unsettled = sound.iter().filter(|seq| !self.consumer.is_settled(**seq));
-        let unsettled = unsettled.count() as u64;
+        let frontier = self.consumer.frontier();
+        let (unsettled, lost) = if let Some(sound) = sound {
+            let unsettled = sound.iter().filter(|seq| !self.consumer.is_settled(**seq));
+            let lost = place.records.saturating_sub(sound.len() as u64);
+            (unsettled.count() as u64, lost)
+        } else {
+            let ahead = self.consumer.settled_on_disk();
+            let settled = ahead.take_while(|seq| *seq < next).count() as u64;
+            let left = place.records.min(next.saturating_sub(frontier));
+            (left.saturating_sub(settled), 0)
+        };
         self.ledger
             .settle(Outcome::Dropped(DropReason::Full), unsettled);
-        let counted =
-            self.damage_counted == Some(first_seq) || self.consumer.frontier() >= place.end_seq;
-        if !counted {
+        if self.damage_counted != Some(first_seq) && frontier < place.end_seq {
             // Whether the reader has met the damage or not.
-            let lost = place.records.saturating_sub(sound.len() as u64);
             self.ledger
                 .settle(Outcome::Dropped(DropReason::Damaged), lost);
         }

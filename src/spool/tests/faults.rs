@@ -310,6 +310,38 @@ fn a_damaged_segment_is_removed_where_there_is_no_room_to_set_it_aside() {
 }
 
 #[test]
+fn drop_oldest_gives_up_a_segment_that_cannot_even_be_read() {
+    let options = Options {
+        bytes_max: 3_000,
+        full: FullPolicy::DropOldest,
+        ..options()
+    };
+    for settled in [0, 3] {
+        let model = Model::default();
+        let mut stepped = Stepped::open(Arc::new(model.clone()), options).unwrap().0;
+        while stepped.spool.append(&message(b"x")).is_ok() {
+            stepped.step();
+        }
+        let seqs: Vec<_> = (1..=settled).collect();
+        stepped.read(settled as usize).unwrap();
+        stepped.spool.settle(&seqs, Outcome::Delivered);
+        let before = stepped.spool.ledger();
+        model.inject(Trigger::Nth(Operation::Read, 1), Effect::Eio);
+        stepped.run();
+        assert_eq!(model.fired_as(Effect::Eio), 1);
+        assert_eq!(stepped.spool.failure(), None);
+        stepped.spool.append(&message(b"x")).unwrap();
+        let left = stepped.read_all().unwrap().len() as u64;
+        let ledger = stepped.spool.ledger();
+        assert_eq!(
+            (ledger.accepted(), ledger.spooled),
+            (before.accepted() + 1, left)
+        );
+        assert!(ledger.dropped_full > 0, "{ledger:?}");
+    }
+}
+
+#[test]
 fn a_spool_opens_on_a_full_disk() {
     let model = Model::default();
     let mut stepped = open(&model);
