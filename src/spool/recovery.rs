@@ -40,7 +40,10 @@ pub struct Recovery {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The system refused.
-    #[error("cannot read the spool's {file}: {source}")]
+    #[error(
+        "DATA_DIR: cannot open the spool, because of its {file}: {source}; if the disk is failing, \
+         `cloud-relay spool export` saves what can still be read"
+    )]
     Io {
         /// Which file.
         file: String,
