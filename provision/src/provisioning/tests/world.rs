@@ -78,6 +78,8 @@ pub(crate) struct State {
     pub(crate) delays_ms: Vec<(u64, u64)>,
     /// How long calls of a name take until the effect, in ms, besides that.
     pub(crate) slow_ms: BTreeMap<&'static str, u64>,
+    /// The call that AWS refuses each time, as it does while a certificate is transferred to another account.
+    pub(crate) refused: Option<&'static str>,
     /// How many certificates were ever made.
     pub(crate) issued: u64,
     /// balenaCloud takes what is stored, and then does not have it.
@@ -260,6 +262,10 @@ impl World {
         let failure = || IotError {
             overtaken: false,
             ..overtaken(name, "planted")
+        };
+        let effect = |state: &mut State| match state.refused {
+            Some(refused) if refused == name => Err(overtaken(name, "CertificateStateException")),
+            _ => effect(state),
         };
         self.call(name, failure, effect).await
     }
