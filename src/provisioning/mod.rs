@@ -284,14 +284,13 @@ impl<T: Transport> Task<'_, T> {
                     return Registered::Before;
                 }
                 Outcome::Refused { detail } => {
-                    let reason = format!("PROVISION_URL {url}: {}", url.mask_in(&detail));
+                    let reason = format!("PROVISION_URL {url}: {detail}");
                     self.state.set(State::Misconfigured { reason });
                     refused.next_delay(fastrand::f64())
                 }
                 Outcome::Retry { detail, after } => {
                     let asked_for = after.unwrap_or_default().min(RETRY_AFTER_MAX);
                     let delay = failing.next_delay(fastrand::f64()).max(asked_for);
-                    let detail = url.mask_in(&detail);
                     let reason =
                         format!("PROVISION_URL {url} cannot register this device yet: {detail}");
                     self.state.set(State::Disconnected { reason });
@@ -310,10 +309,11 @@ impl<T: Transport> Task<'_, T> {
             body: &registration.body,
             timeout: REQUEST_TIMEOUT,
         };
+        let mask = |text: &str| request.url.mask_in(text);
         match self.transport.post(&request).await {
-            Ok(answer) => request::classify(self.settings.provider, &answer),
+            Ok(answer) => request::classify(self.settings.provider, &answer, mask),
             Err(error) => Outcome::Retry {
-                detail: error.to_string(),
+                detail: mask(&error.to_string()),
                 after: None,
             },
         }
