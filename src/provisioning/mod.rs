@@ -166,6 +166,8 @@ struct Task<'a, T> {
 struct Registration<'a> {
     url: &'a HttpUrl,
     body: String,
+    /// Of the request that undoes it.
+    undoing: String,
 }
 
 /// How the cloud function took a registration.
@@ -219,13 +221,13 @@ impl<T: Transport> Task<'_, T> {
                 .to_owned();
             return Err(State::Misconfigured { reason });
         };
+        let service = self.settings.device.service.as_deref();
         let csr = self.csr(uuid).await;
-        let body = request::body(
-            uuid,
-            self.settings.device.service.as_deref(),
-            csr.as_deref(),
-        );
-        Ok(Registration { url, body })
+        Ok(Registration {
+            url,
+            body: request::body(uuid, service, csr.as_deref()),
+            undoing: request::body(uuid, service, None),
+        })
     }
 
     /// The signing request of a device that makes its key itself; the key is on disk by then.
@@ -366,7 +368,7 @@ fn undo(registration: &Registration<'_>) -> String {
     format!(
         "undo the registration with curl -X DELETE -H 'Content-Type: application/json' -d '{}' \
          \"$PROVISION_URL\", and the relay registers again by itself",
-        registration.body
+        registration.undoing
     )
 }
 
