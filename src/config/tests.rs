@@ -181,3 +181,17 @@ fn the_status_page_can_be_off_or_elsewhere_and_the_log_json() {
         assert!(text.contains(name) && text.contains(value), "{text}");
     }
 }
+
+#[test]
+fn the_readme_names_every_variable() {
+    let readme = include_str!("../../README.md");
+    let lines = include_str!("raw.rs").lines();
+    let names = lines.filter_map(|line| Some(line.split_once(": Option<String>,")?.0));
+    let names = names.filter_map(|name| name.split_whitespace().last());
+    let names: Vec<String> = names.map(str::to_ascii_uppercase).collect();
+    assert!(names.len() > 50, "{names:?}");
+    // Of these it says so once for all.
+    for name in names.iter().filter(|name| !name.starts_with("RESIN_")) {
+        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    }
+}
