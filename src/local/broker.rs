@@ -148,6 +148,7 @@ impl Broker {
         }
         self.sessions.insert(key, session);
         self.by_client_id.insert(request.client_id.to_owned(), key);
+        self.limit_absent(); // a restart may have brought back more, and each one may bring some more
         self.count_connected();
         Connected {
             session: key,
