@@ -5,6 +5,7 @@
 //! subscription tree belongs to a session that exists. Each operation for a client names its link, so
 //! that a connection whose session was taken over can change nothing any more.
 
+mod audit;
 mod fan_out;
 mod kept;
 mod sys;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub use self::audit::Holdings;
 use self::sys::Sys;
 use super::counters::Counters;
 use super::journal::{Change, Recorder};

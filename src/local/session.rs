@@ -503,6 +503,29 @@ impl Session {
         self.note(|key| Change::Settled(key, id));
     }
 
+    /// Bytes kept, counted afresh. Panics if the session's books are wrong; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let sent = self
+            .inflight
+            .iter()
+            .filter_map(|flight| match &flight.stage {
+                Stage::Sent(delivery) => Some(delivery),
+                Stage::Released => None,
+            });
+        let waiting = self.queue.iter().map(|waiting| &waiting.delivery);
+        let bytes = waiting.chain(sent).map(Delivery::cost_bytes).sum::<usize>();
+        assert_eq!(self.bytes, bytes, "the bytes of {}", self.client_id);
+        assert!(self.sent_here <= self.inflight.len());
+        let waiting = self.queue.iter().map(|waiting| waiting.id);
+        let ids = waiting.chain(self.inflight.iter().map(|flight| flight.id));
+        let mut ids: Vec<u16> = ids.filter(|id| *id > 0).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "an identifier has two messages");
+        bytes
+    }
+
     fn charge(&mut self, delivery: &Delivery) {
         let cost = delivery.cost_bytes();
         self.bytes += cost;
