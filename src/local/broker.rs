@@ -469,5 +469,5 @@ fn count_drop(offer: Offer, session: &Session, counters: &Counters) {
 mod tests;
 
 #[cfg(test)]
-#[path = "tests/model.rs"]
+#[path = "tests/model/mod.rs"]
 mod model;

@@ -503,6 +503,12 @@ impl Session {
         self.note(|key| Change::Settled(key, id));
     }
 
+    /// What was not sent yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Delivery> {
+        self.queue.iter().map(|waiting| &waiting.delivery)
+    }
+
     /// Bytes kept, counted afresh. Panics if the session's books are wrong; for tests and fuzzing.
     pub(super) fn audit(&self) -> usize {
         let sent = self
