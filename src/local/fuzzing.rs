@@ -1,5 +1,5 @@
-//! What fuzzing sees of the local broker, which is private: the packet parser, and a broker without sockets. Nothing of
-//! the relay uses it.
+//! What fuzzing sees of the local broker, which is private: the packet parser, which `benches/paths.rs` uses too, and a
+//! broker without sockets. Nothing of the relay uses it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! The broker's books, counted afresh: for tests and fuzzing. Nothing of the relay uses it.
 
-use std::sync::atomic::Ordering;
-
 use super::Broker;
 use crate::local::shared::Path;
 
@@ -22,6 +20,10 @@ pub struct Holdings {
     pub session_bytes: usize,
     /// Bytes of messages kept for the session that has most.
     pub session_bytes_most: usize,
+    /// Bytes kept for clients in all, a message that several wait for once.
+    pub kept_bytes: usize,
+    /// Bytes of topic filters.
+    pub filter_bytes: usize,
     /// Retained messages.
     pub retained: usize,
     /// Their bytes.
@@ -39,6 +41,7 @@ impl Broker {
             groups: self.groups.audit(),
             retained: self.retained.len(),
             retained_bytes: self.retained.audit(),
+            kept_bytes: self.memory.kept_bytes(),
             wills_due: self.wills_due.len(),
             ..Holdings::default()
         };
@@ -54,15 +57,14 @@ impl Broker {
             for path in &session.filters {
                 let is_shared = Path::new(path).is_some_and(|path| path.is_shared);
                 unshared += usize::from(!is_shared);
+                held.filter_bytes += path.len();
                 assert!(self.subscription(*key, path).is_some(), "{path}");
             }
         }
         assert_eq!(self.by_client_id.len(), held.sessions);
-        assert_eq!(
-            self.session_bytes.load(Ordering::Relaxed),
-            held.session_bytes,
-            "the bytes of all sessions"
-        );
+        let of_sessions = self.memory.of_sessions_bytes();
+        assert_eq!(of_sessions, held.session_bytes, "the bytes of all sessions");
+        assert_eq!(self.filter_bytes, held.filter_bytes);
         let (subscriptions, nodes) = self.subscriptions.audit();
         assert_eq!(subscriptions, unshared + held.groups, "the tree");
         held.nodes = nodes;

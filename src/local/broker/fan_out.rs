@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::{Broker, count_drop, ids_of};
+use crate::local::memory::Memory;
 use crate::local::packet::Publish;
 use crate::local::publication::{Delivery, Publication, QoS};
 use crate::local::session::Offer;
@@ -23,7 +24,7 @@ impl Broker {
         if topic::is_reserved(publish.topic) {
             return false;
         }
-        let mut message = Message::new(publish, now);
+        let mut message = Message::new(publish, now, &self.memory);
         if publish.retain {
             self.retain(&mut message);
         }
@@ -130,20 +131,22 @@ impl Broker {
 pub(super) struct Message<'a> {
     publish: &'a Publish<'a>,
     now: Instant,
+    memory: Memory,
     shared: Option<Publication>,
 }
 
 impl<'a> Message<'a> {
-    pub(super) fn new(publish: &'a Publish<'a>, now: Instant) -> Self {
+    pub(super) fn new(publish: &'a Publish<'a>, now: Instant, memory: &Memory) -> Self {
         Message {
             publish,
             now,
+            memory: memory.clone(),
             shared: None,
         }
     }
 
     fn publication(&mut self) -> Publication {
-        let copy = || Publication::new(self.publish, self.now);
+        let copy = || Publication::new(self.publish, self.now, &self.memory);
         self.shared.get_or_insert_with(copy).clone()
     }
 

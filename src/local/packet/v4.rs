@@ -117,7 +117,7 @@ fn own_will(will: codec::LastWill) -> Result<Will, PacketError> {
         qos: own_qos(will.qos),
         retain: will.retain,
         delay_s: 0,
-        properties: Vec::new(),
+        properties: bytes::Bytes::new(),
     })
 }
 
