@@ -348,7 +348,7 @@ impl Run {
                 session.puback(flight.id);
                 continue;
             }
-            assert!(session.pubrec(flight.id));
+            assert!(session.pubrec(flight.id).is_some());
             flight.sent = None;
             if half {
                 model.flights.push(flight);
@@ -420,6 +420,6 @@ fn real(will: &Will) -> RealWill {
         qos: message.qos,
         retain: message.retain,
         delay_s: will.delay_s,
-        properties: Vec::new(),
+        properties: bytes::Bytes::new(),
     }
 }
