@@ -8,48 +8,9 @@ use cloud_relay::local::LocalError;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::task::JoinHandle;
 
+use super::memory::{Memory, Published, Received, Stage, is_match, settle};
 use super::spool::Spool;
 use super::wire::{self, Ack, Packet, Publish};
-
-/// A message that was received, and how far its delivery is.
-#[derive(Clone, Debug)]
-pub(super) struct Received {
-    message: Publish,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Publish,
-    /// PUBREC was sent.
-    Taken,
-    /// PUBREL has come.
-    Released,
-}
-
-/// What a client remembers of its session.
-#[derive(Default)]
-pub(super) struct Memory {
-    /// Messages that it has not acknowledged to the end.
-    pub(super) received: BTreeMap<u16, Received>,
-    /// The PUBLISH packets of `QoS` 2 that it has not released, with their payloads.
-    pub(super) unreleased: BTreeMap<u16, (Vec<u8>, Vec<u8>)>,
-    /// The topic filters it has ever subscribed to: after a kill, a session may be there that had ended just before.
-    filters: Vec<&'static [u8]>,
-    /// The connection it is on.
-    pub(super) connection: u64,
-    /// A client that sent anything may be told anything.
-    pub(super) is_wild: bool,
-}
-
-impl Memory {
-    /// The broker was killed. It has forgotten which identifiers meant a message of `QoS` 1, and everything if its
-    /// journal was out of order.
-    pub(super) fn forget(&mut self, everything: bool) {
-        (self.received).retain(|_, received| !everything && received.message.qos == 2);
-        self.connection = 0;
-    }
-}
 
 /// Whether a client reads what it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,12 +46,15 @@ pub(super) struct Connection {
     filters: Vec<&'static [u8]>,
     /// Messages of this connection that are not acknowledged to the end.
     unacknowledged: BTreeMap<u16, Received>,
-    /// The first acknowledgements that are owed, in order, with the payload.
-    owed: VecDeque<(Ack, u16, Vec<u8>)>,
+    /// The first acknowledgements that are owed, in order, with the message.
+    owed: VecDeque<(Ack, u16, Published)>,
     /// PUBREL and PUBCOMP that are owed, and SUBACK and UNSUBACK with the number of codes.
-    owed_releases: Vec<(Ack, u16, Vec<u8>)>,
+    owed_releases: Vec<(Ack, u16, Published)>,
     owed_codes: Vec<(bool, u16, usize)>,
     owed_pongs: usize,
+    /// The payloads that were acknowledged and are for all, and those of the messages that came for the first time.
+    pub(super) acknowledged: Vec<Vec<u8>>,
+    pub(super) read: Vec<Vec<u8>>,
 }
 
 impl Connection {
@@ -121,6 +85,8 @@ impl Connection {
             owed_releases: Vec::new(),
             owed_codes: Vec::new(),
             owed_pongs: 0,
+            acknowledged: Vec::new(),
+            read: Vec::new(),
         }
     }
 
@@ -143,10 +109,10 @@ impl Connection {
         self.output.extend_from_slice(bytes);
     }
 
-    pub(super) fn expect(&mut self, kind: Ack, id: u16, payload: Vec<u8>) {
+    pub(super) fn expect(&mut self, kind: Ack, id: u16, message: Published) {
         match kind {
-            Ack::PubAck | Ack::PubRec => self.owed.push_back((kind, id, payload)),
-            Ack::PubRel | Ack::PubComp => self.owed_releases.push((kind, id, payload)),
+            Ack::PubAck | Ack::PubRec => self.owed.push_back((kind, id, message)),
+            Ack::PubRel | Ack::PubComp => self.owed_releases.push((kind, id, message)),
         }
     }
 
@@ -179,13 +145,13 @@ impl Connection {
     }
 
     /// An acknowledgement for the broker was sent: it does what it does, or nothing if it is a wrong one.
-    pub(super) fn acknowledged(&mut self, ack: (Ack, u16, bool), memory: Option<&mut Memory>) {
+    pub(super) fn has_acknowledged(&mut self, ack: (Ack, u16, bool), memory: Option<&mut Memory>) {
         settle(&mut self.unacknowledged, ack);
         if let Some(memory) = memory {
             settle(&mut memory.received, ack);
         }
         if let (Ack::PubRec, id, false) = ack {
-            self.expect(Ack::PubRel, id, Vec::new());
+            self.expect(Ack::PubRel, id, Published::default());
         }
     }
 
@@ -288,14 +254,17 @@ impl Connection {
                 Ack::PubAck | Ack::PubRec => {
                     assert!(!refused, "nobody is denied anything");
                     let owed = self.owed.pop_front();
-                    let (first, first_id, payload) = owed.expect("an acknowledgement is owed");
+                    let (first, first_id, message) = owed.expect("an acknowledgement is owed");
                     assert_eq!((kind, id), (first, first_id), "in the order of PUBLISH");
-                    check_safe(&payload, spool, true);
+                    check_safe(&message, spool, true);
+                    if message.is_for_all {
+                        self.acknowledged.push(message.payload);
+                    }
                 }
                 Ack::PubRel => self.check_release(id, refused, memory),
                 Ack::PubComp => {
-                    let payload = self.take_owed(kind, id).expect("PUBREL was sent");
-                    check_safe(&payload, spool, false);
+                    let message = self.take_owed(kind, id).expect("PUBREL was sent");
+                    check_safe(&message, spool, false);
                 }
             },
             Packet::SubAck { id, codes } => self.check_codes(true, id, Some(codes)),
@@ -343,6 +312,9 @@ impl Connection {
             filters.any(|filter| is_match(filter, topic)),
             "nobody asked for {message:?}"
         );
+        if !message.duplicate && !message.retain {
+            self.read.push(message.payload.clone());
+        }
         if message.qos == 0 {
             return;
         }
@@ -402,7 +374,7 @@ impl Connection {
         }
     }
 
-    fn take_owed(&mut self, kind: Ack, id: u16) -> Option<Vec<u8>> {
+    fn take_owed(&mut self, kind: Ack, id: u16) -> Option<Published> {
         let mut owed = self.owed_releases.iter();
         let at = owed.position(|owed| (owed.0, owed.1) == (kind, id))?;
         Some(self.owed_releases.remove(at).2)
@@ -435,58 +407,12 @@ impl Connection {
 
 /// No acknowledgement before safety. The first one must know the message; when it came twice to a broker that was
 /// restarted between, the second may not.
-fn check_safe(payload: &[u8], spool: &Spool, is_first: bool) {
-    let Some(payload) = payload.strip_prefix(super::ROUTED) else {
+fn check_safe(message: &Published, spool: &Spool, is_first: bool) {
+    if !message.is_routed {
         return;
-    };
-    let (count, is_safe) = spool.taken(payload);
+    }
+    let (count, is_safe) = spool.taken(&message.payload);
     assert!(count > 0 || !is_first, "acknowledged, and not in the spool");
     assert!(count <= 1, "in the spool {count} times");
     assert!(is_safe, "acknowledged before it is safe");
-}
-
-fn settle(messages: &mut BTreeMap<u16, Received>, (kind, id, refused): (Ack, u16, bool)) {
-    let Some(received) = messages.get_mut(&id) else {
-        return;
-    };
-    let is_over = match (kind, received.message.qos, received.stage) {
-        (Ack::PubAck, 1, _) | (Ack::PubRec, 2, Stage::Publish)
-            if refused || kind == Ack::PubAck =>
-        {
-            true
-        }
-        (Ack::PubRec, 2, Stage::Publish) => {
-            received.stage = Stage::Taken;
-            false
-        }
-        (Ack::PubComp, 2, stage) => stage != Stage::Publish,
-        _ => false,
-    };
-    if is_over {
-        messages.remove(&id);
-    }
-}
-
-/// MQTT 4.7, and 4.8.2 of MQTT 5.
-fn is_match(filter: &[u8], name: &[u8]) -> bool {
-    fn matches(filter: &[&[u8]], name: &[&[u8]]) -> bool {
-        match (filter, name) {
-            ([], []) | ([b"#"], _) => true,
-            ([b"+", filter @ ..], [_, name @ ..]) => matches(filter, name),
-            ([one, filter @ ..], [other, name @ ..]) => one == other && matches(filter, name),
-            _ => false,
-        }
-    }
-    let levels = |path: &'_ [u8]| -> Vec<Vec<u8>> {
-        path.split(|byte| *byte == b'/')
-            .map(<[u8]>::to_vec)
-            .collect()
-    };
-    let (filter, name) = (levels(filter), levels(name));
-    let mut filter: Vec<&[u8]> = filter.iter().map(Vec::as_slice).collect();
-    let name: Vec<&[u8]> = name.iter().map(Vec::as_slice).collect();
-    if filter.first() == Some(&&b"$share"[..]) {
-        filter.drain(..2);
-    }
-    matches(&filter, &name)
 }

@@ -4,10 +4,12 @@
 //! Time stands still while anything can happen, so that a script does the same each time.
 
 mod client;
+mod memory;
 mod script;
 mod spool;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,16 +19,18 @@ use cloud_relay::routes::Routes;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
 
-use self::client::{Connection, Memory};
+use self::client::Connection;
+use self::memory::Memory;
 use self::spool::Spool;
 
-/// What the payloads of messages for the cloud begin with in a client's memory.
-const ROUTED: &[u8] = b"routed ";
 /// The topic that goes to the cloud.
 const ROUTED_TOPIC: &str = "a/c";
 /// Client identifiers.
-const CLIENTS: [&str; 3] = ["one", "two", "three"];
-/// Connections at a time.
+const CLIENTS: [&str; WITNESS + 1] = ["one", "two", "three", "witness"];
+/// The client that the script does not direct: it subscribes to everything, reads all the time and acknowledges at
+/// once, and its session is kept.
+const WITNESS: usize = 3;
+/// Connections at a time, besides that of the witness.
 const SLOTS: usize = 4;
 /// What a stream buffers.
 const STREAM_BYTES: usize = 1_024;
@@ -57,16 +61,21 @@ fn limits() -> Limits {
         topic_levels_max: 4,
         client_id_bytes_max: 30,
         unacknowledged_bytes_max: 300,
-        write_buffer_bytes_max: 600,
+        buffer_bytes_max: 200,
+        large_packets_max: 1,
+        write_buffer_bytes_max: 400,
         inflight_max: 3,
         unreleased_max: 5,
         topic_aliases_max: 2,
         session_bytes_max: 1_200,
+        messages_bytes_max: 2_500,
+        session_bytes_sure: 300,
         offline_bytes_max: 1_500,
         sessions_max: 2,
         filters_max: 4,
         filters_per_packet_max: 5,
         filter_levels_of_all_max: 10,
+        filter_bytes_of_all_max: 50,
         retained_messages_max: 3,
         retained_bytes_max: 500,
         wills_waiting_max: 1,
@@ -90,7 +99,8 @@ struct World {
     bench: Option<Bench<Spool>>,
     spool: Spool,
     journal: Journal,
-    slots: [Option<Connection>; SLOTS],
+    /// The last one is the witness's.
+    slots: [Option<Connection>; SLOTS + 1],
     /// Connections that were lost, as long as the broker has them.
     lost: Vec<Connection>,
     memories: [Memory; CLIENTS.len()],
@@ -98,22 +108,37 @@ struct World {
     messages: u32,
     /// Whether there may be sessions of clients with any name.
     is_wild: bool,
+    counters: Arc<Counters>,
+    /// How often the witness has read each payload.
+    read: BTreeMap<Vec<u8>, usize>,
+    /// The payloads it must read, for they were acknowledged when it was there.
+    promised: Vec<Vec<u8>>,
+    /// Whether a session has been full, and so the witness may not get everything; whether the broker was killed, and
+    /// so it may get something twice.
+    may_miss: bool,
+    may_repeat: bool,
 }
 
 impl World {
     fn new() -> Self {
         let spool = Spool::new(0);
         let routes = Routes::new(ROUTED_TOPIC, "cloud");
+        let counters = Arc::default();
         World {
-            bench: Some(Bench::new(spool.clone(), routes, options())),
+            bench: Some(Bench::new(spool.clone(), routes, options(&counters))),
             spool,
             journal: Journal::Quick,
-            slots: [None, None, None, None],
+            slots: [None, None, None, None, None],
             lost: Vec::new(),
             memories: [(); CLIENTS.len()].map(|()| Memory::default()),
             connections: 0,
             messages: 0,
             is_wild: false,
+            counters,
+            read: BTreeMap::new(),
+            promised: Vec::new(),
+            may_miss: false,
+            may_repeat: false,
         }
     }
 
@@ -148,24 +173,17 @@ impl World {
 
     /// Lets happen what can happen, and looks at it.
     async fn settle(&mut self) {
-        let pump = |slots: &mut [Option<Connection>]| {
-            let connections = slots.iter_mut().flatten();
-            connections.fold(false, |moved, one| one.pump() | moved)
-        };
-        pump(&mut self.slots);
         loop {
-            // Returns when nothing can go on any more.
-            sleep(Duration::from_millis(1)).await;
-            let moved = pump(&mut self.slots);
-            let synced = self.journal == Journal::Quick && self.bench().sync_journal();
-            if !moved && !synced {
+            self.run().await;
+            for connection in self.slots.iter_mut().flatten() {
+                let mut memory = connection.client.map(|client| &mut self.memories[client]);
+                connection.check(&self.spool, limits().inflight_max, &mut memory);
+                connection.has_ended().await;
+            }
+            self.keep_promises();
+            if !self.acknowledge(SLOTS) {
                 break;
             }
-        }
-        for connection in self.slots.iter_mut().flatten() {
-            let mut memory = connection.client.map(|client| &mut self.memories[client]);
-            connection.check(&self.spool, limits().inflight_max, &mut memory);
-            connection.has_ended().await;
         }
         for mut connection in std::mem::take(&mut self.lost) {
             if !connection.has_ended().await {
@@ -173,6 +191,94 @@ impl World {
             }
         }
         self.audit();
+    }
+
+    /// Returns when nothing can go on any more.
+    async fn run(&mut self) {
+        let pump = |slots: &mut [Option<Connection>]| {
+            let connections = slots.iter_mut().flatten();
+            connections.fold(false, |moved, one| one.pump() | moved)
+        };
+        pump(&mut self.slots);
+        loop {
+            sleep(Duration::from_millis(1)).await; // time passes only when there is nothing else to do
+            let moved = pump(&mut self.slots);
+            let synced = self.journal == Journal::Quick && self.bench().sync_journal();
+            if !moved && !synced {
+                break;
+            }
+        }
+    }
+
+    /// Sends an acknowledgement of everything that has come to a slot's client. Returns whether there was anything.
+    fn acknowledge(&mut self, slot: usize) -> bool {
+        let Some((connection, mut memory)) = self.client(slot) else {
+            return false;
+        };
+        let mut any = false;
+        while let Some((kind, id)) = connection.next_ack(false) {
+            connection.send(&wire::ack(kind, id, None));
+            connection.has_acknowledged((kind, id, false), memory.as_deref_mut());
+            any = true;
+        }
+        any
+    }
+
+    /// The witness is there from now on.
+    async fn call_witness(&mut self) {
+        if self.slots[SLOTS].is_some() {
+            return;
+        }
+        self.journal = Journal::Quick;
+        self.settle().await;
+        let (connection, memory) = self.open_witness();
+        connection.may_receive(b"#", Some(memory));
+        let subscribe = [&[0, 1], &*wire::text(b"#"), &[2]].concat();
+        connection.send(&wire::packet(0x82, &subscribe));
+        connection.expect_codes(true, 1, 1);
+        self.settle().await;
+        self.promised.clear(); // that was before
+    }
+
+    fn open_witness(&mut self) -> (&mut Connection, &mut Memory) {
+        self.open(SLOTS, Some(WITNESS), false)
+            .send(&connect(WITNESS, 0));
+        let (connection, memory) = self.client(SLOTS).expect("it is open");
+        (connection, memory.expect("it has a name"))
+    }
+
+    /// Takes note of what the witness has read, and of what was acknowledged. While the journal is out of order,
+    /// nothing is promised.
+    fn keep_promises(&mut self) {
+        for connection in self.slots.iter_mut().flatten() {
+            let acknowledged = std::mem::take(&mut connection.acknowledged);
+            let read = std::mem::take(&mut connection.read);
+            if self.journal != Journal::Failed {
+                self.promised.extend(acknowledged);
+            }
+            if connection.client == Some(WITNESS) {
+                for payload in read {
+                    *self.read.entry(payload).or_default() += 1;
+                }
+            }
+        }
+        self.may_miss |= self.counters.dropped_session_full.get() > 0;
+    }
+
+    /// An acknowledged message is never lost.
+    fn check_promises(&self) {
+        if self.slots[SLOTS].is_none() || self.is_wild {
+            return;
+        }
+        for payload in &self.promised {
+            let times = self.read.get(payload).copied().unwrap_or(0);
+            let text = String::from_utf8_lossy(payload);
+            assert!(
+                times > 0 || self.may_miss,
+                "{text} was acknowledged, and is lost"
+            );
+            assert!(times <= 1 || self.may_repeat, "{text} came {times} times");
+        }
     }
 
     /// Time passes, and clients read meanwhile, as far as they do.
@@ -188,8 +294,9 @@ impl World {
         let held = self.bench().audit();
         let limits = limits();
         assert!(held.session_bytes_most <= limits.session_bytes_max);
-        assert!(held.sessions <= limits.sessions_max + SLOTS);
+        assert!(held.sessions <= limits.sessions_max + SLOTS + 1);
         assert!(held.filters <= held.sessions * limits.filters_max);
+        assert!(held.filter_bytes <= limits.filter_bytes_of_all_max);
         assert!(held.nodes <= limits.filter_levels_of_all_max);
         assert!(held.retained <= limits.retained_messages_max);
         assert!(held.retained_bytes <= limits.retained_bytes_max);
@@ -204,17 +311,25 @@ impl World {
 
     /// The relay is killed, and starts again.
     async fn restart(&mut self) {
+        for memory in &mut self.memories {
+            memory.forget(self.journal == Journal::Failed);
+        }
+        let had_witness = self.slots[SLOTS].is_some();
         let slots = self.slots.iter_mut().filter_map(Option::take);
         slots.chain(self.lost.drain(..)).for_each(Connection::kill);
         // Those that were killed let go of the broker.
         tokio::task::yield_now().await;
-        for memory in &mut self.memories {
-            memory.forget(self.journal == Journal::Failed);
-        }
         self.spool = Spool::new(self.spool.safe());
+        self.counters = Arc::default();
+        self.may_repeat = true;
         let (bench, spool) = (self.bench.take(), self.spool.clone());
-        self.bench = bench.map(|bench| bench.restart(spool, options()));
+        self.bench = bench.map(|bench| bench.restart(spool, options(&self.counters)));
         self.journal = Journal::Quick;
+        if had_witness {
+            // Before anybody else comes, who might take the place of its session.
+            self.open_witness();
+            self.settle().await;
+        }
     }
 
     /// Nothing holds anybody up: whatever is owed must come. Then all clients leave, and nothing may remain.
@@ -225,39 +340,38 @@ impl World {
             connection.check_at_rest();
         }
         // Clients that acknowledge everything get everything.
-        for slot in 0..SLOTS {
-            while let Some((connection, memory)) = self.client(slot)
-                && let Some((kind, id)) = connection.next_ack(false)
-            {
-                connection.send(&wire::ack(kind, id, None));
-                connection.acknowledged((kind, id, false), memory);
-                self.heal().await;
-            }
+        while (0..SLOTS).any(|slot| self.acknowledge(slot)) {
+            self.heal().await;
         }
-        for slot in 0..SLOTS {
+        self.check_promises();
+        for slot in 0..=SLOTS {
             self.lose(slot);
         }
         self.heal().await;
         for client in 0..CLIENTS.len() {
-            self.open(0, Some(client), false)
-                .send(&clean_connect(client));
-            self.heal().await;
-            self.lose(0);
+            self.open(client, Some(client), false)
+                .send(&connect(client, 0b10));
         }
         self.heal().await;
-        self.wait(LONG).await;
-        self.settle().await;
+        for topic in script::TOPICS {
+            let empty = [&*wire::text(topic), b""].concat();
+            if let Some((connection, _)) = self.client(0) {
+                connection.send(&wire::packet(0x31, &empty));
+            }
+        }
+        self.heal().await;
+        for slot in 0..CLIENTS.len() {
+            self.lose(slot);
+        }
+        self.heal().await;
+        if self.audit() != Holdings::default() {
+            self.wait(LONG).await;
+            self.settle().await;
+        }
         assert!(self.lost.is_empty(), "connections that do not end");
         let held = self.audit();
-        let nothing = Holdings {
-            retained: held.retained,
-            retained_bytes: held.retained_bytes,
-            ..Holdings::default()
-        };
-        assert!(
-            self.is_wild || held == nothing,
-            "all clients have left: {held:?}"
-        );
+        let is_over = held == Holdings::default();
+        assert!(self.is_wild || is_over, "all clients have left: {held:?}");
     }
 
     /// Spool and journal are well, and everybody reads.
@@ -286,17 +400,17 @@ impl World {
     }
 }
 
-fn options() -> Options {
+fn options(counters: &Arc<Counters>) -> Options {
     Options {
         limits: limits(),
-        counters: Arc::new(Counters::default()),
+        counters: Arc::clone(counters),
         ..Options::default()
     }
 }
 
-/// A CONNECT of MQTT 3.1.1 with which the client's session ends.
-fn clean_connect(client: usize) -> Vec<u8> {
+/// A CONNECT of MQTT 3.1.1 with these flags.
+fn connect(client: usize, flags: u8) -> Vec<u8> {
     let id = wire::text(CLIENTS[client].as_bytes());
-    let body = [&wire::text(b"MQTT")[..], &[4, 0b10, 0, 0], &id].concat();
+    let body = [&wire::text(b"MQTT")[..], &[4, flags, 0, 0], &id].concat();
     wire::packet(0x10, &body)
 }

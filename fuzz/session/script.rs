@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::client::Reading;
+use super::memory::Published;
 use super::wire::{self, Ack};
-use super::{CLIENTS, Journal, ROUTED, ROUTED_TOPIC, SLOTS, World};
+use super::{CLIENTS, Journal, ROUTED_TOPIC, SLOTS, WITNESS, World};
 
 /// Steps of one script, at most.
 const STEPS_MAX: usize = 150;
 
-const TOPICS: [&[u8]; 8] = [
+pub(super) const TOPICS: [&[u8]; 8] = [
     b"a",
     b"a/b",
     ROUTED_TOPIC.as_bytes(),
@@ -19,6 +20,8 @@ const TOPICS: [&[u8]; 8] = [
     b"cloud-relay/state",
     b"a/#",
 ];
+/// Those of them that go to whoever subscribes to everything.
+const LOCAL: &[&[u8]] = TOPICS.split_at(5).0;
 const FILTERS: [&[u8]; 14] = [
     b"#",
     b"a",
@@ -96,8 +99,11 @@ pub(super) async fn play(world: &mut World, input: &[u8]) {
                     world.bench().sync_journal();
                 }
             },
-            30 if script.byte() % 4 == 0 => world.restart().await,
-            30 => ping(world, slot),
+            30 => match script.byte() % 4 {
+                0 => world.restart().await,
+                1 => world.call_witness().await,
+                _ => ping(world, slot),
+            },
             _ => stall(world, slot),
         }
         if step & 0x80 == 0 {
@@ -109,8 +115,8 @@ pub(super) async fn play(world: &mut World, input: &[u8]) {
 fn connect(world: &mut World, slot: usize, script: &mut Script<'_>) {
     let [who, flags, more, will] = [(); 4].map(|()| script.byte());
     let is_v5 = flags & 1 != 0;
-    let client = usize::from(who) % (CLIENTS.len() + 1);
-    let client = (client < CLIENTS.len()).then_some(client);
+    let client = usize::from(who) % (WITNESS + 1);
+    let client = (client < WITNESS).then_some(client);
     let id = client.map_or("", |client| CLIENTS[client]);
     let mut connect_flags = flags & 0b10; // clean start
     if will & 1 != 0 {
@@ -234,7 +240,7 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
         properties.extend([0x23, 0, alias]);
     }
     if by_alias && memory.is_some() {
-        // Which topic it is then is not known here, so it has to be one for nobody's books.
+        // Which topic it is then is not known here.
         payload.insert(0, b'?');
     }
     let mut body = wire::text(if by_alias { b"" } else { topic });
@@ -258,20 +264,20 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
     body.extend(&payload);
     let packet = wire::packet(0x30 | qos << 1 | retain, &body);
     connection.send(&packet);
-    let is_routed = !by_alias && topic == ROUTED_TOPIC.as_bytes();
-    let known = if is_routed {
-        [ROUTED, &payload].concat()
-    } else {
-        Vec::new()
+    let is_known = !by_alias && !payload.is_empty();
+    let message = Published {
+        payload,
+        is_routed: is_known && topic == ROUTED_TOPIC.as_bytes(),
+        is_for_all: is_known && LOCAL.contains(&topic) && what & 4 == 0 && !connection.is_wild,
     };
     match (qos, memory) {
         (0, _) => {}
-        (1, _) => connection.expect(Ack::PubAck, id, known),
+        (1, _) => connection.expect(Ack::PubAck, id, message),
         (_, Some(memory)) if connection.accepted.is_some() => {
-            memory.unreleased.insert(id, (packet, known.clone()));
-            connection.expect(Ack::PubRec, id, known);
+            memory.unreleased.insert(id, (packet, message.clone()));
+            connection.expect(Ack::PubRec, id, message);
         }
-        _ => connection.expect(Ack::PubRec, id, known),
+        _ => connection.expect(Ack::PubRec, id, message),
     }
 }
 
@@ -280,12 +286,12 @@ fn repeat(world: &mut World, slot: usize) {
     if let Some((connection, Some(memory))) = world.client(slot)
         && connection.accepted.is_some()
         && memory.connection == connection.number
-        && let Some((id, (packet, payload))) = memory.unreleased.first_key_value()
+        && let Some((id, (packet, message))) = memory.unreleased.first_key_value()
     {
         let mut packet = packet.clone();
         packet[0] |= 8;
         connection.send(&packet);
-        connection.expect(Ack::PubRec, *id, payload.clone());
+        connection.expect(Ack::PubRec, *id, message.clone());
     }
 }
 
@@ -307,9 +313,9 @@ fn release(world: &mut World, slot: usize, script: &mut Script<'_>) {
     let released = memory
         .as_mut()
         .and_then(|memory| memory.unreleased.remove(&id));
-    let (_, payload) = released.unwrap_or_default();
+    let (_, message) = released.unwrap_or_default();
     connection.send(&wire::ack(Ack::PubRel, id, None));
-    connection.expect(Ack::PubComp, id, payload);
+    connection.expect(Ack::PubComp, id, message);
 }
 
 /// Acknowledges something that was received as it has to be.
@@ -321,7 +327,7 @@ fn acknowledge(world: &mut World, slot: usize, script: &mut Script<'_>) {
     if let Some((kind, id)) = connection.next_ack(how & 1 != 0) {
         let refused = connection.is_v5 && kind == Ack::PubRec && how & 0xF0 == 0xF0;
         connection.send(&wire::ack(kind, id, refused.then_some(0x80)));
-        connection.acknowledged((kind, id, refused), memory);
+        connection.has_acknowledged((kind, id, refused), memory);
     }
 }
 
@@ -333,7 +339,7 @@ fn acknowledge_wrongly(world: &mut World, slot: usize, script: &mut Script<'_>) 
     let id = u16::from(script.byte()).max(1);
     if kind != Ack::PubRel {
         connection.send(&wire::ack(kind, id, None));
-        connection.acknowledged((kind, id, false), memory);
+        connection.has_acknowledged((kind, id, false), memory);
     }
 }
 
