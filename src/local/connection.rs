@@ -37,6 +37,10 @@ use crate::store::Ingress;
 /// how the broker notices that the client has gone.
 const READ_AHEAD_BYTES: usize = 4 * 1024;
 
+/// A client that sends a packet slowly is heard each time so much of it has come; of one that drips, only when the packet
+/// is there (MQTT-3.1.2-24).
+const HEARD_BYTES: usize = 1_000;
+
 /// Serves one client until it leaves, breaks the protocol or the relay stops. Its CONNECT has to be there by
 /// `connect_by`. An error means that the spool has failed.
 pub(super) async fn run<I, R, W>(
@@ -140,10 +144,14 @@ struct Connection<I> {
     input: Input,
     /// Bytes that are missing of the packet at the front of `input`, at least; 0 if all of it is there.
     missing: usize,
+    /// How much has come since the client was last heard.
+    unheard_bytes: usize,
     deadlines: Deadlines,
     /// While the packet at the front of `input` waits for the spool: its size, and what it waits for.
     waiting: Option<(usize, Space)>,
     sending: Sending,
+    /// Whether it is not read from for now.
+    paused: bool,
     stopping: bool,
 }
 
@@ -181,9 +189,11 @@ impl<I: Ingress> Connection<I> {
             client,
             input: Input::new(input, shared.limits.buffer_bytes_max),
             missing: 0,
+            unheard_bytes: 0,
             deadlines,
             waiting: None,
             sending: Sending::default(),
+            paused: false,
             stopping: false,
         };
         (connection, admitted.will)
@@ -304,6 +314,9 @@ impl<I: Ingress> Connection<I> {
                 }
             }
         }
+        if handled_some {
+            self.heard();
+        }
         Ok(())
     }
 
@@ -315,6 +328,9 @@ impl<I: Ingress> Connection<I> {
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
         self.deadlines.listening(!held_up, now);
+        if !std::mem::replace(&mut self.paused, held_up) && held_up {
+            self.client.shared.counters.reads_paused.add(1);
+        }
         let missing = match &self.waiting {
             _ if self.stopping => None,
             Some((size, _)) => {
@@ -355,10 +371,19 @@ impl<I: Ingress> Connection<I> {
 
     fn was_read(&mut self, count: usize) {
         self.client.shared.counters.bytes_received.add(count as u64);
+        self.unheard_bytes += count;
+        if self.unheard_bytes >= HEARD_BYTES {
+            self.heard();
+        }
+        self.input.was_read(count);
+    }
+
+    /// The client has sent something that counts.
+    fn heard(&mut self) {
+        self.unheard_bytes = 0;
         if self.waiting.is_none() {
             self.deadlines.heard(Instant::now());
         }
-        self.input.was_read(count);
     }
 
     fn wrote(&mut self) {

@@ -81,13 +81,14 @@ impl End {
         )
     }
 
-    /// Counts an end that a limit brought about.
+    /// Counts an end that a limit or a broken rule brought about.
     pub(super) fn count(&self, counters: &Counters) {
         match self {
             End::ConnectTimeout => counters.connect_timeouts.add(1),
             End::PacketTimeout => counters.packet_timeouts.add(1),
             End::WriteTimeout => counters.write_timeouts.add(1),
             End::Packet(PacketError::TooLarge { .. }) => counters.packets_too_large.add(1),
+            End::Packet(_) | End::Protocol(..) => counters.protocol_errors.add(1),
             _ => {}
         }
     }

@@ -17,11 +17,13 @@ use super::acks::{Answer, Awaits, Owed, Safe};
 use super::aliases::Aliases;
 use super::ending::End;
 use super::large_packet::LargePacket;
-use super::packet::{self, Ack, Filter, Goodbye, Incoming, Publish, Reason, Reply, Version};
+use super::packet::{
+    self, Ack, Filter, Goodbye, Incoming, Publish, REFUSALS, Reason, Reply, Version,
+};
 use super::publication::QoS;
 use super::publisher::STATE_TOPIC;
 use super::server::Shared;
-use super::session::{Link, Outgoing, Session, Taken};
+use super::session::{Link, Outgoing, Session};
 use super::shared::Path;
 use super::subscriptions::SessionKey;
 use super::topic;
@@ -142,7 +144,8 @@ impl<I: Ingress> Client<I> {
         }
         let journal = broker.changed_since(before);
         drop(broker);
-        let refused = (codes.iter()).filter(|code| **code == Reason::QuotaExceeded.code());
+        let refused = (codes.iter())
+            .filter(|code| **code >= REFUSALS && **code != Reason::NotAuthorized.code());
         let refused = u64::try_from(refused.count()).unwrap_or(u64::MAX);
         self.shared.counters.filters_refused.add(refused);
         let mut packet = BytesMut::new();
@@ -361,27 +364,8 @@ impl<I: Ingress> Client<I> {
             Spooled::Not => None,
             Spooled::Full => return Ok(Handled::SpoolFull),
         };
-        if publish.qos == QoS::ExactlyOnce {
-            let taken = Taken {
-                awaits: spool.into(),
-                is_kept: false,
-            };
-            self.with_session(|session| session.take(publish.id, taken))?;
-        }
         self.shared.counters.messages_received.add(1);
-        let (wanted, mut journal) = self.shared.fan_out(publish, Some(self.session));
-        if publish.qos == QoS::ExactlyOnce {
-            let (id, is_local) = (publish.id, spool.is_none());
-            let ((), own) = self.recording(|session| {
-                if is_local {
-                    session.keep_taken(id);
-                }
-            })?;
-            journal = own.or(journal);
-            let awaits = Awaits { spool, journal };
-            self.with_session(|session| session.took(id, awaits))?;
-        }
-        let awaits = Awaits { spool, journal };
+        let (wanted, awaits) = self.hand_out(publish, spool)?;
         self.fed_others |= wanted;
         let reason = if wanted || spool.is_some() {
             Reason::Success
@@ -395,6 +379,25 @@ impl<I: Ingress> Client<I> {
         };
         self.owe(publish, reason, awaits, message_bytes);
         Ok(Handled::Done)
+    }
+
+    /// Hands a message to the local subscribers. Returns whether anyone wants it, and what its acknowledgement awaits.
+    fn hand_out(
+        &mut self,
+        publish: &Publish<'_>,
+        spool: Option<Seq>,
+    ) -> Result<(bool, Awaits), End> {
+        let mut broker = self.shared.broker();
+        let now = Instant::now();
+        if publish.qos == QoS::ExactlyOnce {
+            let own = (self.session, &self.link);
+            let handed_out = broker.publish_once(publish, own, spool, now);
+            return handed_out.ok_or(End::TakenOver);
+        }
+        let before = broker.changes();
+        let wanted = broker.publish(publish, Some(self.session), now);
+        let journal = broker.changed_since(before);
+        Ok((wanted, Awaits { spool, journal }))
     }
 
     /// Refuses a message that the client may not publish. MQTT 3.1.1 has no word for it, and an acknowledgement would
@@ -508,21 +511,5 @@ impl<I: Ingress> Shared<I> {
             }),
             Err(AppendError::Failed) => Err(End::SpoolFailed),
         }
-    }
-
-    /// Hands a message to the local subscribers. `publisher` is the session it comes from, if any. Returns whether
-    /// anyone wants it, and the last change that this made to the journal. [`STATE_TOPIC`] is the relay's: a client's message to it goes nowhere, as one to `$SYS` does.
-    pub(super) fn fan_out(
-        &self,
-        publish: &Publish<'_>,
-        publisher: Option<SessionKey>,
-    ) -> (bool, Option<Seq>) {
-        if publish.topic == STATE_TOPIC {
-            return (false, None);
-        }
-        let mut broker = self.broker();
-        let before = broker.changes();
-        let wanted = broker.publish(publish, publisher, Instant::now());
-        (wanted, broker.changed_since(before))
     }
 }

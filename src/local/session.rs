@@ -193,7 +193,7 @@ impl Session {
                 awaits: Awaits::default(),
                 is_kept: true,
             };
-            session.take(id, taken);
+            session.remember(id, taken);
         }
         let was_connected = kept.client == Whereabouts::Connected;
         for (position, message) in kept.messages.into_iter().enumerate() {
@@ -481,23 +481,23 @@ impl Session {
             || (is_memory_full && self.taken.len() * TAKEN_BYTES >= limits.session_bytes_sure)
     }
 
-    /// A `QoS` 2 PUBLISH was taken.
-    pub(super) fn take(&mut self, id: u16, taken: Taken) {
-        if self.taken.insert(id, taken).is_none() {
-            self.memory.keep(TAKEN_BYTES);
+    /// A `QoS` 2 PUBLISH was taken, and has gone where it had to. If it went only to places that the journal keeps, and so
+    /// `stays_here`, the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a
+    /// repetition goes there once more, for the spool may have lost it.
+    pub(super) fn take(&mut self, id: u16, stays_here: bool) {
+        let taken = Taken {
+            awaits: Awaits::default(),
+            is_kept: stays_here && self.is_kept(),
+        };
+        if taken.is_kept {
+            self.note(|key| Change::Taken(key, id));
         }
+        self.remember(id, taken);
     }
 
-    /// What was taken under this identifier has gone where it had to. If it went only to places that the journal keeps,
-    /// the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a repetition
-    /// goes there once more, for the spool may have lost it.
-    pub(super) fn keep_taken(&mut self, id: u16) {
-        if !self.is_kept() {
-            return;
-        }
-        if let Some(taken) = self.taken.get_mut(&id) {
-            taken.is_kept = true;
-            self.note(|key| Change::Taken(key, id));
+    fn remember(&mut self, id: u16, taken: Taken) {
+        if self.taken.insert(id, taken).is_none() {
+            self.memory.keep(TAKEN_BYTES);
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) async fn serve<I: Ingress>(
                 tracing::debug!(%peer, "too many WebSocket connections; one is closed");
                 return Ok(());
             };
-            let handshake = websocket::accept(stream, &origins, &shared.limits);
+            let handshake = websocket::accept(stream, &origins, &shared.limits, &shared.counters);
             let Some(stream) = begin(&shared, handshake, peer, connect_by).await else {
                 return Ok(());
             };

@@ -273,12 +273,22 @@ fn refusals(book: &mut Book, local: &Local) {
     );
     book.count(
         "local_packets_too_large",
-        "Local clients closed for announcing a packet beyond the limit",
+        "Local clients closed for announcing a packet, or a WebSocket message, beyond the limit",
         local.packets_too_large,
     );
     book.count(
+        "local_protocol_errors",
+        "Local connections closed for what their client sent",
+        local.protocol_errors,
+    );
+    book.count(
+        "local_reads_paused",
+        "Times that a local client was not read from until its messages were safe or it took what it was owed",
+        local.reads_paused,
+    );
+    book.count(
         "local_filters_refused",
-        "Topic filters of local clients refused because of a limit",
+        "Topic filters of local clients refused: not valid, or beyond a limit",
         local.filters_refused,
     );
 }

@@ -205,6 +205,8 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         packet_timeouts: counters.packet_timeouts.get(),
         write_timeouts: counters.write_timeouts.get(),
         packets_too_large: counters.packets_too_large.get(),
+        protocol_errors: counters.protocol_errors.get(),
+        reads_paused: counters.reads_paused.get(),
         filters_refused: counters.filters_refused.get(),
         dropped: dropped
             .map(|(reason, count)| (reason.to_owned(), count.get()))

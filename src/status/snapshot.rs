@@ -108,6 +108,10 @@ pub(crate) struct Local {
     pub(crate) packet_timeouts: u64,
     pub(crate) write_timeouts: u64,
     pub(crate) packets_too_large: u64,
+    #[serde(default)]
+    pub(crate) protocol_errors: u64,
+    #[serde(default)]
+    pub(crate) reads_paused: u64,
     pub(crate) filters_refused: u64,
     /// Sessions of absent clients that were given up for others.
     pub(crate) sessions_discarded: u64,

@@ -98,6 +98,43 @@ async fn without_users_any_name_opens() {
     let mut client = bench.open();
     client.send(&connect(4, Some("any"), Some("one"))).await;
     client.expect(&[0x20, 2, 0, 0]).await;
+    // A password is bytes.
+    let mut client = bench.open();
+    let mut bytes = connect(4, Some("any"), Some("one"));
+    let end = bytes.len();
+    bytes[end - 3..].copy_from_slice(b"\xFF\0\xC3");
+    client.send(&bytes).await;
+    client.expect(&[0x20, 2, 0, 0]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fields_of_connect_are_read_in_their_order() {
+    for level in [4, 5] {
+        let bench = bench();
+        let mut watcher = bench.open();
+        let mut login = connect(4, Some("app"), Some("geheim"));
+        login[14] = b'w'; // another client identifier
+        watcher.send(&login).await;
+        watcher.receive().await;
+        watcher.subscribe("will topic", 0).await;
+        let no_properties = vec![0; usize::from(level == 5)];
+        let mut body = [&text("MQTT")[..], &[level, 0xC6, 0, 0]].concat();
+        body.extend(&no_properties);
+        body.extend(text("identifier"));
+        body.extend(&no_properties);
+        for field in ["will topic", "will payload", "app", "geheim"] {
+            body.extend(text(field));
+        }
+        let mut client = bench.open();
+        client.send(&packet(0x10, &body)).await;
+        assert_eq!(client.receive().await[3], 0);
+        let listed = bench.counters.clients.list(2);
+        assert_eq!(listed[1].id, "identifier");
+        client.ended().await.unwrap();
+        watcher
+            .expect(&publish("will topic", "will payload", 0, 0))
+            .await;
+    }
 }
 
 /// A broker whose clients may write `up/#` and `sensors`, and read `down/#`.

@@ -22,6 +22,30 @@ async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives_and_its_will
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_drips_is_silent_and_one_that_sends_slowly_is_not() {
+    let bench = Bench::new();
+    let impatient = Connect {
+        keep_alive_s: 10,
+        ..Connect::clean("c")
+    };
+    let packet = publish("a", &"x".repeat(5_000), 1, 1);
+    let mut client = bench.connect(impatient).await;
+    for part in packet.chunks(1_000) {
+        client.send(part).await;
+        tokio::time::sleep(Duration::from_secs(11)).await;
+    }
+    client.expect(&puback(1)).await;
+    let start = tokio::time::Instant::now();
+    let mut client = bench.connect(impatient).await;
+    for byte in &packet[..3] {
+        client.send(&[*byte]).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    client.expect_closed().await;
+    assert_eq!(start.elapsed().as_secs(), 15);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_without_connect_is_closed_in_time() {
     let bench = Bench::new();
     let start = tokio::time::Instant::now();
@@ -47,6 +71,7 @@ async fn a_publisher_is_not_read_from_while_too_much_of_it_is_unacknowledged() {
     client.expect_nothing().await;
     let taken = bench.spool.stored().len();
     assert!((2..=3).contains(&taken), "{taken} taken");
+    assert_eq!(bench.counters.reads_paused.get(), 1);
     for id in 1..=100_u16 {
         bench.spool.set_safe(id.into());
         client.expect(&puback(id)).await;
@@ -175,6 +200,44 @@ async fn a_packet_beyond_the_limit_closes_and_one_at_the_limit_passes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn topics_and_client_identifiers_beyond_the_limits_are_refused_and_counted() {
+    let bench = Bench::new();
+    let Limits {
+        topic_bytes_max,
+        topic_levels_max,
+        client_id_bytes_max,
+        ..
+    } = Limits::default();
+    let mut client = bench.client(&"c".repeat(client_id_bytes_max)).await;
+    let (long, deep) = (
+        "x".repeat(topic_bytes_max),
+        "/".repeat(topic_levels_max - 1),
+    );
+    for fits in [&long, &deep] {
+        client.subscribe(fits, 0).await;
+        client.send(&publish(fits, "x", 0, 0)).await;
+        client.expect(&publish(fits, "x", 0, 0)).await;
+    }
+    for (nth, beyond) in (1..).zip([long + "x", deep + "/"]) {
+        let mut client = bench.client("c").await;
+        client
+            .send(&super::wire::subscribe(1, &[(&beyond, 0)]))
+            .await;
+        client.expect(&[0x90, 3, 0, 1, 0x80]).await;
+        assert_eq!(bench.counters.filters_refused.get(), nth);
+        client.send(&publish(&beyond, "x", 0, 0)).await;
+        client.expect_closed().await;
+        assert_eq!(bench.counters.protocol_errors.get(), nth);
+    }
+    let mut client = bench.open();
+    let beyond = "c".repeat(client_id_bytes_max + 1);
+    client.send(&Connect::clean(&beyond).bytes()).await;
+    client.expect(&[0x20, 2, 0, 2]).await;
+    client.expect_closed().await;
+    assert_eq!(bench.counters.protocol_errors.get(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_packet_that_names_too_many_filters_closes() {
     let bench = Bench::with(Limits {
         filters_per_packet_max: 2,
@@ -192,6 +255,7 @@ async fn a_packet_that_names_too_many_filters_closes() {
         .send(&super::wire::unsubscribe(3, &["a", "a", "a"]))
         .await;
     client.expect_closed().await;
+    assert_eq!(bench.counters.protocol_errors.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,6 +316,7 @@ async fn the_filters_of_all_sessions_together_are_limited() {
     let filters = [("a/b/c", 1), ("e", 1)];
     second.send(&super::wire::subscribe(2, &filters)).await;
     second.expect(&[0x90, 4, 0, 2, 1, 0x80]).await;
+    assert_eq!(bench.counters.filters_refused.get(), 2);
     first.ended().await.unwrap();
     second.send(&super::wire::unsubscribe(3, &["a/b/c"])).await;
     second.expect(&super::wire::unsuback(3)).await;
@@ -275,6 +340,7 @@ async fn a_client_that_never_releases_its_qos_2_messages_is_closed() {
     client.expect(&super::wire::pubrec(3)).await;
     client.send(&publish("a", "x", 2, 4)).await;
     client.expect_closed().await;
+    assert_eq!(bench.counters.protocol_errors.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]

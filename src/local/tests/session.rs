@@ -194,12 +194,8 @@ fn when_too_much_is_kept_for_others_few_qos_2_messages_may_wait_for_their_releas
         ..Limits::default()
     };
     let (mut session, memory) = session(&limits);
-    let taken = Taken {
-        awaits: Awaits::default(),
-        is_kept: false,
-    };
     for id in 1..=4 {
-        session.take(id, taken);
+        session.take(id, false);
     }
     assert!(!session.must_release(&limits));
     memory.keep(10_000);

@@ -22,7 +22,7 @@ async fn served() -> Served {
     served_at(door, Limits::default()).await
 }
 
-type Client = WebSocketStream<TcpStream>;
+pub(super) type Client = WebSocketStream<TcpStream>;
 
 /// Asks with these headers.
 async fn ask(served: &Served, headers: &[(&'static str, &str)]) -> Result<Client, Error> {
@@ -38,12 +38,12 @@ async fn ask(served: &Served, headers: &[(&'static str, &str)]) -> Result<Client
     Ok(client)
 }
 
-async fn client(served: &Served) -> Client {
+pub(super) async fn client(served: &Served) -> Client {
     let offer = ("sec-websocket-protocol", "other, mqtt");
     ask(served, &[offer]).await.unwrap()
 }
 
-async fn send(client: &mut Client, message: Message) {
+pub(super) async fn send(client: &mut Client, message: Message) {
     let mut client = Pin::new(client);
     client.as_mut().start_send(message).unwrap();
     poll_fn(|context| client.as_mut().poll_flush(context))
@@ -56,7 +56,7 @@ async fn next(client: &mut Client) -> Option<Result<Message, Error>> {
     timeout(SOON, next).await.unwrap()
 }
 
-async fn expect(client: &mut Client, packet: &[u8]) {
+pub(super) async fn expect(client: &mut Client, packet: &[u8]) {
     let message = next(client).await.unwrap().unwrap();
     assert_eq!(message, Message::binary(packet.to_vec()));
 }
@@ -112,6 +112,7 @@ async fn text_and_frames_that_are_too_large_end_the_connection_and_no_other() {
     }
     send(&mut other, Message::binary(PINGREQ.to_vec())).await;
     expect(&mut other, &PINGRESP).await;
+    assert_eq!(served.counters.packets_too_large.get(), 1);
 }
 
 #[tokio::test]
