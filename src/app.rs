@@ -4,6 +4,7 @@
 //! acknowledgements that become due; then the egress waits a moment for what is in flight and says
 //! DISCONNECT; then the spool is synced and closed. The first task that fails starts the same order.
 
+mod state_topic;
 mod uplink;
 
 use std::future::Future;
@@ -22,16 +23,13 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::local::{self, Access, Door, Limits, LocalBroker, LocalError, LocalTls, Tls};
 use crate::logging;
 use crate::provisioning::ProvisionError;
-use crate::spool::Recovery;
 use crate::spool::ledger::Ledger;
+use crate::spool::{self, Recovery};
 use crate::state::{State, StateBoard};
-use crate::state_topic;
 use crate::status::{Heartbeat, Setup, Sources, Status};
 use crate::store::{Store, StoreError};
 
-/// The directory of the spool under `DATA_DIR`.
-pub(crate) const SPOOL_DIRECTORY: &str = "spool";
-/// The directory of what the local broker keeps, beside it.
+/// The directory of what the local broker keeps, beside the spool.
 const BROKER_DIRECTORY: &str = "broker";
 /// The directory of the local sessions.
 const SESSIONS_DIRECTORY: &str = "sessions";
@@ -51,13 +49,21 @@ pub enum AppError {
     #[error(transparent)]
     Provisioning(#[from] ProvisionError),
     /// Nothing more can be made durable.
-    #[error("the spool has failed, nothing more is acknowledged: {0}")]
+    #[error(
+        "the spool has failed, nothing more is acknowledged: {0}; what was acknowledged is on disk. If it fails again \
+         after a restart, the disk of DATA_DIR is failing"
+    )]
     SpoolFailed(String),
     /// A task panicked: a defect in this program.
-    #[error("a task of the relay ended unexpectedly: {0}")]
+    #[error(
+        "a task of the relay ended unexpectedly, which is a defect of this program: {0}; what was acknowledged is on disk"
+    )]
     Task(#[from] JoinError),
     /// Shutdown was cut short. What was acknowledged is on disk all the same.
-    #[error("shutdown took longer than {} s and was cut short", SHUTDOWN_TIMEOUT.as_secs())]
+    #[error(
+        "shutdown took longer than {} s and was cut short; what was acknowledged is on disk all the same",
+        SHUTDOWN_TIMEOUT.as_secs()
+    )]
     ShutdownTimeout,
 }
 
@@ -98,7 +104,7 @@ impl Task {
 impl App {
     /// Opens the spool and takes the local ports. What `log` remembers is shown on the status page.
     pub async fn build(config: Config, log: logging::Memory) -> Result<Self, AppError> {
-        let directory = config.data_dir.join(SPOOL_DIRECTORY);
+        let directory = config.data_dir.join(spool::DIRECTORY);
         let (store, recovery) = Store::open(&directory, config.spool)?;
         log_recovery(&recovery);
         let dead_letters = open_dead_letters(&config);
@@ -294,8 +300,15 @@ fn log_recovery(recovery: &Recovery) {
     }
     if recovery.segments_set_aside > 0 {
         tracing::warn!(
-            "{} damaged segments of the spool were set aside as *.damaged",
+            "{} segments of the spool cannot be read and were set aside as *.damaged: their messages are lost, and \
+             counted; is the disk of DATA_DIR failing?",
             recovery.segments_set_aside
+        );
+    }
+    if recovery.headers_mended > 0 {
+        tracing::warn!(
+            "{} segments of the spool had a damaged header, which was made anew; what can be read in them is sent",
+            recovery.headers_mended
         );
     }
     tracing::info!(

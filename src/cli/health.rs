@@ -10,10 +10,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::ask::{AskError, ask, escaped};
+use super::ask::{AskError, ask};
 use super::hurried::Hurried;
 use super::mqtt::Level;
 use crate::config::{Config, ConfigErrors, LocalConfig, StatusConfig};
+use crate::printable::escaped;
 use crate::status::Health;
 
 /// How long connecting to the broker and its answer may take together: an idle Pi Zero needs some milliseconds, one
@@ -36,7 +37,9 @@ enum HealthError {
     Environment(#[from] ConfigErrors),
     #[error("{reason}. {remedy}")]
     Unsafe { reason: String, remedy: String },
-    #[error("nothing takes connections at {address} (LOCAL_MQTT_LISTEN): {source}")]
+    #[error(
+        "nothing takes connections at {address} (LOCAL_MQTT_LISTEN): {source}; the relay's log says why it does not run"
+    )]
     Connect {
         address: SocketAddr,
         source: io::Error,

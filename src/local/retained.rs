@@ -107,6 +107,18 @@ impl Retained {
         self.messages.len()
     }
 
+    /// Bytes kept, counted afresh. Panics if the books are wrong; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let messages = self.messages.values();
+        let bytes = messages.map(|(publication, _)| publication.cost_bytes());
+        assert_eq!(
+            self.bytes,
+            bytes.sum::<usize>(),
+            "the bytes of retained messages"
+        );
+        self.bytes
+    }
+
     /// The retained messages that match `filter` and have not expired, by topic name.
     pub(super) fn matching<'a>(
         &'a self,
@@ -136,6 +148,7 @@ impl Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::memory::Memory;
     use crate::local::packet::Publish;
 
     fn payloads(retained: &Retained, filter: &str) -> Vec<Vec<u8>> {
@@ -147,7 +160,11 @@ mod tests {
 
     fn set(retained: &mut Retained, name: &str, payload: &[u8], limits: &Limits) -> bool {
         let (qos, now) = (QoS::AtMostOnce, Instant::now());
-        let message = Publication::new(&Publish::plain(name, payload, qos, true), now);
+        let message = Publication::new(
+            &Publish::plain(name, payload, qos, true),
+            now,
+            &Memory::default(),
+        );
         retained.set(name, message, qos, limits, now).is_ok()
     }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::acks::Awaits;
 use super::journal::{Change, KeptSession, Recorder, Whereabouts};
 use super::limits::Limits;
+use super::memory::Memory;
 use super::packet::Will;
 use super::publication::{Delivery, QoS};
 use super::subscriptions::SessionKey;
@@ -23,6 +24,9 @@ use crate::spool::Seq;
 
 /// An empty queue that has grown beyond this many messages gives its memory back.
 const CAPACITY_KEPT: usize = 256;
+
+/// What an entry of [`Session::taken`] takes, with its share of the table.
+const TAKEN_BYTES: usize = 96;
 
 /// The broker's end of the line to one connection. A new connection has a new link.
 #[derive(Debug, Default)]
@@ -64,8 +68,8 @@ impl Link {
 enum Stage {
     /// PUBLISH sent, PUBACK or PUBREC awaited. Kept to be sent again.
     Sent(Delivery),
-    /// PUBREL sent, PUBCOMP awaited.
-    Released,
+    /// PUBREL sent, or to be sent when this change is kept, after which it is the same after a restart; PUBCOMP awaited.
+    Released(Option<Seq>),
 }
 
 /// A sent message that the client has not acknowledged.
@@ -137,6 +141,8 @@ pub(super) struct Session {
     pub(super) filters: Vec<String>,
     /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier.
     taken: HashMap<u16, Taken>,
+    /// What the PUBCOMPs wait for of all that was released.
+    finished: Awaits,
     queue: VecDeque<Waiting>,
     /// In the order of sending.
     inflight: VecDeque<Flight>,
@@ -145,16 +151,16 @@ pub(super) struct Session {
     /// How many messages the client takes without having acknowledged them.
     receive_max: u16,
     last_id: u16,
-    /// Bytes in `queue` and `inflight`, and the same summed over all sessions.
+    /// Bytes in `queue` and `inflight`.
     bytes: usize,
-    bytes_of_all: Arc<AtomicUsize>,
+    memory: Memory,
     full: bool,
     /// There if the session outlives its connection and the process.
     journal: Option<(SessionKey, Recorder)>,
 }
 
 impl Session {
-    pub(super) fn new(client_id: &str, bytes_of_all: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(client_id: &str, memory: Memory) -> Self {
         Session {
             client_id: client_id.to_owned(),
             expiry_s: 0,
@@ -163,13 +169,14 @@ impl Session {
             link: None,
             filters: Vec::new(),
             taken: HashMap::new(),
+            finished: Awaits::default(),
             queue: VecDeque::new(),
             inflight: VecDeque::new(),
             sent_here: 0,
             receive_max: u16::MAX,
             last_id: 0,
             bytes: 0,
-            bytes_of_all,
+            memory,
             full: false,
             journal: None,
         }
@@ -177,12 +184,8 @@ impl Session {
 
     /// A session that a restart has brought back, with its queue. Of a client that was connected, what may have been
     /// sent counts as sent.
-    pub(super) fn restored(
-        kept: KeptSession,
-        bytes_of_all: Arc<AtomicUsize>,
-        limits: &Limits,
-    ) -> Self {
-        let mut session = Session::new(&kept.client_id, bytes_of_all);
+    pub(super) fn restored(kept: KeptSession, memory: Memory, limits: &Limits) -> Self {
+        let mut session = Session::new(&kept.client_id, memory);
         session.expiry_s = kept.expiry_s;
         session.filters = kept.filters.into_iter().map(|(path, _)| path).collect();
         for id in kept.taken {
@@ -190,17 +193,18 @@ impl Session {
                 awaits: Awaits::default(),
                 is_kept: true,
             };
-            session.taken.insert(id, taken);
+            session.remember(id, taken);
         }
         let was_connected = kept.client == Whereabouts::Connected;
         for (position, message) in kept.messages.into_iter().enumerate() {
             let id = message.id;
             session.last_id = id;
-            let Some(delivery) = message.delivery else {
-                let stage = Stage::Released;
+            let Some(mut delivery) = message.delivery else {
+                let stage = Stage::Released(None);
                 session.inflight.push_back(Flight { id, stage });
                 continue;
             };
+            delivery.publication = delivery.publication.counted(&session.memory);
             session.charge(&delivery);
             if message.sent || (was_connected && position < limits.inflight_max) {
                 let stage = Stage::Sent(delivery);
@@ -227,11 +231,10 @@ impl Session {
         self.journal = None;
     }
 
-    /// Records a change of this session, if it is kept.
-    pub(super) fn note(&self, change: impl FnOnce(SessionKey) -> Change) {
-        if let Some((key, recorder)) = &self.journal {
-            recorder.record(change(*key));
-        }
+    /// Records a change of this session, if it is kept. Returns its number, if it has one to wait for.
+    pub(super) fn note(&self, change: impl FnOnce(SessionKey) -> Change) -> Option<Seq> {
+        let (key, recorder) = self.journal.as_ref()?;
+        recorder.record(change(*key))
     }
 
     /// The messages of the session as changes that lead to them; none if it is not kept.
@@ -243,7 +246,7 @@ impl Session {
                     changes.push(Change::Queued(key, flight.id, delivery.clone()));
                     changes.push(Change::Sent(key, flight.id));
                 }
-                Stage::Released => changes.push(Change::Released(key, flight.id)),
+                Stage::Released(_) => changes.push(Change::Released(key, flight.id)),
             }
         }
         let waiting = self.queue.iter().filter(|waiting| waiting.id > 0);
@@ -257,9 +260,15 @@ impl Session {
         self.journal.is_some()
     }
 
-    /// Whether the next message has to be in the journal before it is sent.
+    /// Whether the next packet says what has to be in the journal before.
     pub(super) fn is_held_up(&self) -> bool {
-        let awaits = self.queue.front().and_then(|waiting| waiting.awaits);
+        let awaits = match self.inflight.get(self.sent_here) {
+            Some(flight) => match flight.stage {
+                Stage::Sent(_) => None,
+                Stage::Released(awaits) => awaits,
+            },
+            None => self.queue.front().and_then(|waiting| waiting.awaits),
+        };
         let recorder = self.journal.as_ref().map(|(_, recorder)| recorder);
         awaits
             .zip(recorder)
@@ -306,11 +315,7 @@ impl Session {
         if self.link.is_none() && delivery.qos == QoS::AtMostOnce {
             return Offer::NotConnected;
         }
-        let cost = delivery.cost_bytes();
-        let of_all = self.bytes_of_all.load(Ordering::Relaxed);
-        if self.bytes + cost > limits.session_bytes_max
-            || (self.link.is_none() && of_all + cost > limits.offline_bytes_max)
-        {
+        if !self.has_room_for(&delivery, limits) {
             let qos = delivery.qos;
             let first = qos > QoS::AtMostOnce && !std::mem::replace(&mut self.full, true);
             return Offer::Dropped { qos, first };
@@ -338,11 +343,35 @@ impl Session {
         Offer::Queued
     }
 
+    fn has_room_for(&self, delivery: &Delivery, limits: &Limits) -> bool {
+        let with = self.bytes + delivery.cost_bytes();
+        // The message itself is counted already.
+        let is_memory_full =
+            self.memory.kept_bytes() + delivery.own_bytes() > limits.messages_bytes_max;
+        let of_all = self.memory.of_sessions_bytes() + delivery.cost_bytes();
+        with <= limits.session_bytes_max
+            && (with <= limits.session_bytes_sure || !is_memory_full)
+            && (self.link.is_some() || of_all <= limits.offline_bytes_max)
+    }
+
+    /// How large the message is that [`Session::next`] may hand out next; 0 if there is none.
+    pub(super) fn next_bytes(&self) -> usize {
+        let delivery = match self.inflight.get(self.sent_here) {
+            Some(flight) => match &flight.stage {
+                Stage::Sent(delivery) => Some(delivery),
+                Stage::Released(_) => None,
+            },
+            None => self.queue.front().map(|waiting| &waiting.delivery),
+        };
+        delivery.map_or(0, |delivery| delivery.publication.len())
+    }
+
     /// The next packet for the client, or `None` if it has to acknowledge first or nothing waits.
     pub(super) fn next(&mut self, limits: &Limits, now: Instant) -> Option<Outgoing> {
         let inflight_max = limits.inflight_max.min(self.receive_max.into());
         if let Some(flight) = self.inflight.get(self.sent_here) {
-            if matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max {
+            let is_full = matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max;
+            if is_full || self.is_held_up() {
                 return None;
             }
             self.sent_here += 1;
@@ -352,7 +381,7 @@ impl Session {
                     id: flight.id,
                     duplicate: true,
                 },
-                Stage::Released => Outgoing::PubRel(flight.id),
+                Stage::Released(_) => Outgoing::PubRel(flight.id),
             });
         }
         let next = self.queue.front()?;
@@ -397,23 +426,28 @@ impl Session {
     }
 
     /// PUBREC from the client. PUBREL is to be sent whether or not the identifier is known, so that
-    /// the client can finish. Returns whether it is known.
-    pub(super) fn pubrec(&mut self, id: u16) -> bool {
-        let Some(flight) = self.inflight.iter_mut().find(|flight| flight.id == id) else {
-            return false;
+    /// the client can finish. Returns what that waits for, if it is known.
+    pub(super) fn pubrec(&mut self, id: u16) -> Option<Awaits> {
+        let flight = self.inflight.iter().find(|flight| flight.id == id)?;
+        let journal = match &flight.stage {
+            Stage::Released(awaits) => *awaits,
+            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => self.release(id),
+            Stage::Sent(_) => return None,
         };
-        match &flight.stage {
-            Stage::Released => true,
-            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => {
-                if let Stage::Sent(delivery) = std::mem::replace(&mut flight.stage, Stage::Released)
-                {
-                    self.give_back(&delivery);
-                    self.note(|key| Change::Released(key, id));
-                }
-                true
-            }
-            Stage::Sent(_) => false,
+        Some(Awaits {
+            spool: None,
+            journal,
+        })
+    }
+
+    fn release(&mut self, id: u16) -> Option<Seq> {
+        let awaits = self.note(|key| Change::Released(key, id));
+        let flight = self.inflight.iter_mut().find(|flight| flight.id == id)?;
+        let stage = std::mem::replace(&mut flight.stage, Stage::Released(awaits));
+        if let Stage::Sent(delivery) = stage {
+            self.give_back(&delivery);
         }
+        awaits
     }
 
     /// PUBREC with a refusal from the client: that was the message's end.
@@ -432,7 +466,7 @@ impl Session {
 
     /// PUBCOMP from the client.
     pub(super) fn pubcomp(&mut self, id: u16) {
-        self.finish(id, |stage| matches!(stage, Stage::Released));
+        self.finish(id, |stage| matches!(stage, Stage::Released(_)));
     }
 
     /// The `QoS` 2 message that was taken under this identifier and is not yet released.
@@ -442,24 +476,28 @@ impl Session {
 
     /// Whether the client must release something before another `QoS` 2 PUBLISH is taken.
     pub(super) fn must_release(&self, limits: &Limits) -> bool {
+        let is_memory_full = self.memory.kept_bytes() > limits.messages_bytes_max;
         self.taken.len() >= limits.unreleased_max.into()
+            || (is_memory_full && self.taken.len() * TAKEN_BYTES >= limits.session_bytes_sure)
     }
 
-    /// A `QoS` 2 PUBLISH was taken.
-    pub(super) fn take(&mut self, id: u16, taken: Taken) {
-        self.taken.insert(id, taken);
-    }
-
-    /// What was taken under this identifier has gone where it had to. If it went only to places that the journal keeps,
-    /// the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a repetition
-    /// goes there once more, for the spool may have lost it.
-    pub(super) fn keep_taken(&mut self, id: u16) {
-        if !self.is_kept() {
-            return;
-        }
-        if let Some(taken) = self.taken.get_mut(&id) {
-            taken.is_kept = true;
+    /// A `QoS` 2 PUBLISH was taken, and has gone where it had to. If it went only to places that the journal keeps, and so
+    /// `stays_here`, the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a
+    /// repetition goes there once more, for the spool may have lost it.
+    pub(super) fn take(&mut self, id: u16, stays_here: bool) {
+        let taken = Taken {
+            awaits: Awaits::default(),
+            is_kept: stays_here && self.is_kept(),
+        };
+        if taken.is_kept {
             self.note(|key| Change::Taken(key, id));
+        }
+        self.remember(id, taken);
+    }
+
+    fn remember(&mut self, id: u16, taken: Taken) {
+        if self.taken.insert(id, taken).is_none() {
+            self.memory.keep(TAKEN_BYTES);
         }
     }
 
@@ -470,14 +508,22 @@ impl Session {
         }
     }
 
-    /// PUBREL from the client. Returns what was taken under the identifier; what that waits for is over for a client
-    /// that waited for its PUBREC.
-    pub(super) fn pubrel(&mut self, id: u16) -> Option<Taken> {
-        let taken = self.taken.remove(&id)?;
+    /// PUBREL from the client. Returns whether something was taken under the identifier, and what PUBCOMP waits for;
+    /// that is over for a client that waited for its PUBREC. If nothing was taken, it may have been released just
+    /// before, and PUBCOMP says no less than the one that got lost.
+    pub(super) fn pubrel(&mut self, id: u16) -> (bool, Awaits) {
+        let Some(taken) = self.taken.remove(&id) else {
+            return (false, self.finished);
+        };
+        self.memory.forget(TAKEN_BYTES);
+        let mut awaits = taken.awaits;
         if taken.is_kept {
-            self.note(|key| Change::Finished(key, id));
+            awaits.journal = self
+                .note(|key| Change::Finished(key, id))
+                .or(awaits.journal);
         }
-        Some(taken)
+        self.finished = self.finished.and(awaits);
+        (true, awaits)
     }
 
     fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {
@@ -503,16 +549,47 @@ impl Session {
         self.note(|key| Change::Settled(key, id));
     }
 
+    /// What was not sent yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Delivery> {
+        self.queue.iter().map(|waiting| &waiting.delivery)
+    }
+
+    /// Bytes kept, counted afresh. Panics if the session's books are wrong; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let sent = self
+            .inflight
+            .iter()
+            .filter_map(|flight| match &flight.stage {
+                Stage::Sent(delivery) => Some(delivery),
+                Stage::Released(_) => None,
+            });
+        let waiting = self.queue.iter().map(|waiting| &waiting.delivery);
+        let bytes = waiting.chain(sent).map(Delivery::cost_bytes).sum::<usize>();
+        assert_eq!(self.bytes, bytes, "the bytes of {}", self.client_id);
+        assert!(self.sent_here <= self.inflight.len());
+        let waiting = self.queue.iter().map(|waiting| waiting.id);
+        let ids = waiting.chain(self.inflight.iter().map(|flight| flight.id));
+        let mut ids: Vec<u16> = ids.filter(|id| *id > 0).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "an identifier has two messages");
+        bytes
+    }
+
     fn charge(&mut self, delivery: &Delivery) {
         let cost = delivery.cost_bytes();
         self.bytes += cost;
-        self.bytes_of_all.fetch_add(cost, Ordering::Relaxed);
+        self.memory.charge(cost);
+        self.memory.keep(delivery.own_bytes());
     }
 
     fn give_back(&mut self, delivery: &Delivery) {
         let cost = delivery.cost_bytes();
         self.bytes -= cost;
-        self.bytes_of_all.fetch_sub(cost, Ordering::Relaxed);
+        self.memory.give_back(cost);
+        self.memory.forget(delivery.own_bytes());
     }
 
     /// The next identifier that is not in flight; there always is one, as few are in flight. Those that wait have the
@@ -529,7 +606,15 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.bytes_of_all.fetch_sub(self.bytes, Ordering::Relaxed);
+        for waiting in std::mem::take(&mut self.queue) {
+            self.give_back(&waiting.delivery);
+        }
+        for flight in std::mem::take(&mut self.inflight) {
+            if let Stage::Sent(delivery) = flight.stage {
+                self.give_back(&delivery);
+            }
+        }
+        self.memory.forget(self.taken.len() * TAKEN_BYTES);
     }
 }
 

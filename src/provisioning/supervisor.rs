@@ -104,8 +104,9 @@ fn classify(answer: Result<Answer, HttpError>, supervisor: &Supervisor) -> Asked
                 answer.status
             )),
             status => {
-                let text = answer.body.replace(supervisor.key.expose(), "***");
-                Asked::Failed(format!("it answers {status}: {}", excerpt(&text)))
+                let mask = |text: &str| text.replace(supervisor.key.expose(), "***");
+                let text = excerpt(&answer.body, mask);
+                Asked::Failed(format!("it answers {status}: {text}"))
             }
         },
         Err(error) => Asked::Failed(error.to_string()),
@@ -120,7 +121,10 @@ fn report(asked: &Asked, force: bool) {
              later (SUPERVISOR_FORCE_UPDATE=1 would override the lock)"
         ),
         Asked::Failed(why) => {
-            tracing::warn!("the Supervisor did not take the request for an update: {why}");
+            tracing::warn!(
+                "the Supervisor did not take the request for an update: {why}; it is asked again, and looks for one \
+                 every 15 minutes by itself"
+            );
         }
     }
 }

@@ -41,6 +41,9 @@ pub(in crate::local) enum Change {
     Released(SessionKey, Id),
     /// The message has come to its end.
     Settled(SessionKey, Id),
+    /// A message of `QoS` 2 from the client is being taken: what is queued from here on counts only if [`Change::Taken`]
+    /// follows.
+    Taking(SessionKey),
     /// A message of `QoS` 2 from the client that is not released.
     Taken(SessionKey, Id),
     /// It is released.
@@ -161,6 +164,9 @@ impl Change {
             Change::Settled(session, id) => w.start(10, *session).put(&id.to_le_bytes()),
             Change::Taken(session, id) => w.start(11, *session).put(&id.to_le_bytes()),
             Change::Finished(session, id) => w.start(12, *session).put(&id.to_le_bytes()),
+            Change::Taking(session) => {
+                w.start(13, *session);
+            }
         }
         w.bytes
     }
@@ -265,6 +271,7 @@ impl<'a> Reader<'a> {
             10 => Change::Settled(session, self.id()?),
             11 => Change::Taken(session, self.id()?),
             12 => Change::Finished(session, self.id()?),
+            13 => Change::Taking(session),
             _ => return None,
         })
     }

@@ -15,6 +15,7 @@
 //! * A change with a number below the watermark is synced, unless the disk has failed: then nothing waits for it.
 //! * What the disk does or does not do never stops the broker.
 //! * Nothing is recorded for sessions that end with their connection.
+//! * A message of `QoS` 2, what it is queued for and its identifier are kept together or not at all.
 
 mod change;
 mod image;

@@ -37,6 +37,8 @@ struct State {
     /// Since when the oldest of them waits.
     since: Option<Instant>,
     urgent: bool,
+    /// What waits is not complete, and may not be written yet.
+    held: bool,
     next: Seq,
     closing: bool,
 }
@@ -80,6 +82,7 @@ impl Recorder {
                 pending_bytes: 0,
                 since: None,
                 urgent: false,
+                held: false,
                 next: 0,
                 closing: false,
             }),
@@ -158,6 +161,13 @@ impl Recorder {
         Some(number)
     }
 
+    /// What is recorded until the answer is dropped is synced together, so that all of it is kept when any of it is. To
+    /// be dropped before the broker's lock is.
+    pub(in crate::local) fn hold(&self) -> Held {
+        self.state().held = true;
+        Held(self.clone())
+    }
+
     /// Waits for work.
     pub(super) fn work(&self) -> Work {
         let mut state = self.state();
@@ -170,16 +180,17 @@ impl Recorder {
                 Mode::Off | Mode::Collecting => state.since.map(|since| since + LAZY_PAUSE),
             };
             let due = state.urgent || state.closing || until.is_some_and(|until| until <= now);
-            if !state.pending.is_empty() && due {
+            if !state.pending.is_empty() && due && !state.held {
                 let pending = std::mem::take(&mut state.pending);
                 state.forget();
                 return Work::Append(pending, state.next);
             }
-            if state.closing {
+            if state.closing && !state.held {
                 return Work::Close;
             }
             let wake = &self.0.wake;
             state = match until {
+                _ if state.held => wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 None => wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {
                     let waited = wake.wait_timeout(state, until.saturating_duration_since(now));
@@ -222,6 +233,17 @@ impl Recorder {
     pub(super) fn close(&self) {
         self.state().closing = true;
         self.0.wake.notify_one();
+    }
+}
+
+/// See [`Recorder::hold`].
+#[derive(Debug)]
+pub(in crate::local) struct Held(Recorder);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.state().held = false;
+        self.0.0.wake.notify_one();
     }
 }
 

@@ -1,12 +1,12 @@
-//! The journal: every cut and every damaged byte, and a broker that comes back from it.
+//! A broker that comes back from its journal.
+
+mod bytes;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::change::VERSION;
 use super::*;
 use crate::clock::Timestamp;
 use crate::local::broker::{Broker, SessionRequest};
@@ -35,134 +35,6 @@ fn delivery(payload: &str) -> Delivery {
         qos: QoS::ExactlyOnce,
         retain: true,
         subscription_ids: [7, 9].into(),
-    }
-}
-
-fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let one = (0..13, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
-        let subscription = Subscription {
-            qos: QoS::AtLeastOnce,
-            no_local: id > 2,
-            retain_as_published: id > 3,
-            id: id.into(),
-        };
-        match kind {
-            0 | 1 => Change::Opened(key, format!("client-{key}"), id.into()),
-            2 => Change::Returned(key, 5),
-            3 => Change::Left(key, 5, None),
-            4 => Change::Ended(key),
-            5 => Change::Subscribed(key, text, subscription),
-            6 => Change::Unsubscribed(key, text),
-            7 => Change::Queued(key, id, delivery(&text)),
-            8 => Change::Sent(key, id),
-            9 => Change::Released(key, id),
-            10 => Change::Settled(key, id),
-            11 => Change::Taken(key, id),
-            _ => Change::Finished(key, id),
-        }
-    });
-    prop::collection::vec(one, 0..40)
-}
-
-/// The bytes of a journal, and where each record ends.
-fn journal(changes: &[Change]) -> (Vec<u8>, Vec<usize>) {
-    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-    for (number, change) in changes.iter().enumerate() {
-        bytes.extend(change.encode(number as u64, &clocks(1)).unwrap());
-        ends.push(bytes.len());
-    }
-    (bytes, ends)
-}
-
-fn image_of(changes: &[Change]) -> Image {
-    let mut image = Image::default();
-    for change in changes {
-        image.apply(change.clone());
-    }
-    image
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn a_journal_cut_anywhere_is_the_state_of_a_moment(changes in changes(), cut in 0.0..1.0) {
-        let (bytes, ends) = journal(&changes);
-        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a place in a short file")]
-        let cut = (bytes.len() as f64 * cut) as usize;
-        let whole = ends.iter().filter(|end| **end <= cut).count();
-        let mut image = Image::replay(&bytes[..cut], &clocks(1));
-        prop_assert_eq!(image.damaged, 0);
-        prop_assert_eq!(image.torn_bytes, cut - whole.checked_sub(1).map_or(0, |last| ends[last]));
-        image.torn_bytes = 0;
-        prop_assert_eq!(image, image_of(&changes[..whole]));
-    }
-}
-
-#[test]
-fn a_byte_that_changed_costs_one_change_and_is_counted() {
-    let changes = [
-        Change::Version(VERSION),
-        Change::Opened(1, "c".to_owned(), 5),
-        Change::Queued(1, 1, delivery("one")),
-        Change::Queued(1, 2, delivery("two")),
-        Change::Settled(1, 1),
-    ];
-    let (bytes, ends) = journal(&changes);
-    for at in 0..bytes.len() {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0x40;
-        let mut image = Image::replay(&damaged, &clocks(1));
-        let hit = ends.iter().filter(|end| **end <= at).count();
-        if hit == changes.len() - 1 {
-            assert!(image.torn_bytes > 0, "byte {at}");
-        } else {
-            assert_eq!(image.damaged, 1, "byte {at}");
-        }
-        (image.damaged, image.torn_bytes) = (0, 0);
-        let mut rest = changes.to_vec();
-        rest.remove(hit);
-        assert_eq!(image, image_of(&rest), "byte {at}");
-    }
-}
-
-#[test]
-fn an_unknown_version_is_said_and_nothing_is_taken_from_it() {
-    let (bytes, _) = journal(&[
-        Change::Version(VERSION + 1),
-        Change::Opened(1, "c".to_owned(), 5),
-    ]);
-    let image = Image::replay(&bytes, &clocks(1));
-    assert_eq!(image.unknown_version, Some(VERSION + 1));
-    assert!(image.sessions.is_empty());
-}
-
-#[test]
-fn time_goes_on_over_a_restart_as_far_as_the_clock_can_tell() {
-    let change = |at: Clocks| Change::Left(1, 200, Some(at.now + Duration::from_secs(100)));
-    for (at, read_ms, left_s) in [
-        (1_000_000, 1_030_000, 70), // the clock went on
-        (1_000_000, 900_000, 100),  // it was set back
-        (1_000_000, 9_000_000, 0),  // it jumped ahead: over
-        (1_000_000, 0, 100),        // it is not set now
-        (0, 1_030_000, 100),        // or was not then
-    ] {
-        let (written, read) = (clocks(at), clocks(read_ms));
-        let bytes = [
-            Change::Opened(1, "c".to_owned(), 5)
-                .encode(0, &written)
-                .unwrap(),
-            change(written).encode(1, &written).unwrap(),
-        ];
-        let image = Image::replay(&bytes.concat(), &read);
-        let Whereabouts::Left(Some(left)) = image.sessions[&1].client else {
-            panic!("it had left");
-        };
-        assert_eq!(
-            left,
-            read.now + Duration::from_secs(left_s),
-            "{at} {read_ms}"
-        );
     }
 }
 
@@ -265,6 +137,69 @@ impl Kept {
 }
 
 #[test]
+fn however_a_journal_is_cut_a_qos_2_message_and_its_identifier_are_there_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Directory::open(directory.path()).unwrap());
+    let kept = open(&storage);
+    let link = Arc::<Link>::default();
+    let (subscriber, _) = kept.connect(&link);
+    let publisher = SessionRequest {
+        client_id: "publisher",
+        clean_start: false,
+        expiry_s: 1_000,
+        receive_max: u16::MAX,
+    };
+    let publisher = {
+        let mut broker = kept.broker.lock().unwrap();
+        let filters = [Filter::plain("#", QoS::ExactlyOnce)];
+        broker.subscribe(subscriber, &link, &filters, Instant::now());
+        broker.connect(publisher, &link, Instant::now()).session
+    };
+    kept.settle();
+    let journal = directory.path().join("journal");
+    let before = std::fs::read(&journal).unwrap().len();
+    {
+        let mut broker = kept.broker.lock().unwrap();
+        for id in 1..=3 {
+            let mut publish = Publish::plain("a", b"x", QoS::ExactlyOnce, false);
+            publish.id = id;
+            let own = (publisher, &link);
+            let (wanted, awaits) = (broker.publish_once(&publish, own, None, Instant::now()))
+                .expect("it has its session");
+            assert!(wanted && awaits.journal.is_some());
+        }
+    }
+    kept.settle();
+    let bytes = std::fs::read(journal).unwrap();
+    let mut seen = 0;
+    for cut in before..=bytes.len() {
+        let image = Image::replay(&bytes[..cut], &clocks(1));
+        seen = image.sessions[&subscriber].messages.len();
+        assert_eq!(image.sessions[&publisher].taken.len(), seen, "{cut}");
+    }
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn what_belongs_together_is_not_written_before_it_is_complete() {
+    let recorder = Recorder::on(false);
+    let held = recorder.hold();
+    recorder.record(Change::Taking(1));
+    recorder.close();
+    let (sender, work) = std::sync::mpsc::channel();
+    let at_work = recorder.clone();
+    let worker = std::thread::spawn(move || sender.send(at_work.work()).unwrap());
+    let early = work.recv_timeout(Duration::from_millis(50));
+    assert!(early.is_err(), "{early:?}");
+    recorder.record(Change::Taken(1, 1));
+    drop(held);
+    let all = vec![(0, Change::Taking(1)), (1, Change::Taken(1, 1))];
+    let soon = Duration::from_secs(30);
+    assert_eq!(work.recv_timeout(soon), Ok(recorder::Work::Append(all, 2)));
+    worker.join().unwrap();
+}
+
+#[test]
 fn a_session_comes_back_at_the_stage_each_message_had_reached() {
     let directory = tempfile::tempdir().unwrap();
     let storage = || -> Arc<dyn Storage> { Arc::new(Directory::open(directory.path()).unwrap()) };
@@ -291,7 +226,7 @@ fn a_session_comes_back_at_the_stage_each_message_had_reached() {
         {
             let mut broker = kept.broker.lock().unwrap();
             let session = broker.session(session, &link).unwrap();
-            assert!(session.pubrec(1) && session.pubrec(3));
+            assert!(session.pubrec(1).is_some() && session.pubrec(3).is_some());
             session.pubcomp(3);
         }
         kept.broker
