@@ -239,7 +239,8 @@ impl<I: Ingress> Client<I> {
             spool: *self.safe.borrow(),
             journal: *self.kept.borrow(),
         };
-        if awaits.is_over(safe) {
+        let overtakes = reply.ack == Ack::PubRel && self.owed.owes_pubrel();
+        if awaits.is_over(safe) && !overtakes {
             self.reply(reply);
         } else {
             self.owed.owe(Answer::Reply(reply), awaits, 0);
