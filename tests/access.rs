@@ -80,7 +80,7 @@ async fn the_user_of_the_environment_gets_in_and_nobody_else() {
     stays_out(&site, &["-u", "app", "-P", "falsch"]).await;
     stays_out(&site, &["-u", "nobody", "-P", "geheim"]).await;
     let relay = site.relay();
-    let told = relay.wait_for_log("clients were refused", PATIENCE).await;
+    let told = relay.wait_for_log("a client was refused", PATIENCE).await;
     told.expect("failed logins are told");
     let log = relay.log().lines().join("\n");
     assert!(log.contains("LOCAL_MQTT_PASSWORD=set"), "{log}");

@@ -16,6 +16,7 @@ use super::access::Rights;
 use super::acks::{Answer, Awaits, Owed, Safe};
 use super::aliases::Aliases;
 use super::ending::End;
+use super::large_packet::LargePacket;
 use super::packet::{
     self, Ack, Filter, Goodbye, Incoming, Publish, REFUSALS, Reason, Reply, Version,
 };
@@ -72,6 +73,10 @@ pub(super) struct Client<I> {
     pub(super) aliases: Aliases,
     /// Bytes to send.
     pub(super) out: BytesMut,
+    /// Room for one that is larger than the buffers.
+    pub(super) large_packet: LargePacket,
+    /// Whether a message for the client waits for it.
+    pub(super) large_waits: bool,
     /// Whether other sessions were given something since this was last cleared.
     pub(super) fed_others: bool,
 }
@@ -256,7 +261,10 @@ impl<I: Ingress> Client<I> {
             spool: *self.safe.borrow_and_update(),
             journal: *self.kept.borrow_and_update(),
         };
-        while let Some(answer) = self.owed.release(safe) {
+        let out_bytes_max = self.shared.limits.write_buffer_bytes_max;
+        while self.out.len() < out_bytes_max
+            && let Some(answer) = self.owed.release(safe)
+        {
             match answer {
                 Answer::Reply(reply) => self.reply(reply),
                 Answer::Encoded(packet) => {
@@ -271,6 +279,7 @@ impl<I: Ingress> Client<I> {
     pub(super) fn deliver(&mut self) -> Result<(), End> {
         let limits = &self.shared.limits;
         let room_bytes = limits.write_buffer_bytes_max / 2;
+        self.large_waits = false;
         if self.out.len() >= room_bytes {
             return Ok(());
         }
@@ -281,6 +290,10 @@ impl<I: Ingress> Client<I> {
         let (mut sent, mut released, mut expired, mut too_large) = (0, 0, 0, 0);
         let now = Instant::now();
         while self.out.len() < room_bytes {
+            if session.next_bytes() > room_bytes && !self.large_packet.has_room() {
+                self.large_waits = true;
+                break;
+            }
             match session.next(limits, now) {
                 None => break,
                 Some(Outgoing::Expired) => expired += 1,
@@ -311,6 +324,11 @@ impl<I: Ingress> Client<I> {
         counters.dropped_expired.add(expired);
         counters.dropped_packet_too_large.add(too_large);
         Ok(())
+    }
+
+    /// Whether `out` takes more memory than usual.
+    pub(super) fn is_out_large(&self) -> bool {
+        self.out.capacity() > 2 * self.shared.limits.write_buffer_bytes_max
     }
 
     /// Whether so much is unacknowledged or unwritten that the client must not be read from.

@@ -40,8 +40,8 @@ pub(super) async fn accept(
     limits: &Limits,
     counters: &Arc<Counters>,
 ) -> io::Result<ByteStream> {
-    // A client may put a few packets into one message.
-    let message_bytes_max = 2 * limits.packet_bytes_max;
+    // A client may put a few packets into one message, but no more than one large one.
+    let message_bytes_max = limits.packet_bytes_max + limits.buffer_bytes_max;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)
         .write_buffer_size(0)

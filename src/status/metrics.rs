@@ -232,6 +232,11 @@ fn refusals(book: &mut Book, local: &Local) {
         local.connections_refused,
     );
     book.count(
+        "local_connects_too_often",
+        "Local connections closed because their address makes too many",
+        local.connects_too_often,
+    );
+    book.count(
         "local_logins_failed",
         "Local clients without user name, or with a wrong user name or password",
         local.logins_failed,
@@ -255,6 +260,11 @@ fn refusals(book: &mut Book, local: &Local) {
         "local_connect_timeouts",
         "Local connections without a CONNECT in time",
         local.connect_timeouts,
+    );
+    book.count(
+        "local_packet_timeouts",
+        "Local clients that did not send the rest of a packet in time",
+        local.packet_timeouts,
     );
     book.count(
         "local_write_timeouts",

@@ -31,7 +31,7 @@ fn data_dir() -> tempfile::TempDir {
             };
             let reason = Reason {
                 why: "denied",
-                words: "not authorized".to_owned(),
+                words: "not authorized\u{1b}[2J".to_owned(),
             };
             Letter::new(seq, &message, "site/data", reason, message.received)
         });
@@ -66,7 +66,7 @@ fn list_has_a_line_for_each_with_its_reason_and_says_if_there_are_none() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines[0].contains("-8-") && lines[0].contains("clock not set"));
-    let expected = "2026-11-23T08:05:09.000Z  \"sensors\"  4 bytes  not authorized";
+    let expected = "2026-11-23T08:05:09.000Z  \"sensors\"  4 bytes  not authorized\\u{1b}[2J";
     assert!(
         lines[1].contains("-7-") && lines[1].contains(expected),
         "{text}"
@@ -99,6 +99,7 @@ fn show_prints_text_as_it_is_and_all_else_as_base64_and_raw_is_raw() {
         text.contains("cloud topic    \"site/data\"") && text.ends_with("\n\n21.5\n"),
         "{text}"
     );
+    assert!(text.contains("not authorized\\u{1b}[2J\n"), "{text}");
     let (_, text, _) = run(dir.path(), show("8", false));
     assert!(
         text.contains("as base64") && text.ends_with("/wA=\n"),

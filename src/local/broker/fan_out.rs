@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Broker, count_drop, ids_of};
 use crate::local::acks::Awaits;
 use crate::local::journal::Change;
+use crate::local::memory::Memory;
 use crate::local::packet::Publish;
 use crate::local::publication::{Delivery, Publication, QoS};
 use crate::local::publisher::STATE_TOPIC;
@@ -39,7 +40,7 @@ impl Broker {
         publisher: Option<SessionKey>,
         now: Instant,
     ) -> bool {
-        let mut message = Message::new(publish, now);
+        let mut message = Message::new(publish, now, &self.memory);
         if publish.retain {
             self.retain(&mut message);
         }
@@ -176,20 +177,22 @@ impl Broker {
 pub(super) struct Message<'a> {
     publish: &'a Publish<'a>,
     now: Instant,
+    memory: Memory,
     shared: Option<Publication>,
 }
 
 impl<'a> Message<'a> {
-    pub(super) fn new(publish: &'a Publish<'a>, now: Instant) -> Self {
+    pub(super) fn new(publish: &'a Publish<'a>, now: Instant, memory: &Memory) -> Self {
         Message {
             publish,
             now,
+            memory: memory.clone(),
             shared: None,
         }
     }
 
     fn publication(&mut self) -> Publication {
-        let copy = || Publication::new(self.publish, self.now);
+        let copy = || Publication::new(self.publish, self.now, &self.memory);
         self.shared.get_or_insert_with(copy).clone()
     }
 

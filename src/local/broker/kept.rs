@@ -2,7 +2,6 @@
 //!
 //! A delayed will is not kept: as a stop publishes no wills, a restart does not.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -40,7 +39,7 @@ impl Broker {
                 (kept.expiry_s < SESSION_FOR_EVER).then(|| after(kept.expiry_s))
             }
         };
-        let mut session = Session::restored(kept, Arc::clone(&self.session_bytes), &self.limits);
+        let mut session = Session::restored(kept, self.memory.clone(), &self.limits);
         session.ends = ends;
         session.keep(key, &self.recorder);
         self.by_client_id.insert(session.client_id.clone(), key);
@@ -58,6 +57,7 @@ impl Broker {
         subscription: Subscription,
         now: Instant,
     ) {
+        self.filter_bytes += path.len();
         let Some(Path { filter, is_shared }) = Path::new(path) else {
             return;
         };

@@ -22,6 +22,7 @@ pub(super) use self::write::{
 };
 
 use self::bytes::{packet_id, split_first, string, variable};
+use super::memory::Memory;
 use super::publication::{QoS, Subscription};
 
 /// The first byte of a CONNECT.
@@ -114,10 +115,24 @@ pub(super) struct Will {
     /// How long after the end of the connection it is published, unless the client comes back.
     pub(super) delay_s: u32,
     /// Its properties, as they came.
-    pub(super) properties: Vec<u8>,
+    pub(super) properties: Bytes,
 }
 
 impl Will {
+    /// What it takes as long as it is kept, in bytes, besides its topic.
+    pub(super) fn bytes(&self) -> usize {
+        self.payload.len() + self.properties.len()
+    }
+
+    /// The same, counted in `memory`.
+    pub(super) fn counted(self, memory: &Memory) -> Self {
+        Will {
+            payload: memory.counted(self.payload.into()),
+            properties: memory.counted(self.properties.into()),
+            ..self
+        }
+    }
+
     pub(super) fn as_publish(&self) -> Publish<'_> {
         Publish {
             properties: Properties::checked(&self.properties),

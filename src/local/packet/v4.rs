@@ -75,7 +75,7 @@ fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
         qos: QoS::from_bits(flags >> 3 & 0b11).ok_or(PacketError::Malformed("QoS 3"))?,
         retain: flags & 0x20 != 0,
         delay_s: 0,
-        properties: Vec::new(),
+        properties: bytes::Bytes::new(),
     };
     Ok((will, rest))
 }

@@ -50,14 +50,31 @@ async fn the_right_password_opens_and_anything_else_is_told_why_and_counted() {
     ] {
         let mut client = bench.open();
         client.send(&connect(4, user, password)).await;
-        client.expect(&[0x20, 2, 0, code]).await;
+        client.expect_in_time(&[0x20, 2, 0, code]).await;
         client.expect_closed().await;
         let mut client = bench.open();
         client.send(&connect(5, user, password)).await;
-        client.expect(&[0x20, 3, 0, code5, 0]).await;
+        client.expect_in_time(&[0x20, 3, 0, code5, 0]).await;
         client.expect_closed().await;
     }
     assert_eq!(bench.counters.logins_failed.get(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_wrong_password_is_answered_later_and_a_right_one_at_once() {
+    let bench = bench();
+    for delay_ms in [100, 200, 400] {
+        let start = Instant::now();
+        let mut guesser = bench.open();
+        guesser.send(&connect(4, Some("app"), Some("wrong"))).await;
+        guesser.expect_in_time(&[0x20, 2, 0, 4]).await;
+        assert_eq!(start.elapsed().as_millis(), delay_ms);
+    }
+    let mut client = bench.open();
+    let start = Instant::now();
+    client.send(&connect(4, Some("app"), Some("geheim"))).await;
+    client.expect(&[0x20, 2, 0, 0]).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +86,7 @@ async fn who_is_not_let_in_takes_over_no_session_and_is_not_heard() {
     let mut thief = bench.open();
     thief.send(&connect(4, Some("app"), Some("wrong"))).await;
     thief.send(&publish(ROUTED, "x", 1, 1)).await;
-    thief.expect(&[0x20, 2, 0, 4]).await;
+    thief.expect_in_time(&[0x20, 2, 0, 4]).await;
     thief.expect_closed().await;
     owner.ping().await;
     assert_eq!(bench.counters.messages_received.get(), 0);

@@ -2,6 +2,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::local::memory::Memory;
 use crate::local::packet::Publish;
 use crate::local::publication::{Publication, QoS};
 use crate::local::retained::Retained;
@@ -55,7 +56,8 @@ fn open_disk(path: &Path) -> Disk {
 fn message(topic: &str, payload: &[u8]) -> Kept {
     let qos = QoS::AtLeastOnce;
     let publish = Publish::plain(topic, payload, qos, true);
-    (Publication::new(&publish, tokio::time::Instant::now()), qos)
+    let (now, memory) = (tokio::time::Instant::now(), Memory::default());
+    (Publication::new(&publish, now, &memory), qos)
 }
 
 fn set(topic: &str, payload: &[u8]) -> Pending {

@@ -7,7 +7,7 @@ use super::wire5::{
 use super::*;
 
 /// The properties of a CONNACK that the broker always gives: receive maximum, maximum packet size, topic alias maximum.
-const TERMS: [u8; 11] = [0x21, 0x10, 0, 0x27, 0, 4, 0, 0, 0x22, 0, 10];
+const TERMS: [u8; 11] = [0x21, 4, 0, 0x27, 0, 4, 0, 0, 0x22, 0, 10];
 
 fn connack(session_present: bool, more: &[u8]) -> Vec<u8> {
     let properties = [&TERMS[..], more].concat();

@@ -136,3 +136,20 @@ async fn pages_of_strangers_and_other_protocols_are_refused_and_counted() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn one_websocket_too_many_is_closed_and_a_free_place_is_given_again() {
+    let limits = Limits {
+        websockets_max: 1,
+        ..Limits::default()
+    };
+    let served = served_at(|listener| Door::websocket(listener, Origins::Own), limits).await;
+    let mqtt = [("sec-websocket-protocol", "mqtt")];
+    let first = client(&served).await;
+    assert!(ask(&served, &mqtt).await.is_err());
+    assert_eq!(served.counters.connections_refused.get(), 1);
+    drop(first);
+    // The place is free when the task has ended, which is not seen from here: ask until it is.
+    let admitted = async { while ask(&served, &mqtt).await.is_err() {} };
+    timeout(SOON, admitted).await.unwrap();
+}
