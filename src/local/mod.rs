@@ -46,6 +46,7 @@ mod journal;
 mod keeping;
 mod large_packet;
 mod limits;
+mod link;
 mod memory;
 mod origins;
 mod outbound;
