@@ -133,15 +133,17 @@ impl<I: Ingress> Client<I> {
     /// be allowed.
     fn check_flow(&self, qos: QoS) -> Result<(), End> {
         let limits = &self.shared.limits;
-        let exceeded = qos == QoS::ExactlyOnce
-            && self.with_session(|session| session.must_release(limits))?
-            || qos > QoS::AtMostOnce
-                && self.version == Version::V5
-                && self.receiving >= limits.unreleased_max.into();
-        if exceeded {
+        let is_told = self.version == Version::V5;
+        if is_told && qos > QoS::AtMostOnce && self.receiving >= limits.unreleased_max.into() {
             return Err(End::Protocol(
                 Reason::ReceiveMaximumExceeded,
-                "it has too many messages unreleased or unacknowledged",
+                "it has too many messages unacknowledged",
+            ));
+        }
+        if qos == QoS::ExactlyOnce && self.with_session(|session| session.must_release(limits))? {
+            return Err(End::Protocol(
+                Reason::QuotaExceeded,
+                "it has too many messages unreleased",
             ));
         }
         Ok(())
