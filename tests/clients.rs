@@ -149,8 +149,8 @@ async fn streams_over_kill_9(site: &Site, client: Client, options: &[&str]) {
     for heard in kills {
         let told = process.wait_for_log(heard, PATIENCE).await;
         told.expect("the stream flows");
-        site.relay().kill_9().await.unwrap();
-        site.start().await.unwrap();
+        site.relay().kill_9().await.expect("it dies");
+        site.start().await.expect("it is back");
     }
     ended_well(&process).await;
 }

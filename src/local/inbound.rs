@@ -34,6 +34,10 @@ pub(super) enum Handled {
 }
 
 /// One admitted client.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they have nothing to do with each other"
+)]
 pub(super) struct Client<I> {
     pub(super) shared: Arc<Shared<I>>,
     pub(super) version: Version,
