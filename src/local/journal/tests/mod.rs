@@ -12,9 +12,10 @@ use crate::clock::Timestamp;
 use crate::local::broker::{Broker, SessionRequest};
 use crate::local::counters::Counters;
 use crate::local::limits::Limits;
+use crate::local::link::Link;
 use crate::local::packet::{Filter, Publish};
 use crate::local::publication::{Delivery, Publication, QoS, Subscription};
-use crate::local::session::{Link, Outgoing};
+use crate::local::session::Outgoing;
 use crate::spool::storage::Directory;
 use crate::spool::storage::Storage;
 use crate::spool::tests::model::{Effect, Model, Operation, Trigger};
@@ -226,7 +227,7 @@ fn a_session_comes_back_at_the_stage_each_message_had_reached() {
         {
             let mut broker = kept.broker.lock().unwrap();
             let session = broker.session(session, &link).unwrap();
-            assert!(session.pubrec(1) && session.pubrec(3));
+            assert!(session.pubrec(1).is_some() && session.pubrec(3).is_some());
             session.pubcomp(3);
         }
         kept.broker
