@@ -316,15 +316,14 @@ fn drop_oldest_gives_up_a_segment_that_cannot_even_be_read() {
         full: FullPolicy::DropOldest,
         ..options()
     };
-    for settled in [0, 3] {
+    for settled in [&[][..], &[1, 2, 3]] {
         let model = Model::default();
         let mut stepped = Stepped::open(Arc::new(model.clone()), options).unwrap().0;
         while stepped.spool.append(&message(b"x")).is_ok() {
             stepped.step();
         }
-        let seqs: Vec<_> = (1..=settled).collect();
-        stepped.read(settled as usize).unwrap();
-        stepped.spool.settle(&seqs, Outcome::Delivered);
+        stepped.read(settled.len()).unwrap();
+        stepped.spool.settle(settled, Outcome::Delivered);
         let before = stepped.spool.ledger();
         model.inject(Trigger::Nth(Operation::Read, 1), Effect::Eio);
         stepped.run();
