@@ -83,9 +83,9 @@ impl<I: Ingress> Client<I> {
                 self.with_session(|session| session.refused(id))?;
             }
             Incoming::PubRec { id, refused: false } => {
-                let (known, journal) = self.recording(|session| session.pubrec(id))?;
-                let pubrel = Reply::because(Ack::PubRel, id, found(known));
-                self.reply_after(pubrel, journal);
+                let awaits = self.with_session(|session| session.pubrec(id))?;
+                let pubrel = Reply::because(Ack::PubRel, id, found(awaits.is_some()));
+                self.reply_when(pubrel, awaits.unwrap_or_default());
             }
             Incoming::PubComp(id) => self.with_session(|session| session.pubcomp(id))?,
             Incoming::PubRel(id) => self.pubrel(id)?,
@@ -192,18 +192,6 @@ impl<I: Ingress> Client<I> {
             ));
         }
         Ok(())
-    }
-
-    /// Changes the session. Returns the last change that this made to the journal, too.
-    pub(super) fn recording<T>(
-        &self,
-        change: impl FnOnce(&mut Session) -> T,
-    ) -> Result<(T, Option<Seq>), End> {
-        let mut broker = self.shared.broker();
-        let before = broker.changes();
-        let session = broker.session(self.session, &self.link);
-        let changed = session.map(change).ok_or(End::TakenOver)?;
-        Ok((changed, broker.changed_since(before)))
     }
 
     pub(super) fn with_session<T>(&self, change: impl FnOnce(&mut Session) -> T) -> Result<T, End> {

@@ -37,15 +37,7 @@ impl<I: Ingress> Client<I> {
         }
     }
 
-    /// Sends an acknowledgement, when the journal has what it says.
-    pub(super) fn reply_after(&mut self, reply: Reply, journal: Option<Seq>) {
-        let awaits = Awaits {
-            spool: None,
-            journal,
-        };
-        self.reply_when(reply, awaits);
-    }
-
+    /// Sends an acknowledgement, when what it says is safe.
     pub(super) fn reply_when(&mut self, reply: Reply, awaits: Awaits) {
         let safe = Safe {
             spool: *self.safe.borrow(),

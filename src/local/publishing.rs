@@ -152,11 +152,8 @@ impl<I: Ingress> Client<I> {
     /// PUBCOMP says again that the message is taken, so a client that did not wait for its PUBREC
     /// waits for its PUBCOMP.
     pub(super) fn pubrel(&mut self, id: u16) -> Result<(), End> {
-        let (taken, journal) = self.recording(|session| session.pubrel(id))?;
-        let pubcomp = Reply::because(Ack::PubComp, id, found(taken.is_some()));
-        let mut awaits = taken.map(|taken| taken.awaits).unwrap_or_default();
-        awaits.journal = journal.or(awaits.journal);
-        self.reply_when(pubcomp, awaits);
+        let (known, awaits) = self.with_session(|session| session.pubrel(id))?;
+        self.reply_when(Reply::because(Ack::PubComp, id, found(known)), awaits);
         Ok(())
     }
 }

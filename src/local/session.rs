@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use self::taken::{TAKEN_BYTES, Taken};
+use super::acks::Awaits;
 use super::journal::{Change, Recorder};
 use super::limits::Limits;
 use super::link::Link;
@@ -32,8 +33,8 @@ const CAPACITY_KEPT: usize = 256;
 enum Stage {
     /// PUBLISH sent, PUBACK or PUBREC awaited. Kept to be sent again.
     Sent(Delivery),
-    /// PUBREL sent, PUBCOMP awaited.
-    Released,
+    /// PUBREL sent, or to be sent when this change is kept, after which it is the same after a restart; PUBCOMP awaited.
+    Released(Option<Seq>),
 }
 
 /// A sent message that the client has not acknowledged.
@@ -96,6 +97,8 @@ pub(super) struct Session {
     pub(super) filters: Vec<String>,
     /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier.
     taken: HashMap<u16, Taken>,
+    /// What the PUBCOMPs wait for of all that was released.
+    finished: Awaits,
     queue: VecDeque<Waiting>,
     /// In the order of sending.
     inflight: VecDeque<Flight>,
@@ -122,6 +125,7 @@ impl Session {
             link: None,
             filters: Vec::new(),
             taken: HashMap::new(),
+            finished: Awaits::default(),
             queue: VecDeque::new(),
             inflight: VecDeque::new(),
             sent_here: 0,
@@ -134,9 +138,15 @@ impl Session {
         }
     }
 
-    /// Whether the next message has to be in the journal before it is sent.
+    /// Whether the next packet says what has to be in the journal before.
     pub(super) fn is_held_up(&self) -> bool {
-        let awaits = self.queue.front().and_then(|waiting| waiting.awaits);
+        let awaits = match self.inflight.get(self.sent_here) {
+            Some(flight) => match flight.stage {
+                Stage::Sent(_) => None,
+                Stage::Released(awaits) => awaits,
+            },
+            None => self.queue.front().and_then(|waiting| waiting.awaits),
+        };
         let recorder = self.journal.as_ref().map(|(_, recorder)| recorder);
         awaits
             .zip(recorder)
@@ -227,7 +237,7 @@ impl Session {
         let delivery = match self.inflight.get(self.sent_here) {
             Some(flight) => match &flight.stage {
                 Stage::Sent(delivery) => Some(delivery),
-                Stage::Released => None,
+                Stage::Released(_) => None,
             },
             None => self.queue.front().map(|waiting| &waiting.delivery),
         };
@@ -238,7 +248,8 @@ impl Session {
     pub(super) fn next(&mut self, limits: &Limits, now: Instant) -> Option<Outgoing> {
         let inflight_max = limits.inflight_max.min(self.receive_max.into());
         if let Some(flight) = self.inflight.get(self.sent_here) {
-            if matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max {
+            let is_full = matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max;
+            if is_full || self.is_held_up() {
                 return None;
             }
             self.sent_here += 1;
@@ -248,7 +259,7 @@ impl Session {
                     id: flight.id,
                     duplicate: true,
                 },
-                Stage::Released => Outgoing::PubRel(flight.id),
+                Stage::Released(_) => Outgoing::PubRel(flight.id),
             });
         }
         let next = self.queue.front()?;
@@ -293,23 +304,28 @@ impl Session {
     }
 
     /// PUBREC from the client. PUBREL is to be sent whether or not the identifier is known, so that
-    /// the client can finish. Returns whether it is known.
-    pub(super) fn pubrec(&mut self, id: u16) -> bool {
-        let Some(flight) = self.inflight.iter_mut().find(|flight| flight.id == id) else {
-            return false;
+    /// the client can finish. Returns what that waits for, if it is known.
+    pub(super) fn pubrec(&mut self, id: u16) -> Option<Awaits> {
+        let flight = self.inflight.iter().find(|flight| flight.id == id)?;
+        let journal = match &flight.stage {
+            Stage::Released(awaits) => *awaits,
+            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => self.release(id),
+            Stage::Sent(_) => return None,
         };
-        match &flight.stage {
-            Stage::Released => true,
-            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => {
-                if let Stage::Sent(delivery) = std::mem::replace(&mut flight.stage, Stage::Released)
-                {
-                    self.give_back(&delivery);
-                    self.note(|key| Change::Released(key, id));
-                }
-                true
-            }
-            Stage::Sent(_) => false,
+        Some(Awaits {
+            spool: None,
+            journal,
+        })
+    }
+
+    fn release(&mut self, id: u16) -> Option<Seq> {
+        let awaits = self.note(|key| Change::Released(key, id));
+        let flight = self.inflight.iter_mut().find(|flight| flight.id == id)?;
+        let stage = std::mem::replace(&mut flight.stage, Stage::Released(awaits));
+        if let Stage::Sent(delivery) = stage {
+            self.give_back(&delivery);
         }
+        awaits
     }
 
     /// PUBREC with a refusal from the client: that was the message's end.
@@ -328,7 +344,7 @@ impl Session {
 
     /// PUBCOMP from the client.
     pub(super) fn pubcomp(&mut self, id: u16) {
-        self.finish(id, |stage| matches!(stage, Stage::Released));
+        self.finish(id, |stage| matches!(stage, Stage::Released(_)));
     }
 
     fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {
@@ -352,6 +368,35 @@ impl Session {
             self.give_back(&delivery);
         }
         self.note(|key| Change::Settled(key, id));
+    }
+
+    /// What was not sent yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Delivery> {
+        self.queue.iter().map(|waiting| &waiting.delivery)
+    }
+
+    /// Bytes kept, counted afresh. Panics if the session's books are wrong; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let sent = self
+            .inflight
+            .iter()
+            .filter_map(|flight| match &flight.stage {
+                Stage::Sent(delivery) => Some(delivery),
+                Stage::Released(_) => None,
+            });
+        let waiting = self.queue.iter().map(|waiting| &waiting.delivery);
+        let bytes = waiting.chain(sent).map(Delivery::cost_bytes).sum::<usize>();
+        assert_eq!(self.bytes, bytes, "the bytes of {}", self.client_id);
+        assert!(self.sent_here <= self.inflight.len());
+        let waiting = self.queue.iter().map(|waiting| waiting.id);
+        let ids = waiting.chain(self.inflight.iter().map(|flight| flight.id));
+        let mut ids: Vec<u16> = ids.filter(|id| *id > 0).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "an identifier has two messages");
+        bytes
     }
 
     fn charge(&mut self, delivery: &Delivery) {

@@ -6,6 +6,7 @@ use crate::local::journal::{Change, KeptSession, Recorder, Whereabouts};
 use crate::local::limits::Limits;
 use crate::local::memory::Memory;
 use crate::local::subscriptions::SessionKey;
+use crate::spool::Seq;
 
 impl Session {
     /// A session that a restart has brought back, with its queue. Of a client that was connected, what may have been
@@ -26,7 +27,7 @@ impl Session {
             let id = message.id;
             session.last_id = id;
             let Some(mut delivery) = message.delivery else {
-                let stage = Stage::Released;
+                let stage = Stage::Released(None);
                 session.inflight.push_back(Flight { id, stage });
                 continue;
             };
@@ -57,11 +58,10 @@ impl Session {
         self.journal = None;
     }
 
-    /// Records a change of this session, if it is kept.
-    pub(in crate::local) fn note(&self, change: impl FnOnce(SessionKey) -> Change) {
-        if let Some((key, recorder)) = &self.journal {
-            recorder.record(change(*key));
-        }
+    /// Records a change of this session, if it is kept. Returns its number, if it has one to wait for.
+    pub(in crate::local) fn note(&self, change: impl FnOnce(SessionKey) -> Change) -> Option<Seq> {
+        let (key, recorder) = self.journal.as_ref()?;
+        recorder.record(change(*key))
     }
 
     /// The messages of the session as changes that lead to them; none if it is not kept.
@@ -73,7 +73,7 @@ impl Session {
                     changes.push(Change::Queued(key, flight.id, delivery.clone()));
                     changes.push(Change::Sent(key, flight.id));
                 }
-                Stage::Released => changes.push(Change::Released(key, flight.id)),
+                Stage::Released(_) => changes.push(Change::Released(key, flight.id)),
             }
         }
         let waiting = self.queue.iter().filter(|waiting| waiting.id > 0);

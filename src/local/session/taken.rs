@@ -57,14 +57,21 @@ impl Session {
         }
     }
 
-    /// PUBREL from the client. Returns what was taken under the identifier; what that waits for is over for a client
-    /// that waited for its PUBREC.
-    pub(in crate::local) fn pubrel(&mut self, id: u16) -> Option<Taken> {
-        let taken = self.taken.remove(&id)?;
+    /// PUBREL from the client. Returns whether something was taken under the identifier, and what PUBCOMP waits for;
+    /// that is over for a client that waited for its PUBREC. If nothing was taken, it may have been released just
+    /// before, and PUBCOMP says no less than the one that got lost.
+    pub(in crate::local) fn pubrel(&mut self, id: u16) -> (bool, Awaits) {
+        let Some(taken) = self.taken.remove(&id) else {
+            return (false, self.finished);
+        };
         self.memory.forget(TAKEN_BYTES);
+        let mut awaits = taken.awaits;
         if taken.is_kept {
-            self.note(|key| Change::Finished(key, id));
+            awaits.journal = self
+                .note(|key| Change::Finished(key, id))
+                .or(awaits.journal);
         }
-        Some(taken)
+        self.finished = self.finished.and(awaits);
+        (true, awaits)
     }
 }
