@@ -364,3 +364,22 @@ fn a_spool_opens_on_a_full_disk() {
     stepped.run_late();
     assert_eq!(stepped.spool.progress().safe, 2);
 }
+
+#[test]
+fn a_start_after_an_orderly_stop_writes_nothing() {
+    let model = Model::default();
+    let (spool, _) = Spool::open(Arc::new(model.clone()), options(), |_| {}).unwrap();
+    spool.append(&message(b"1")).unwrap();
+    spool.close().unwrap();
+    drop(spool);
+    model.inject(Trigger::Nth(Operation::Write, 1), Effect::Eio);
+    let mut stepped = open(&model);
+    assert_eq!(model.fired_as(Effect::Eio), 0);
+    append(&stepped, 1);
+    stepped.run();
+    assert_eq!(
+        model.fired_as(Effect::Eio),
+        1,
+        "the next write is a message's"
+    );
+}
