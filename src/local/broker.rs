@@ -21,7 +21,6 @@ use tokio::time::Instant;
 use self::sys::Sys;
 use super::counters::Counters;
 use super::journal::{Change, Recorder};
-use super::keeping::{Desk, Messages};
 use super::limits::Limits;
 use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
 use super::publication::{Delivery, QoS, Subscription};
@@ -99,11 +98,6 @@ impl Broker {
             recorder: Recorder::default(),
             matched: Vec::new(),
         }
-    }
-
-    /// Has the retained messages kept: those that were, and those to come. Returns how many there was no room for.
-    pub(super) fn restore(&mut self, messages: Messages, desk: Desk, now: Instant) -> usize {
-        self.retained.restore(messages, desk, &self.limits, now)
     }
 
     /// Whether the client id has a session.
@@ -387,7 +381,7 @@ impl Broker {
         for (publication, retained_qos) in self.retained.matching(&filter.path, now) {
             let delivery = Delivery {
                 publication: publication.clone(),
-                qos: filter.subscription.qos.min(*retained_qos),
+                qos: filter.subscription.qos.min(retained_qos),
                 retain: true,
                 subscription_ids: ids_of(filter.subscription),
             };

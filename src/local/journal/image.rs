@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::change::{Change, Clocks, VERSION};
-use crate::local::publication::{Delivery, Subscription};
+use crate::local::publication::{Delivery, Publication, QoS, Subscription};
 use crate::local::subscriptions::SessionKey;
 use crate::spool::record::{self, Decoded};
 
@@ -45,7 +45,9 @@ pub(in crate::local) struct KeptMessage {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::local) struct Image {
     pub(in crate::local) sessions: BTreeMap<SessionKey, KeptSession>,
-    /// Places where something is missing in the middle.
+    /// The retained messages, by topic.
+    pub(in crate::local) retained: BTreeMap<String, (Publication, QoS)>,
+    /// Places where something is missing, other than at the end.
     pub(in crate::local) damaged: u64,
     /// Bytes at the end that are no record.
     pub(in crate::local) torn_bytes: usize,
@@ -76,6 +78,8 @@ impl Image {
                 at = next;
             } else {
                 image.torn_bytes = rest.len();
+                // A journal takes its place when it is whole: it has a first record.
+                image.damaged += u64::from(at == 0);
                 break;
             }
         }
@@ -102,6 +106,15 @@ impl Image {
             }
             Change::Ended(key) => {
                 self.sessions.remove(&key);
+                return;
+            }
+            Change::Retained(publication, qos) => {
+                let topic = publication.topic().to_owned();
+                self.retained.insert(topic, (publication, qos));
+                return;
+            }
+            Change::Cleared(topic) => {
+                self.retained.remove(&topic);
                 return;
             }
             Change::Returned(key, _)

@@ -1,23 +1,30 @@
-//! The journal: every cut and every damaged byte, and a broker that comes back from it.
+//! The journal, split by question; and a broker that comes back from it.
+
+mod bytes;
+mod disk;
+mod retained;
+mod sessions;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::change::VERSION;
+use super::change::Clocks;
+use super::image::KeptMessage;
+use super::place::Place;
+use super::recorder::Work;
+use super::start::keep_at;
 use super::*;
 use crate::clock::Timestamp;
 use crate::local::broker::{Broker, SessionRequest};
 use crate::local::counters::Counters;
 use crate::local::limits::Limits;
 use crate::local::packet::{Filter, Publish};
-use crate::local::publication::{Delivery, Publication, QoS, Subscription};
+use crate::local::publication::{Delivery, Publication, QoS};
 use crate::local::session::{Link, Outgoing};
-use crate::spool::storage::Directory;
 use crate::spool::storage::Storage;
-use crate::spool::tests::model::{Effect, Model, Operation, Trigger};
+use crate::spool::tests::model::Model;
 
 fn clocks(unix_ms: u64) -> Clocks {
     Clocks {
@@ -38,166 +45,40 @@ fn delivery(payload: &str) -> Delivery {
     }
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let one = (0..13, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
-        let subscription = Subscription {
-            qos: QoS::AtLeastOnce,
-            no_local: id > 2,
-            retain_as_published: id > 3,
-            id: id.into(),
-        };
-        match kind {
-            0 | 1 => Change::Opened(key, format!("client-{key}"), id.into()),
-            2 => Change::Returned(key, 5),
-            3 => Change::Left(key, 5, None),
-            4 => Change::Ended(key),
-            5 => Change::Subscribed(key, text, subscription),
-            6 => Change::Unsubscribed(key, text),
-            7 => Change::Queued(key, id, delivery(&text)),
-            8 => Change::Sent(key, id),
-            9 => Change::Released(key, id),
-            10 => Change::Settled(key, id),
-            11 => Change::Taken(key, id),
-            _ => Change::Finished(key, id),
-        }
-    });
-    prop::collection::vec(one, 0..40)
-}
-
-/// The bytes of a journal, and where each record ends.
-fn journal(changes: &[Change]) -> (Vec<u8>, Vec<usize>) {
-    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-    for (number, change) in changes.iter().enumerate() {
-        bytes.extend(change.encode(number as u64, &clocks(1)).unwrap());
-        ends.push(bytes.len());
-    }
-    (bytes, ends)
-}
-
-fn image_of(changes: &[Change]) -> Image {
-    let mut image = Image::default();
-    for change in changes {
-        image.apply(change.clone());
-    }
-    image
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn a_journal_cut_anywhere_is_the_state_of_a_moment(changes in changes(), cut in 0.0..1.0) {
-        let (bytes, ends) = journal(&changes);
-        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a place in a short file")]
-        let cut = (bytes.len() as f64 * cut) as usize;
-        let whole = ends.iter().filter(|end| **end <= cut).count();
-        let mut image = Image::replay(&bytes[..cut], &clocks(1));
-        prop_assert_eq!(image.damaged, 0);
-        prop_assert_eq!(image.torn_bytes, cut - whole.checked_sub(1).map_or(0, |last| ends[last]));
-        image.torn_bytes = 0;
-        prop_assert_eq!(image, image_of(&changes[..whole]));
-    }
-}
-
-#[test]
-fn a_byte_that_changed_costs_one_change_and_is_counted() {
-    let changes = [
-        Change::Version(VERSION),
-        Change::Opened(1, "c".to_owned(), 5),
-        Change::Queued(1, 1, delivery("one")),
-        Change::Queued(1, 2, delivery("two")),
-        Change::Settled(1, 1),
-    ];
-    let (bytes, ends) = journal(&changes);
-    for at in 0..bytes.len() {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0x40;
-        let mut image = Image::replay(&damaged, &clocks(1));
-        let hit = ends.iter().filter(|end| **end <= at).count();
-        if hit == changes.len() - 1 {
-            assert!(image.torn_bytes > 0, "byte {at}");
-        } else {
-            assert_eq!(image.damaged, 1, "byte {at}");
-        }
-        (image.damaged, image.torn_bytes) = (0, 0);
-        let mut rest = changes.to_vec();
-        rest.remove(hit);
-        assert_eq!(image, image_of(&rest), "byte {at}");
-    }
-}
-
-#[test]
-fn an_unknown_version_is_said_and_nothing_is_taken_from_it() {
-    let (bytes, _) = journal(&[
-        Change::Version(VERSION + 1),
-        Change::Opened(1, "c".to_owned(), 5),
-    ]);
-    let image = Image::replay(&bytes, &clocks(1));
-    assert_eq!(image.unknown_version, Some(VERSION + 1));
-    assert!(image.sessions.is_empty());
-}
-
-#[test]
-fn time_goes_on_over_a_restart_as_far_as_the_clock_can_tell() {
-    let change = |at: Clocks| Change::Left(1, 200, Some(at.now + Duration::from_secs(100)));
-    for (at, read_ms, left_s) in [
-        (1_000_000, 1_030_000, 70), // the clock went on
-        (1_000_000, 900_000, 100),  // it was set back
-        (1_000_000, 9_000_000, 0),  // it jumped ahead: over
-        (1_000_000, 0, 100),        // it is not set now
-        (0, 1_030_000, 100),        // or was not then
-    ] {
-        let (written, read) = (clocks(at), clocks(read_ms));
-        let bytes = [
-            Change::Opened(1, "c".to_owned(), 5)
-                .encode(0, &written)
-                .unwrap(),
-            change(written).encode(1, &written).unwrap(),
-        ];
-        let image = Image::replay(&bytes.concat(), &read);
-        let Whereabouts::Left(Some(left)) = image.sessions[&1].client else {
-            panic!("it had left");
-        };
-        assert_eq!(
-            left,
-            read.now + Duration::from_secs(left_s),
-            "{at} {read_ms}"
-        );
-    }
-}
-
 /// A broker with a journal.
 struct Kept {
     broker: Arc<Mutex<Broker>>,
-    recorder: Recorder,
     counters: Arc<Counters>,
     keeper: Keeper,
 }
 
 fn open(storage: &Arc<dyn Storage>) -> Kept {
-    open_retrying(storage, Duration::from_hours(1))
+    open_retrying(place(storage), Duration::from_hours(1))
 }
 
-fn open_retrying(storage: &Arc<dyn Storage>, retry_pause: Duration) -> Kept {
-    let clocks = Clocks::read();
-    let image = read(&**storage, &clocks).unwrap();
-    let recorder = Recorder::retrying(image.is_some(), retry_pause);
+fn open_retrying(place: Place, retry_pause: Duration) -> Kept {
     let counters = Arc::<Counters>::default();
-    let mut broker = Broker::new(Limits::default(), Arc::clone(&counters));
-    broker.restore_sessions(image.unwrap_or_default(), recorder.clone(), clocks.now);
+    let broker = Broker::new(Limits::default(), Arc::clone(&counters));
     let broker = Arc::new(Mutex::new(broker));
-    let keeper = Keeper::start(
-        Arc::clone(storage),
-        recorder.clone(),
-        Arc::clone(&broker),
-        Arc::clone(&counters),
-    );
+    let recorder = |is_something| Recorder::retrying(is_something, retry_pause);
+    let keeper = keep_at(place, recorder, &broker, &counters);
     Kept {
         broker,
-        recorder,
         counters,
         keeper: keeper.unwrap(),
     }
+}
+
+fn place(storage: &Arc<dyn Storage>) -> Place {
+    let storage = Arc::clone(storage);
+    Place::new(move || Ok(Arc::clone(&storage)))
+}
+
+/// What a journal says.
+fn read(model: &Model) -> Image {
+    let storage: Arc<dyn Storage> = Arc::new(model.clone());
+    let image = place(&storage).read(&Clocks::read());
+    image.unwrap().unwrap_or_default()
 }
 
 impl Kept {
@@ -236,11 +117,16 @@ impl Kept {
             .publish(&publish, None, Instant::now());
     }
 
+    fn retain(&self, topic: &str, payload: &str, qos: QoS) {
+        self.publish(topic, payload, qos, true);
+    }
+
     /// Waits until everything that was recorded is kept, or nothing has to wait.
     fn settle(&self) {
-        let number = self.recorder.next();
+        let recorder = &self.keeper.recorder;
+        let number = recorder.next();
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        while number > 0 && !self.recorder.is_kept(number - 1) {
+        while number > 0 && !recorder.is_kept(number - 1) {
             assert!(
                 std::time::Instant::now() < deadline,
                 "the journal is not written"
@@ -264,230 +150,26 @@ impl Kept {
     }
 }
 
-#[test]
-fn a_session_comes_back_at_the_stage_each_message_had_reached() {
-    let directory = tempfile::tempdir().unwrap();
-    let storage = || -> Arc<dyn Storage> { Arc::new(Directory::open(directory.path()).unwrap()) };
-    let link = Arc::<Link>::default();
-    {
-        let kept = open(&storage());
-        let (session, present) = kept.connect(&link);
-        assert!(!present);
-        let filters = [
-            Filter::plain("a/#", QoS::ExactlyOnce),
-            Filter::plain("$share/g/s", QoS::AtLeastOnce),
-        ];
-        kept.broker
-            .lock()
-            .unwrap()
-            .subscribe(session, &link, &filters, Instant::now());
-        for payload in ["released", "sent", "done"] {
-            kept.publish("a/b", payload, QoS::ExactlyOnce, false);
-        }
-        kept.settle();
-        for id in 1..=3 {
-            assert_eq!(kept.next(session, &link).unwrap().0, id);
-        }
-        {
-            let mut broker = kept.broker.lock().unwrap();
-            let session = broker.session(session, &link).unwrap();
-            assert!(session.pubrec(1) && session.pubrec(3));
-            session.pubcomp(3);
-        }
-        kept.broker
-            .lock()
-            .unwrap()
-            .disconnect(session, &link, None, Instant::now());
-        kept.publish("a/b", "waits", QoS::ExactlyOnce, false);
-        kept.publish("s", "shared", QoS::AtLeastOnce, false);
-    } // an orderly stop
-    for _ in 0..2 {
-        let kept = open(&storage());
-        let (session, present) = kept.connect(&link);
-        assert!(present);
-        let expected: [(u16, bool, &[u8]); 4] = [
-            (1, true, b"PUBREL"),
-            (2, true, b"sent"),
-            (4, false, b"waits"),
-            (5, false, b"shared"),
-        ];
-        for (id, duplicate, payload) in expected {
-            let got = kept.next(session, &link).unwrap();
-            if id < 4 {
-                assert_eq!(got, (id, duplicate, payload.to_vec()));
-            } else {
-                assert_eq!((got.0, &*got.2), (id, payload));
-            }
-        }
-        assert_eq!(kept.next(session, &link), None);
-    }
-}
-
-#[test]
-fn a_message_of_qos_2_is_sent_only_when_its_identifier_is_kept() {
-    let recorder = Recorder::on(false);
-    let mut broker = Broker::new(Limits::default(), Arc::default());
-    broker.restore_sessions(Image::default(), recorder.clone(), Instant::now());
-    let link = Arc::<Link>::default();
-    let request = SessionRequest {
-        client_id: "c",
-        clean_start: false,
-        expiry_s: 1_000,
-        receive_max: u16::MAX,
-    };
-    let key = broker.connect(request, &link, Instant::now()).session;
-    let filter = Filter::plain("a", QoS::ExactlyOnce);
-    broker.subscribe(key, &link, &[filter], Instant::now());
-    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        broker.publish(&Publish::plain("a", b"x", qos, false), None, Instant::now());
-    }
-    let next = |broker: &mut Broker| {
-        let session = broker.session(key, &link).unwrap();
-        let next = session.next(&Limits::default(), Instant::now());
-        (next.is_some(), session.is_held_up())
-    };
-    assert_eq!(next(&mut broker), (true, true), "QoS 1 need not wait");
-    assert_eq!(next(&mut broker), (false, true), "QoS 2 must");
-    recorder.keep(recorder.next());
-    assert_eq!(next(&mut broker), (true, false));
-}
-
-#[test]
-fn a_full_disk_holds_nobody_up_and_is_counted() {
-    let model = Model::default();
-    let storage: Arc<dyn Storage> = Arc::new(model.clone());
-    model.set_capacity(Some(0));
-    let kept = open(&storage).away();
-    kept.settle();
-    assert_eq!(kept.counters.journal_failures.get(), 1);
-    let before = kept.recorder.next();
-    kept.publish("a", "x", QoS::AtLeastOnce, false);
-    let after = kept.recorder.next();
-    assert_eq!(after, before, "nothing waits while the disk fails");
-    drop(kept.keeper);
-}
-
-#[test]
-fn when_the_disk_has_room_again_everything_is_written() {
-    let model = Model::default();
-    let storage: Arc<dyn Storage> = Arc::new(model.clone());
-    model.set_capacity(Some(0));
-    let kept = open_retrying(&storage, Duration::from_millis(1)).away();
-    kept.publish("a", "while it was full", QoS::AtLeastOnce, false);
-    wait_until(|| kept.counters.journal_failures.get() > 0);
-    model.set_capacity(None);
-    wait_until(|| model.content("journal").is_some());
-    kept.publish("a", "later", QoS::AtLeastOnce, false);
-    drop(kept);
-    assert_eq!(payloads(&model), ["while it was full", "later"]);
-}
-
 /// The messages of the only session in a journal.
 fn payloads(model: &Model) -> Vec<String> {
-    let image = read(model, &Clocks::read()).unwrap().unwrap_or_default();
+    let image = read(model);
     assert_eq!(image.damaged, 0);
     let messages = image.sessions.into_values().flat_map(|one| one.messages);
-    let payload = |message: image::KeptMessage| {
+    let payload = |message: KeptMessage| {
         let delivery = message.delivery.unwrap();
         String::from_utf8(delivery.publication.parts().1.to_vec()).unwrap()
     };
     messages.map(payload).collect()
 }
 
-#[test]
-fn a_journal_that_has_grown_is_written_afresh() {
-    const TIMES: u32 = 1_000;
-    let payload = "x".repeat(4_096);
-    let model = Model::default();
-    let storage: Arc<dyn Storage> = Arc::new(model.clone());
-    let kept = open(&storage).away();
-    let link = Arc::<Link>::default();
-    let (session, _) = kept.connect(&link);
-    let mut longest = 0;
-    for _ in 0..TIMES {
-        kept.publish("a", &payload, QoS::AtLeastOnce, false);
-        kept.settle();
-        let (id, ..) = kept.next(session, &link).unwrap();
-        let mut broker = kept.broker.lock().unwrap();
-        broker.session(session, &link).unwrap().puback(id);
-        longest = longest.max(model.content("journal").map_or(0, |bytes| bytes.len()));
-    }
-    kept.publish("a", "the last", QoS::AtLeastOnce, false);
-    drop(kept);
-    assert!(longest < 1_100_000, "{longest} bytes");
-    assert!(longest > 500_000, "not each time: {longest} bytes");
-    assert_eq!(payloads(&model), ["the last"]);
-}
-
-#[test]
-fn nobody_waits_for_changes_that_the_memory_had_no_room_for() {
-    let model = Model::default();
-    let storage: Arc<dyn Storage> = Arc::new(model.clone());
-    let kept = open(&storage).away();
-    kept.publish("a", "x", QoS::AtLeastOnce, false);
-    {
-        // The keeper cannot look at the broker meanwhile.
-        let _broker = kept.broker.lock().unwrap();
-        for _ in 0..100 {
-            let delivery = delivery(&"x".repeat(200_000));
-            (kept.recorder.record(Change::Queued(99, 1, delivery))).expect("a number");
-        }
-    }
-    kept.settle();
-    drop(kept);
-    assert_eq!(payloads(&model), ["x"]);
-}
-
-#[test]
-fn a_full_set_of_sessions_is_back_in_a_moment() {
-    const SESSIONS: usize = 256;
-    /// So that all of them together have about 8 MiB.
-    const MESSAGES_EACH: usize = 80;
-    let directory = tempfile::tempdir().unwrap();
-    let storage = || -> Arc<dyn Storage> { Arc::new(Directory::open(directory.path()).unwrap()) };
-    {
-        let kept = open(&storage());
-        let mut broker = kept.broker.lock().unwrap();
-        for number in 0..SESSIONS {
-            let (link, id) = (Arc::<Link>::default(), format!("client-{number}"));
-            let request = SessionRequest {
-                client_id: &id,
-                clean_start: true,
-                expiry_s: 1_000,
-                receive_max: u16::MAX,
-            };
-            let now = Instant::now();
-            let key = broker.connect(request, &link, now).session;
-            broker.subscribe(key, &link, &[Filter::plain("a", QoS::AtLeastOnce)], now);
-            broker.disconnect(key, &link, None, now);
-        }
-        for _ in 0..MESSAGES_EACH {
-            let publish = Publish::plain("a", &[b'x'; 300], QoS::AtLeastOnce, false);
-            broker.publish(&publish, None, Instant::now());
-        }
-        assert_eq!(kept.counters.dropped_session_full.get(), 0);
-    }
-    let before = std::time::Instant::now();
-    let kept = open(&storage());
-    let took = before.elapsed();
-    println!("{SESSIONS} sessions of {MESSAGES_EACH} messages were back in {took:?}");
-    let link = Arc::<Link>::default();
-    let request = SessionRequest {
-        client_id: "client-7",
-        clean_start: false,
-        expiry_s: 1_000,
-        receive_max: u16::MAX,
-    };
-    let mut broker = kept.broker.lock().unwrap();
-    let key = broker.connect(request, &link, Instant::now()).session;
-    let session = broker.session(key, &link).unwrap();
-    let mut count = 0;
-    while let Some(Outgoing::Publish { id, .. }) = session.next(&Limits::default(), Instant::now())
-    {
-        session.puback(id);
-        count += 1;
-    }
-    assert_eq!(count, MESSAGES_EACH);
+/// The retained messages in a journal.
+fn retained(image: &Image) -> Vec<(&str, &str)> {
+    let all = image.retained.values();
+    all.map(|(publication, _)| {
+        let payload = std::str::from_utf8(publication.parts().1);
+        (publication.topic(), payload.unwrap())
+    })
+    .collect()
 }
 
 fn wait_until(is_so: impl Fn() -> bool) {
@@ -495,52 +177,5 @@ fn wait_until(is_so: impl Fn() -> bool) {
     while !is_so() {
         assert!(std::time::Instant::now() < deadline, "it does not happen");
         std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-#[test]
-fn whatever_fails_what_was_kept_is_there_in_order() {
-    for nth in 1..=3 {
-        for operation in [
-            Operation::Write,
-            Operation::SyncData,
-            Operation::Rename,
-            Operation::SyncDirectory,
-            Operation::Create,
-        ] {
-            for effect in [Effect::Eio, Effect::Enospc, Effect::PowerCut] {
-                keeps_its_word(Trigger::Nth(operation, nth), effect);
-            }
-        }
-    }
-}
-
-fn keeps_its_word(trigger: Trigger, effect: Effect) {
-    for seed in 0..8 {
-        let model = Model::default();
-        let storage: Arc<dyn Storage> = Arc::new(model.clone());
-        model.inject(trigger, effect);
-        let kept = open(&storage).away();
-        let mut promised = 0;
-        for count in 0..5_usize {
-            kept.publish("a", &count.to_string(), QoS::AtLeastOnce, false);
-            kept.settle();
-            if kept.counters.journal_failures.get() == 0 {
-                promised = count + 1;
-            }
-        }
-        drop(kept);
-        model.clear_faults();
-        model.reboot(seed);
-        let found = payloads(&model);
-        assert!(
-            found.len() >= promised,
-            "{trigger:?} {effect:?} {seed}: {found:?} of {promised}"
-        );
-        let in_order = found
-            .iter()
-            .enumerate()
-            .all(|(at, payload)| *payload == at.to_string());
-        assert!(in_order, "{trigger:?} {effect:?} {seed}: {found:?}");
     }
 }
