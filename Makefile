@@ -3,6 +3,7 @@
 CARGO ?= cargo
 RELAY := target/debug/cloud-relay
 TOOLS := .tools
+FIGURES := $(or $(CARGO_TARGET_DIR),target)/figures.jsonl
 # The demo's cloud function is the real one where moto is installed; without it, the demo needs nothing but Rust.
 FUNCTION := $(wildcard $(TOOLS)/venv/bin/moto_server)
 
@@ -31,8 +32,10 @@ lint: ## formatting, clippy with warnings denied, dependencies and licences, spe
 	$(TOOLS)/cargo/bin/cargo-deny --log-level error check bans licenses sources
 	$(TOOLS)/venv/bin/typos
 
-bench: setup ## figures of the release build beside mosquitto, in one table; takes half an hour
-	$(CARGO) bench --locked --bench figures
+bench: setup ## figures of the release build beside mosquitto, in one table; half an hour
+	rm -f $(FIGURES)
+	$(CARGO) bench --locked --bench figures -- --runs 3 --json $(FIGURES)
+	$(CARGO) bench --locked --bench paths
 
 cross: setup ## the ARM binaries, built and put through the end-to-end tests under qemu-user; half an hour
 	tests/setup/install --cross

@@ -49,13 +49,21 @@ pub enum AppError {
     #[error(transparent)]
     Provisioning(#[from] ProvisionError),
     /// Nothing more can be made durable.
-    #[error("the spool has failed, nothing more is acknowledged: {0}")]
+    #[error(
+        "the spool has failed, nothing more is acknowledged: {0}; what was acknowledged is on disk. If it fails again \
+         after a restart, the disk of DATA_DIR is failing"
+    )]
     SpoolFailed(String),
     /// A task panicked: a defect in this program.
-    #[error("a task of the relay ended unexpectedly: {0}")]
+    #[error(
+        "a task of the relay ended unexpectedly, which is a defect of this program: {0}; what was acknowledged is on disk"
+    )]
     Task(#[from] JoinError),
     /// Shutdown was cut short. What was acknowledged is on disk all the same.
-    #[error("shutdown took longer than {} s and was cut short", SHUTDOWN_TIMEOUT.as_secs())]
+    #[error(
+        "shutdown took longer than {} s and was cut short; what was acknowledged is on disk all the same",
+        SHUTDOWN_TIMEOUT.as_secs()
+    )]
     ShutdownTimeout,
 }
 
@@ -288,8 +296,15 @@ fn log_recovery(recovery: &Recovery) {
     }
     if recovery.segments_set_aside > 0 {
         tracing::warn!(
-            "{} damaged segments of the spool were set aside as *.damaged",
+            "{} segments of the spool cannot be read and were set aside as *.damaged: their messages are lost, and \
+             counted; is the disk of DATA_DIR failing?",
             recovery.segments_set_aside
+        );
+    }
+    if recovery.headers_mended > 0 {
+        tracing::warn!(
+            "{} segments of the spool had a damaged header, which was made anew; what can be read in them is sent",
+            recovery.headers_mended
         );
     }
     tracing::info!(

@@ -42,6 +42,7 @@ pub mod dead_letters;
 pub mod local;
 pub mod logging;
 mod own_name;
+mod printable;
 pub mod provisioning;
 mod rfc3339;
 pub mod routes;

@@ -1,6 +1,6 @@
 //! Single lines on stdout, plain or JSON, where balenaOS picks them up.
 //!
-//! One event is one line: control characters in it, line breaks too, are written as escapes. No
+//! One event is one line: what would break it, or drive a terminal, is written as escapes. No
 //! colours; plain lines have no time stamp, for balena's log adds its own. A warning that repeats is summed up,
 //! and the last ones are kept for the status page. Other crates' records show from `warn`
 //! up, from `info` up when ours are at `debug` or `trace`: what they print below that is not known to

@@ -80,7 +80,7 @@ async fn the_user_of_the_environment_gets_in_and_nobody_else() {
     stays_out(&site, &["-u", "app", "-P", "falsch"]).await;
     stays_out(&site, &["-u", "nobody", "-P", "geheim"]).await;
     let relay = site.relay();
-    let told = relay.wait_for_log("clients were refused", PATIENCE).await;
+    let told = relay.wait_for_log("a client was refused", PATIENCE).await;
     told.expect("failed logins are told");
     let log = relay.log().lines().join("\n");
     assert!(log.contains("LOCAL_MQTT_PASSWORD=set"), "{log}");
@@ -246,7 +246,13 @@ async fn dead_letters_are_replayed_by_a_user_who_may_write_and_stay_otherwise() 
             .output();
         output.expect("the program starts")
     };
-    let replay = |login| tool("replay", &["--all"], login);
+    let replay = |login, code: i32| {
+        let output = tool("replay", &["--all"], login);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let listed = || String::from_utf8(tool("list", &["--json"], &[]).stdout).expect("text");
+    let wrong = [LOGIN[0], ("LOCAL_MQTT_PASSWORD", "falsch")];
     for (user, topic, bytes, allowed) in [
         ("app", "sensors", 131_073, true),
         ("sensor", "own/sensor", 131_074, false),
@@ -257,15 +263,24 @@ async fn dead_letters_are_replayed_by_a_user_who_may_write_and_stay_otherwise() 
         let status = client.wait_for_exit(PATIENCE).await.expect("an end");
         assert!(status.success(), "{user}");
         // A log sums such warnings up, and a directory has no event.
-        let listed = || String::from_utf8(tool("list", &["--json"], &[]).stdout);
+        let is_there = || listed().contains(&bytes.to_string());
         let deadline = Instant::now() + PATIENCE;
-        while !listed().expect("text").contains(&bytes.to_string()) {
+        while !is_there() {
             assert!(Instant::now() < deadline, "{}", site.relay().log().tail());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(!replay(&[]).status.success());
-        let replayed = replay(&LOGIN);
-        assert_eq!(replayed.status.success(), allowed, "{replayed:?}");
+        for login in [&[][..], &wrong] {
+            let said = replay(login, 77);
+            assert!(said.contains("refuses the login"), "{said}");
+            assert!(is_there(), "{said}");
+        }
+        if allowed {
+            replay(&LOGIN, 0);
+        } else {
+            let said = replay(&LOGIN, 1);
+            assert!(said.contains("does not let this user publish it"), "{said}");
+            assert!(is_there(), "{said}");
+        }
     }
 }
 

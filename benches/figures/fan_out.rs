@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::Outcome;
-use crate::report::{Figure, as_f64, mib};
+use crate::measure::{Before, peak_memory, rates};
+use crate::report::{Figure, as_f64};
 use crate::stage::Stage;
 use crate::system::{System, TOPIC};
 
@@ -36,8 +37,7 @@ pub(crate) async fn fan_out(system: &dyn System) -> Outcome<Vec<Figure>> {
         let stream = subscribed(stage.setting().listen(), number).await?;
         subscribers.spawn(read_all(stream, count * PACKET_BYTES));
     }
-    let before = stage.usage()?;
-    let earlier = stage.setting().cloud().received_count();
+    let before = Before::now(&stage)?;
     let load = Load {
         payload_bytes: PAYLOAD_BYTES,
         ..Load::new(1, TOPIC, count)
@@ -52,10 +52,9 @@ pub(crate) async fn fan_out(system: &dyn System) -> Outcome<Vec<Figure>> {
     let delivered = as_f64(bytes) / as_f64(PACKET_BYTES);
     let took = (last - published.began).as_secs_f64();
     stage
-        .wait_for_arrivals(earlier + published.acked.len())
+        .wait_for_arrivals(before.arrived + published.acked.len())
         .await;
-    let relayed = as_f64(published.acked.len());
-    let cpu_seconds = stage.usage()?.cpu_seconds - before.cpu_seconds;
+    let cpu_seconds = (stage.usage()? - before.usage).cpu_seconds;
     let all = as_f64(count * u64::from(SUBSCRIBERS));
     let mut figures = vec![
         Figure::more("delivered locally/s", delivered / took),
@@ -65,18 +64,9 @@ pub(crate) async fn fan_out(system: &dyn System) -> Outcome<Vec<Figure>> {
             cpu_seconds / delivered * 1e6,
         ),
     ];
-    if let Some(end) = stage.arrivals(earlier).last() {
-        let took = end.saturating_duration_since(published.began);
-        figures.push(Figure::more(
-            "relay/s (in the cloud)",
-            relayed / took.as_secs_f64(),
-        ));
-    }
-    figures.push(Figure::less(
-        "peak memory MiB",
-        mib(stage.process().memory_peak_bytes()?),
-    ));
-    figures.push(Figure::less("lost acked", as_f64(stage.lost(&published))));
+    figures.extend(rates(&stage, &before, &published));
+    figures.push(peak_memory(&stage, "peak memory MiB")?);
+    figures.extend(before.books(&stage, &published.acked));
     Ok(figures)
 }
 

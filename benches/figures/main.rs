@@ -1,35 +1,44 @@
-//! Black-box figures of the relay beside its nearest peers, measured in the same run.
+//! Black-box figures of the relay beside its nearest peers, measured in the same run. `benches/README.md` says how to
+//! run it, what it measures, and how to add a system.
 //!
 //! ```text
 //! cargo bench --bench figures -- [SCENARIO…] [--system NAME]… [--runs N] [--messages N] [--json FILE]
+//! cargo bench --bench figures -- --plot FILE PLOT
 //! ```
-//!
-//! Scenarios: `steady`, `online`, `outage`, `backlog`, `idle`, `page`, `fanout`; all without any. `--system` picks systems by
-//! name. Of `--runs` (1 without) the medians are shown; the systems take turns, so that all of them meet the
-//! same state of the machine. `--messages` makes `steady` longer, for a profiler. `--json` adds a line for each single run to FILE.
 //!
 //! Nothing here judges a figure: what a machine manages is no reason for a build to fail. A message that
 //! was acknowledged and lost is a figure too.
 
+mod direct;
 mod fan_out;
+mod kill;
+mod measure;
 mod mosquitto;
+mod outage;
+mod paced;
 mod page;
+mod plot;
 mod relay;
 mod report;
+mod request;
+mod rest;
 mod scenario;
 mod setting;
 mod stage;
+mod steady;
 mod system;
+mod usage;
 
 use std::error::Error;
-use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use self::report::{Table, json_line};
+use serde_json::{Map, Value, json};
+
+use self::report::{Figure, Runs, Table};
+use self::request::Request;
 use self::scenario::Scenario;
-use self::system::System;
 
 /// What can fail here is shown to a person, not told apart.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -37,16 +46,18 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// File systems that live in memory, where nothing is written to a disk.
 const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
-/// What is asked for on the command line.
-struct Request {
-    scenarios: Vec<Scenario>,
-    systems: Vec<Box<dyn System>>,
-    runs: usize,
-    json: Option<File>,
-}
-
 fn main() -> ExitCode {
-    match run() {
+    // cargo says --bench to every benchmark
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    let outcome = match arguments.split_first() {
+        Some((first, rest)) if first == direct::ARGUMENT => direct::run(rest).map(|()| true),
+        Some((first, rest)) if first == plot::ARGUMENT => plot::run(rest).map(|()| true),
+        _ => measure(&arguments),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -56,8 +67,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Outcome<bool> {
-    let request = Request::from_arguments(std::env::args().skip(1))?;
+fn measure(arguments: &[String]) -> Outcome<bool> {
+    let request = Request::from_arguments(arguments)?;
     let file_system = setting::file_system_of(Path::new(setting::PARENT))?;
     if IN_MEMORY.contains(&file_system.as_str()) {
         let place = setting::PARENT;
@@ -67,99 +78,78 @@ fn run() -> Outcome<bool> {
         .into());
     }
     println!(
-        "{} processors, data on {file_system}, medians of {} run(s).\n",
+        "{} processors, load {} before, data on {file_system}. Medians, and in brackets the least and the most.\n",
         std::thread::available_parallelism()?,
-        request.runs
+        load()?
     );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(request.carry_out())
+    runtime.block_on(carry_out(request))
 }
 
-impl Request {
-    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Outcome<Self> {
-        let (mut scenarios, mut names, mut runs, mut json) = (Vec::new(), Vec::new(), 1, None);
-        let mut messages = None;
-        while let Some(argument) = arguments.next() {
-            let mut value = || {
-                let missing = || format!("{argument} needs a value");
-                arguments.next().ok_or_else(missing)
-            };
-            match argument.as_str() {
-                // cargo says so to every benchmark
-                "--bench" => {}
-                "--runs" => runs = value()?.parse()?,
-                "--messages" => messages = Some(value()?.parse()?),
-                "--system" => names.push(value()?),
-                "--json" => json = Some(File::options().append(true).create(true).open(value()?)?),
-                name => {
-                    let found = scenario::ALL.iter().filter(|known| known.name() == name);
-                    let before = scenarios.len();
-                    scenarios.extend(found.copied());
-                    if scenarios.len() == before {
-                        return Err(format!("no scenario is called {name:?}").into());
+/// Runs everything; `false` if a system failed in a scenario, which the others do not suffer for.
+async fn carry_out(mut request: Request) -> Outcome<bool> {
+    let mut all_ran = true;
+    let names = request
+        .systems
+        .iter()
+        .map(|system| system.name().to_owned());
+    let table = Table::new(names.collect());
+    println!("{}", table.head());
+    for &(scenario, times) in &request.scenarios {
+        let mut runs = Runs::default();
+        // the systems take turns, so that all of them meet the same state of the machine
+        for run in 1..=times {
+            for system in &request.systems {
+                if !scenario.suits(system.as_ref()) {
+                    continue;
+                }
+                let name = system.name();
+                eprintln!("{}: {name}, run {run} of {times}", scenario.name());
+                let load = load()?;
+                match scenario.run(system.as_ref()).await {
+                    Ok(figures) => {
+                        runs.add(name, &figures);
+                        if let Some(json) = &mut request.json {
+                            writeln!(json, "{}", line(scenario, name, run, &load, &figures))?;
+                        }
+                    }
+                    Err(error) => {
+                        all_ran = false;
+                        eprintln!("    {name} failed: {error}");
                     }
                 }
             }
         }
-        let mut systems = system::all();
-        if let Some(unknown) = names
-            .iter()
-            .find(|name| !systems.iter().any(|system| system.name() == *name))
-        {
-            return Err(format!("no system here is called {unknown:?}").into());
-        }
-        if !names.is_empty() {
-            systems.retain(|system| names.iter().any(|name| name == system.name()));
-        }
-        if scenarios.is_empty() {
-            scenarios.extend(scenario::ALL);
-        }
-        if let Some(messages) = messages {
-            for scenario in &mut scenarios {
-                *scenario = scenario.with_messages(messages);
-            }
-        }
-        Ok(Request {
-            scenarios,
-            systems,
-            runs,
-            json,
-        })
+        let title = format!("{}: {}", scenario.name(), scenario.title());
+        println!("{}", table.rows(&title, &runs));
     }
+    Ok(all_ran)
+}
 
-    /// Runs everything; `false` if a system failed in a scenario, which the others do not suffer for.
-    async fn carry_out(mut self) -> Outcome<bool> {
-        let mut all_ran = true;
-        for scenario in &self.scenarios {
-            let (title, mut table) = (scenario.title(), Table::default());
-            for run in 1..=self.runs {
-                for system in &self.systems {
-                    if !scenario.suits(system.as_ref()) {
-                        continue;
-                    }
-                    eprintln!("{title}: {}, run {run} of {}", system.name(), self.runs);
-                    match scenario.run(system.as_ref()).await {
-                        Ok(figures) => {
-                            table.add(system.name(), &figures);
-                            if let Some(json) = &mut self.json {
-                                writeln!(
-                                    json,
-                                    "{}",
-                                    json_line(&title, system.name(), run, &figures)
-                                )?;
-                            }
-                        }
-                        Err(error) => {
-                            all_ran = false;
-                            eprintln!("    {} failed: {error}", system.name());
-                        }
-                    }
-                }
-            }
-            println!("{}", table.markdown(&title));
-        }
-        Ok(all_ran)
-    }
+/// One run as a line of JSON.
+fn line(scenario: Scenario, system: &str, run: usize, load: &str, figures: &[Figure]) -> Value {
+    let figures: Map<String, Value> = figures
+        .iter()
+        .map(|figure| (figure.name.to_owned(), json!(figure.value)))
+        .collect();
+    json!({
+        "scenario": scenario.name(),
+        "title": scenario.title(),
+        "system": system,
+        "run": run,
+        "load": load,
+        "figures": figures,
+    })
+}
+
+/// How many processes wanted a processor in the last minute, on average.
+fn load() -> Outcome<String> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(text
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }

@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::Outcome;
-use crate::report::{Figure, as_f64, mib};
-use crate::scenario::SETTLING;
+use crate::measure::memory;
+use crate::report::{Figure, as_f64};
+use crate::rest::SETTLING;
 use crate::stage::Stage;
 use crate::system::{System, TOPIC};
 
@@ -31,16 +32,13 @@ pub(crate) async fn page(system: &dyn System) -> Outcome<Vec<Figure>> {
     let mut figures = vec![
         Figure::less("closed, idle: CPU s per min", idle(&stage).await?),
         Figure::less("closed, 100/s: CPU s per min", busy(&stage, 1).await?),
-        Figure::less(
-            "closed: memory MiB",
-            mib(stage.process().memory_rss_bytes()?),
-        ),
+        memory(&stage, "closed: memory MiB")?,
     ];
     let feed = Feed::open(stage.setting().status()).await?;
     figures.extend([
         Figure::less("open, idle: CPU s per min", idle(&stage).await?),
         Figure::less("open, 100/s: CPU s per min", busy(&stage, 2).await?),
-        Figure::less("open: memory MiB", mib(stage.process().memory_rss_bytes()?)),
+        memory(&stage, "open: memory MiB")?,
     ]);
     figures.push(Figure::less("feed bytes per s", feed.bytes_per_s()));
     Ok(figures)
@@ -82,8 +80,8 @@ impl Feed {
 async fn idle(stage: &Stage) -> Outcome<f64> {
     let (before, began) = (stage.usage()?, Instant::now());
     tokio::time::sleep(Duration::from_secs(SECONDS.into())).await;
-    let used = stage.usage()?.cpu_seconds - before.cpu_seconds;
-    Ok(used / began.elapsed().as_secs_f64() * 60.0)
+    let used = stage.usage()? - before;
+    Ok(used.cpu_seconds / began.elapsed().as_secs_f64() * 60.0)
 }
 
 /// Processor seconds a minute at [`RATE`].
@@ -94,6 +92,6 @@ async fn busy(stage: &Stage, publisher: u32) -> Outcome<f64> {
     };
     let (before, began) = (stage.usage()?, Instant::now());
     stage.publish(vec![load]).await?;
-    let used = stage.usage()?.cpu_seconds - before.cpu_seconds;
-    Ok(used / began.elapsed().as_secs_f64() * 60.0)
+    let used = stage.usage()? - before;
+    Ok(used.cpu_seconds / began.elapsed().as_secs_f64() * 60.0)
 }

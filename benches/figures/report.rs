@@ -1,9 +1,7 @@
-//! Figures of single runs, their medians, and how they are shown: JSON lines and Markdown.
+//! Figures of single runs, their medians and spread, and the table of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-
-use serde_json::{Value, json};
 
 /// What the ratio column compares.
 const OURS: &str = "relay";
@@ -53,33 +51,20 @@ pub(crate) fn mib(bytes: u64) -> f64 {
     as_f64(bytes) / (1024.0 * 1024.0)
 }
 
-/// One run as a line of JSON.
-pub(crate) fn json_line(title: &str, system: &str, run: usize, figures: &[Figure]) -> Value {
-    let figures: serde_json::Map<String, Value> = figures
-        .iter()
-        .map(|figure| (figure.name.to_owned(), json!(figure.value)))
-        .collect();
-    json!({ "scenario": title, "system": system, "run": run, "figures": figures })
-}
-
 /// All runs of one scenario.
 #[derive(Default)]
-pub(crate) struct Table {
-    systems: Vec<String>,
+pub(crate) struct Runs {
     /// In the order in which they came up.
-    rows: Vec<Figure>,
+    figures: Vec<Figure>,
     values: BTreeMap<(&'static str, String), Vec<f64>>,
 }
 
-impl Table {
+impl Runs {
     /// Takes one run in.
     pub(crate) fn add(&mut self, system: &str, figures: &[Figure]) {
-        if !self.systems.iter().any(|known| known == system) {
-            self.systems.push(system.to_owned());
-        }
         for figure in figures {
-            if !self.rows.iter().any(|known| known.name == figure.name) {
-                self.rows.push(*figure);
+            if !self.figures.iter().any(|known| known.name == figure.name) {
+                self.figures.push(*figure);
             }
             self.values
                 .entry((figure.name, system.to_owned()))
@@ -88,57 +73,91 @@ impl Table {
         }
     }
 
-    /// Markdown: a row for each figure, a column for each system, medians over the runs.
-    pub(crate) fn markdown(&self, title: &str) -> String {
-        let mut text = format!("### {title}\n\n| Figure (better) |");
-        let mut rule = "|---|".to_owned();
-        for system in &self.systems {
-            // writing to a string cannot fail
-            write!(text, " {system} |").ok();
-            rule.push_str("---:|");
-        }
-        let compared = [OURS, PEER].map(|name| self.systems.iter().any(|known| known == name));
-        if compared == [true, true] {
-            write!(text, " {OURS} ÷ {PEER} |").ok();
-            rule.push_str("---:|");
-        }
-        write!(text, "\n{rule}\n").ok();
-        for row in &self.rows {
-            let arrow = if row.more_is_better { '↑' } else { '↓' };
-            write!(text, "| {} {arrow} |", row.name).ok();
-            for system in &self.systems {
-                let cell = self.median(row.name, system).map_or("–".to_owned(), shown);
-                write!(text, " {cell} |").ok();
-            }
-            if compared == [true, true] {
-                write!(text, " {} |", self.ratio(row.name)).ok();
-            }
-            text.push('\n');
-        }
-        text
-    }
-
-    fn ratio(&self, name: &'static str) -> String {
-        match (self.median(name, OURS), self.median(name, PEER)) {
-            (Some(ours), Some(peer)) if peer != 0.0 => format!("{:.2}", ours / peer),
-            _ => "–".to_owned(),
-        }
-    }
-
-    fn median(&self, name: &'static str, system: &str) -> Option<f64> {
-        let mut values = self.values.get(&(name, system.to_owned()))?.clone();
+    /// The values of a figure, sorted; none if the system has not got that far.
+    fn sorted(&self, name: &'static str, system: &str) -> Vec<f64> {
+        let values = self.values.get(&(name, system.to_owned()));
+        let mut values = values.cloned().unwrap_or_default();
         values.sort_unstable_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let upper = *values.get(middle)?;
-        if values.len() % 2 == 1 {
-            return Some(upper);
-        }
-        Some(f64::midpoint(*values.get(middle.checked_sub(1)?)?, upper))
+        values
     }
 }
 
+/// The table of all scenarios, in Markdown: a row for each figure, a column for each system.
+pub(crate) struct Table {
+    systems: Vec<String>,
+    compares: bool,
+}
+
+impl Table {
+    pub(crate) fn new(systems: Vec<String>) -> Self {
+        let compares = [OURS, PEER]
+            .iter()
+            .all(|name| systems.iter().any(|known| known == name));
+        Table { systems, compares }
+    }
+
+    /// The first two lines.
+    pub(crate) fn head(&self) -> String {
+        let ratio = self.compares.then(|| format!("{OURS} ÷ {PEER}"));
+        let columns: Vec<&str> = (self.systems.iter())
+            .chain(&ratio)
+            .map(String::as_str)
+            .collect();
+        format!(
+            "| Figure (better) | {} |\n|---|{}",
+            columns.join(" | "),
+            "---:|".repeat(columns.len())
+        )
+    }
+
+    /// The lines of one scenario: medians and, of several runs, the least and the most.
+    pub(crate) fn rows(&self, title: &str, runs: &Runs) -> String {
+        let columns = self.systems.len() + usize::from(self.compares);
+        let mut text = format!("| **{title}** |{}", " |".repeat(columns));
+        for figure in &runs.figures {
+            let values = |system: &str| runs.sorted(figure.name, system);
+            let cells = self.systems.iter().map(|system| cell(&values(system)));
+            let ratio = self.compares.then(|| ratio(&values(OURS), &values(PEER)));
+            let cells: Vec<String> = cells.chain(ratio).collect();
+            let arrow = if figure.more_is_better { '↑' } else { '↓' };
+            // writing to a string cannot fail
+            write!(
+                text,
+                "\n| {} {arrow} | {} |",
+                figure.name,
+                cells.join(" | ")
+            )
+            .ok();
+        }
+        text
+    }
+}
+
+fn cell(sorted: &[f64]) -> String {
+    match (sorted, median(sorted)) {
+        ([least, .., most], Some(median)) if least < most => {
+            format!("{} ({}–{})", shown(median), shown(*least), shown(*most))
+        }
+        (_, Some(median)) => shown(median),
+        (_, None) => "–".to_owned(),
+    }
+}
+
+fn ratio(ours: &[f64], peers: &[f64]) -> String {
+    match (median(ours), median(peers)) {
+        (Some(ours), Some(peer)) if peer != 0.0 => format!("{:.2}", ours / peer),
+        _ => "–".to_owned(),
+    }
+}
+
+pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
+    let upper = *sorted.get(sorted.len() / 2)?;
+    let lower = *sorted.get(sorted.len().checked_sub(1)? / 2)?;
+    Some(f64::midpoint(lower, upper))
+}
+
 /// Three figures that count.
-fn shown(value: f64) -> String {
+pub(crate) fn shown(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         100.0.. => format!("{value:.0}"),

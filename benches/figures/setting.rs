@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cloud_relay_sandbox::ca::{CertificateAuthority, DeviceIdentity, KeyFormat};
-use cloud_relay_sandbox::cloud::{Cloud, CloudOptions};
+use cloud_relay_sandbox::cloud::{Bookkeeping, Cloud, CloudOptions};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
@@ -56,6 +56,7 @@ impl Setting {
         // mosquitto 2.0.11 has more than 100 publishes in flight under load, whatever max_inflight_messages
         // says; a cloud that closes the connection for that would measure nothing else
         options.rules.in_flight_max = None;
+        options.bookkeeping = Bookkeeping::Ids;
         Ok(Setting {
             cloud: Cloud::start(options).await?,
             identity,

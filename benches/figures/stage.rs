@@ -1,25 +1,28 @@
 //! One system in its setting: started, loaded and read out.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::time::Duration;
 
-use cloud_relay_sandbox::ledger::{MessageId, audit};
+use cloud_relay_sandbox::ledger::MessageId;
 use cloud_relay_sandbox::process::{Environment, Process};
-use cloud_relay_sandbox::publisher::{Load, Report, publish_load};
+use cloud_relay_sandbox::publisher::{Load, PublishError, Report, publish_load};
 use cloud_relay_sandbox::relay::RelayProcess;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Outcome;
 use crate::setting::Setting;
 use crate::system::{System, TOPIC};
+use crate::usage::Usage;
 
 /// How long a system may take to listen, and to connect: mosquitto reads a whole backlog first.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long is waited for messages to arrive, besides the time they need at [`ARRIVALS_PER_S_MIN`]. What is
-/// missing then is counted as lost.
-const ARRIVAL_PATIENCE: Duration = Duration::from_mins(1);
-const ARRIVALS_PER_S_MIN: u64 = 5_000;
+/// Pause between two looks whether a system listens: TCP has no event for it.
+const LISTEN_RETRY_DELAY: Duration = Duration::from_millis(1);
+/// When nothing has arrived for so long, nothing more will. What is missing then is counted as lost.
+const STALL: Duration = Duration::from_secs(20);
 /// Messages sent before a measurement, so that buffers, pages and connections are there.
 const WARM_UP_MESSAGES: u64 = 200;
 /// The key of the publisher that warms up.
@@ -33,23 +36,18 @@ pub(crate) struct Stage {
     setting: Setting,
 }
 
-/// What a process has used so far.
-#[derive(Clone, Copy)]
-pub(crate) struct Usage {
-    pub(crate) cpu_seconds: f64,
-    pub(crate) write_bytes: u64,
-}
-
 /// What was published and acknowledged.
 pub(crate) struct Published {
     /// The acknowledged messages.
     pub(crate) acked: Vec<MessageId>,
-    /// From when each was due to its acknowledgement, sorted, if the load asked for it.
+    /// From when each was due to its acknowledgement, if the load asked for it.
     pub(crate) latencies: Vec<Duration>,
-    /// When it began.
+    /// When the first message was due.
     pub(crate) began: Instant,
     /// Until the last acknowledgement.
     pub(crate) took: Duration,
+    /// Why a publisher did not come to its end.
+    broken: Option<PublishError>,
 }
 
 impl Stage {
@@ -69,11 +67,10 @@ impl Stage {
     pub(crate) async fn warmed_up(system: &dyn System) -> Outcome<Self> {
         let stage = Stage::new(system).await?;
         stage.start().await?;
-        stage
-            .setting
-            .cloud()
-            .wait_for_connects(1, START_TIMEOUT)
-            .await?;
+        let cloud = stage.setting.cloud();
+        if !system.is_pipe() {
+            cloud.wait_for_connects(1, START_TIMEOUT).await?;
+        }
         let count = WARM_UP_MESSAGES.min(system.messages_max() / 10);
         stage
             .publish(vec![Load::new(WARM_UP_PUBLISHER, TOPIC, count)])
@@ -84,8 +81,21 @@ impl Stage {
 
     /// Starts the system and waits until it listens.
     pub(crate) async fn start(&self) -> Outcome<()> {
+        let began = Instant::now();
         self.system.start(&self.environment).await?;
-        Ok(self.system.wait_until_listening(START_TIMEOUT).await?)
+        while TcpStream::connect(self.setting.listen()).await.is_err() {
+            if !self.process().is_running() || began.elapsed() > START_TIMEOUT {
+                let log = self.process().log().tail();
+                return Err(format!("it does not listen; the last it said:\n{log}").into());
+            }
+            tokio::time::sleep(LISTEN_RETRY_DELAY).await;
+        }
+        Ok(())
+    }
+
+    /// Kills the system with SIGKILL.
+    pub(crate) async fn kill_9(&self) -> Outcome<()> {
+        Ok(self.system.kill_9().await?)
     }
 
     /// Stops the system as a container is stopped.
@@ -109,86 +119,69 @@ impl Stage {
 
     /// What the system has used so far.
     pub(crate) fn usage(&self) -> Outcome<Usage> {
-        Ok(Usage {
-            cpu_seconds: self.cpu_seconds()?,
-            write_bytes: self.process().io_write_bytes()?,
-        })
+        Usage::of(self.process())
     }
 
-    /// To the nanosecond, which the clock ticks of `/proc/PID/stat` are too coarse for; without threads
-    /// that have ended.
-    fn cpu_seconds(&self) -> Outcome<f64> {
-        let pid = self.process().pid().ok_or("the system is not running")?;
-        let mut nanoseconds = 0;
-        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            let figures = std::fs::read_to_string(task?.path().join("schedstat"))?;
-            let spent = figures.split_whitespace().next().unwrap_or_default();
-            nanoseconds += spent.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
-    }
-
-    /// Publishes all loads at the same time.
+    /// Publishes all loads at the same time; that each message is acknowledged is part of it.
     pub(crate) async fn publish(&self, loads: Vec<Load>) -> Outcome<Published> {
-        let broker = self.setting.listen();
-        let began = Instant::now();
-        let mut publishers = JoinSet::new();
-        let asked: u64 = loads.iter().map(|load| load.count).sum();
-        for load in loads {
-            publishers.spawn(async move { publish_load(broker, &load).await });
+        let wanted: u64 = loads.iter().map(|load| load.count).sum();
+        let published = self.publish_to_the_end(loads).await?;
+        if let Some(broken) = published.broken {
+            return Err(broken.into());
         }
-        let mut published = Published {
-            acked: Vec::new(),
-            latencies: Vec::new(),
-            began,
-            took: Duration::ZERO,
-        };
-        while let Some(report) = publishers.join_next().await {
-            let Report {
-                acked,
-                latencies,
-                broken,
-                ..
-            } = report??;
-            if let Some(broken) = broken {
-                return Err(broken.into());
-            }
-            published.acked.extend(acked);
-            published.latencies.extend(latencies);
+        let acked = published.acked.len();
+        if acked != usize::try_from(wanted)? {
+            return Err(format!("{acked} of {wanted} messages were acknowledged").into());
         }
-        if published.acked.len() != usize::try_from(asked)? {
-            return Err(format!(
-                "{} of {asked} messages were acknowledged",
-                published.acked.len()
-            )
-            .into());
-        }
-        published.took = began.elapsed();
-        published.latencies.sort_unstable();
         Ok(published)
     }
 
-    /// Waits until `count` different messages have arrived in the cloud since its start. Gives up in the
-    /// end: a system may have lost some, or be too slow, which the figures tell.
+    /// Publishes all loads at the same time, each as far as it comes.
+    pub(crate) async fn publish_to_the_end(&self, loads: Vec<Load>) -> Outcome<Published> {
+        let broker = self.setting.listen();
+        let mut publishers = JoinSet::new();
+        for load in loads {
+            publishers.spawn(async move { publish_load(broker, &load).await });
+        }
+        let mut reports = Vec::new();
+        while let Some(report) = publishers.join_next().await {
+            reports.push(report??);
+        }
+        Ok(Published::from_reports(reports))
+    }
+
+    /// Waits until `count` different messages have arrived in the cloud since its start, or nothing comes any
+    /// more: a system may have lost some, which the figures tell.
     pub(crate) async fn wait_for_arrivals(&self, count: usize) {
         let cloud = self.setting.cloud();
-        let patience = ARRIVAL_PATIENCE
-            + Duration::from_secs(u64::try_from(count).unwrap_or(u64::MAX) / ARRIVALS_PER_S_MIN);
-        let give_up = Instant::now() + patience;
         loop {
-            let duplicates = cloud.counts().duplicates;
+            let (arrived, duplicates) = (cloud.received_count(), cloud.counts().duplicates);
             let all = count + usize::try_from(duplicates).unwrap_or(usize::MAX);
-            let left = give_up.saturating_duration_since(Instant::now());
-            if let Err(error) = cloud.wait_for(all, left).await {
-                eprintln!("    {duplicates} or more arrived twice, and {error}");
-                for (breach, times) in self.breaches() {
-                    eprintln!("    the cloud closed the connection {times} times: {breach}");
-                }
-                return;
+            match cloud.wait_for(all, STALL).await {
+                Ok(()) if cloud.counts().duplicates == duplicates => return,
+                Err(error) if cloud.received_count() == arrived => return self.stalled(&error),
+                Ok(()) | Err(_) => {}
             }
-            if cloud.counts().duplicates == duplicates {
-                return;
+        }
+    }
+
+    /// The same for certain messages: others, which nobody acknowledged, may arrive too.
+    pub(crate) async fn wait_for_messages(&self, expected: &[MessageId]) {
+        let cloud = self.setting.cloud();
+        loop {
+            let arrived = cloud.received_count();
+            match cloud.wait_for_messages(expected, STALL).await {
+                Ok(()) => return,
+                Err(error) if cloud.received_count() == arrived => return self.stalled(&error),
+                Err(_) => {}
             }
+        }
+    }
+
+    fn stalled(&self, error: &dyn Error) {
+        eprintln!("    nothing more comes, and {error}");
+        for (breach, times) in self.breaches() {
+            eprintln!("    the cloud closed the connection {times} times: {breach}");
         }
     }
 
@@ -203,29 +196,33 @@ impl Stage {
 
     /// When the messages from number `from` on arrived, in order.
     pub(crate) fn arrivals(&self, from: usize) -> Vec<Instant> {
-        let received = self.setting.cloud().received();
-        received
-            .iter()
-            .skip(from)
-            .map(|message| message.at)
-            .collect()
-    }
-
-    /// How many of the acknowledged messages have never arrived in the cloud.
-    pub(crate) fn lost(&self, published: &Published) -> usize {
-        let received = self.setting.cloud().received();
-        let payloads = received.iter().map(|message| message.payload.as_ref());
-        audit(published.acked.iter().copied(), payloads)
-            .missing
-            .len()
+        let arrivals = self.setting.cloud().arrivals();
+        let from = arrivals.get(from..).unwrap_or_default();
+        from.iter().map(|arrival| arrival.at).collect()
     }
 }
 
 impl Published {
-    /// The `nth` of a hundred parts of the latencies, milliseconds; `None` if there are none.
-    pub(crate) fn latency_ms(&self, percent: usize) -> Option<f64> {
-        let last = self.latencies.len().checked_sub(1)?;
-        let latency = self.latencies.get(last * percent / 100)?;
-        Some(latency.as_secs_f64() * 1_000.0)
+    fn from_reports(reports: Vec<Report>) -> Self {
+        let now = Instant::now();
+        let began = reports.iter().map(|report| report.began).min();
+        let ended = reports
+            .iter()
+            .map(|report| report.began + report.took)
+            .max();
+        let began = began.unwrap_or(now);
+        let mut published = Published {
+            acked: Vec::new(),
+            latencies: Vec::new(),
+            began,
+            took: ended.unwrap_or(now) - began,
+            broken: None,
+        };
+        for report in reports {
+            published.acked.extend(report.acked);
+            published.latencies.extend(report.latencies);
+            published.broken = published.broken.or(report.broken);
+        }
+        published
     }
 }

@@ -1,7 +1,7 @@
 //! What is measured: a program with a local MQTT port that passes messages on to the cloud.
 //!
-//! Another system is another implementation of [`System`] in a file of its own, and a line in
-//! [`all`]. A system only says how it is started; everything measured is read from outside.
+//! Another system is another implementation of [`System`] in a file of its own, which says how it is started, and a
+//! line in [`all`]; `mosquitto.rs` is an example. Everything that is measured is read from outside.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use cloud_relay_sandbox::process::Environment;
 
 use crate::Outcome;
+use crate::direct::Direct;
 use crate::mosquitto::{Mosquitto, Save};
 use crate::relay::Relay;
 use crate::setting::Setting;
@@ -46,7 +47,12 @@ pub(crate) trait System {
         false
     }
 
-    /// Whether it is a variant of another system, of interest only where that setting matters.
+    /// Whether it only passes bytes on: it connects to the cloud when a client comes, and keeps nothing.
+    fn is_pipe(&self) -> bool {
+        false
+    }
+
+    /// Whether it is a variant of another system, which is measured only if it is asked for by name.
     fn is_variant(&self) -> bool {
         false
     }
@@ -65,5 +71,6 @@ pub(crate) fn all() -> Vec<Box<dyn System>> {
     for linger_ms in [0, 100, 1_000] {
         systems.push(Box::new(Relay::lingering(linger_ms)));
     }
+    systems.push(Box::new(Direct));
     systems
 }

@@ -15,6 +15,8 @@ use crate::secret::Secret;
 const BALENA_API_URL: &str = "https://api.balena-cloud.com";
 /// How long a token must be, in characters: short ones can be guessed over the network.
 const TOKEN_CHARS_MIN: usize = 16;
+/// What stands where bytes were not UTF-8.
+const NOT_UTF8: char = char::REPLACEMENT_CHARACTER;
 
 /// What the owner has set.
 #[derive(Clone, Debug)]
@@ -47,8 +49,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// A value without the white space around it; blank is absent.
-    fn text(&self, name: &str) -> Option<String> {
+    fn text(&mut self, name: &str) -> Option<String> {
         let value = self.variables.get(name)?.trim();
+        if value.contains(NOT_UTF8) {
+            self.faults.push(format!("{name}: expected text in UTF-8"));
+        }
         (!value.is_empty()).then(|| value.to_owned())
     }
 
@@ -97,7 +102,7 @@ impl Reader<'_> {
 }
 
 impl Config {
-    /// Reads the variables.
+    /// Reads the variables. A value with U+FFFD in it counts as not being UTF-8.
     pub fn read(variables: &BTreeMap<String, String>) -> Result<Self, ConfigErrors> {
         let mut reader = Reader {
             variables,

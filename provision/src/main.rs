@@ -1,5 +1,6 @@
 //! The `provision` program: an AWS Lambda function, or with `serve` a server of its own.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,11 +23,15 @@ const USAGE: &str = "usage: provision serve --listen ADDRESS:PORT
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let listen = match arguments(std::env::args().skip(1)) {
+    // What is not UTF-8 has U+FFFD in it: no argument has that, for a setting it is a fault, and other variables
+    // do not matter.
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let listen = match arguments(std::env::args_os().skip(1).map(text)) {
         Ok(listen) => listen,
         Err(usage) => return faulty(usage),
     };
-    let config = match Config::read(&std::env::vars().collect()) {
+    let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    let config = match Config::read(&variables.collect()) {
         Ok(config) => config,
         Err(errors) => return faulty(&errors),
     };

@@ -11,8 +11,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
 
 use crate::balena::Balena;
@@ -20,7 +21,7 @@ use crate::handler::{self, Function};
 use crate::iot::Iot;
 use crate::request::BODY_BYTES_MAX;
 
-/// How many connections are served at once; further ones wait.
+/// How many connections are served at once, together with requests whose client has hung up; further ones wait.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,20 +39,36 @@ where
 {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
+        let place = free(&places).await;
         let (tcp, _) = accepted(|| listener.accept()).await;
-        let function = Arc::clone(&function);
-        tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&function)));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(tcp), service);
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection ended early: {error}");
-            }
-            drop(place);
-        });
+        tokio::spawn(converse(tcp, Arc::clone(&function), place));
+    }
+}
+
+/// A place, once one is free.
+async fn free(places: &Arc<Semaphore>) -> Arc<OwnedSemaphorePermit> {
+    let place = Arc::clone(places).acquire_owned().await;
+    Arc::new(place.expect("invariant: nobody closes the semaphore"))
+}
+
+/// One request, one answer. The place is free when both are done with: the connection and the work.
+async fn converse<I, B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    function: Arc<Function<I, B>>,
+    place: Arc<OwnedSemaphorePermit>,
+) where
+    I: Iot + 'static,
+    B: Balena + 'static,
+{
+    let service = service_fn(|request| answer(request, Arc::clone(&function), Arc::clone(&place)));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        // an answer fits into the system's buffer: who does not read it keeps no place either
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!("a connection ended early: {error}");
     }
 }
 
@@ -77,6 +94,7 @@ where
 async fn answer<I, B>(
     request: Request<Incoming>,
     function: Arc<Function<I, B>>,
+    place: Arc<OwnedSemaphorePermit>,
 ) -> Result<Response<Full<Bytes>>, JoinError>
 where
     I: Iot + 'static,
@@ -92,7 +110,10 @@ where
         Err(_elapsed) => Vec::new(),
     };
     let request = Request::from_parts(head, body);
-    let work = tokio::spawn(async move { function.answer(request).await });
+    let work = tokio::spawn(async move {
+        let _place = place;
+        function.answer(request).await
+    });
     Ok(whole(work.await?))
 }
 
@@ -104,7 +125,57 @@ fn whole(answer: Response<String>) -> Response<Full<Bytes>> {
 mod tests {
     use std::io::{Error, ErrorKind};
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
     use super::*;
+    use crate::access::Access;
+    use crate::balena::Owner;
+    use crate::provisioning::tests::world::{UUID, World, parties};
+
+    /// A connection to the function over `world`, and the places there are for connections: one, which is its.
+    async fn connect(world: &World) -> (DuplexStream, Arc<Semaphore>) {
+        let function = Function {
+            parties: parties(world),
+            access: Access::default(),
+        };
+        let places = Arc::new(Semaphore::new(1));
+        let place = free(&places).await;
+        let (client, server) = duplex(16 * 1024);
+        tokio::spawn(converse(server, Arc::new(function), place));
+        (client, places)
+    }
+
+    fn post() -> String {
+        let body = format!(r#"{{"uuid":"{UUID}"}}"#);
+        let length = body.len();
+        format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_hangs_up_leaves_no_room_for_others_until_its_request_is_done() {
+        let world = World::default();
+        world.state().slow_ms = [("GET device", 1_000)].into();
+        let (mut client, places) = connect(&world).await;
+        client.write_all(post().as_bytes()).await.unwrap();
+        while world.state().calls.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        drop(client);
+        places.acquire().await.unwrap().forget();
+        let works = world.state().works(Owner::Device(1001));
+        assert!(works, "{:?}", world.state().calls);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_for_one_request_so_that_nobody_keeps_it_by_not_reading_answers() {
+        let world = World::default();
+        let (mut client, _places) = connect(&world).await;
+        client.write_all(post().repeat(9).as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
+        assert!(answers.contains("device created"), "{answers}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn no_error_of_a_connection_ends_the_server() {

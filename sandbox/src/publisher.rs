@@ -127,7 +127,9 @@ pub struct Report {
     pub acked: Vec<MessageId>,
     /// From when each was due to its acknowledgement, in the order of `acked`, if asked for.
     pub latencies: Vec<Duration>,
-    /// From the first message to the end.
+    /// When the first message was due.
+    pub began: Instant,
+    /// From then to the end.
     pub took: Duration,
     /// Why it ended before every message was acknowledged; `None` if it did not, or was stopped.
     pub broken: Option<PublishError>,
@@ -259,6 +261,7 @@ impl Publisher {
             sent: course.sent,
             acked: course.acked,
             latencies: course.latencies,
+            began,
             took: began.elapsed(),
             broken,
         })

@@ -110,17 +110,6 @@ fn understood(text: &str) -> Option<(u16, &str)> {
     version.starts_with("HTTP/1.").then_some((code, body))
 }
 
-/// Control characters as escapes: what a client or another program chose must not drive the terminal.
-pub(super) fn escaped(text: &str) -> String {
-    text.chars()
-        .flat_map(|character| {
-            let escape = character.is_control().then(|| character.escape_default());
-            let plain = escape.is_none().then_some(character);
-            escape.into_iter().flatten().chain(plain)
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

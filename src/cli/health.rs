@@ -10,10 +10,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::ask::{AskError, ask, escaped};
+use super::ask::{AskError, ask};
 use super::hurried::Hurried;
 use super::mqtt::Level;
 use crate::config::{Config, ConfigErrors, LocalConfig, StatusConfig};
+use crate::printable::escaped;
 use crate::status::Health;
 
 /// How long connecting to the broker and its answer may take together: an idle Pi Zero needs some milliseconds, one

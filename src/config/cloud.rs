@@ -119,7 +119,8 @@ impl KeyMaker {
             ("device", _) => Err("cloud, for `device` works with AWS only".to_owned()),
             _ => Err("cloud or device".to_owned()),
         };
-        let maker = reading.parse("PROVISION_KEY", raw.provision_key.as_deref(), parse);
+        // Hidden, for its name asks for a key to be pasted in.
+        let maker = reading.parse_hidden("PROVISION_KEY", raw.provision_key.as_deref(), parse);
         maker.unwrap_or_default()
     }
 

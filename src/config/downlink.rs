@@ -5,7 +5,7 @@ use super::raw::Raw;
 use super::{Device, Provider};
 use crate::cloud::errands::FILTERS_MAX;
 use crate::local::STATE_TOPIC;
-use crate::routes::{Names, Place, RouteError, Routes, Rulebook, Template};
+use crate::routes::{Place, RouteError, Routes, Rulebook, Template};
 use crate::topic;
 
 /// From the cloud's topics to local ones.
@@ -18,7 +18,7 @@ const STATUS: &str = "CLOUD_STATUS_TOPIC";
 pub(super) fn subscriptions(raw: &Raw, device: &Device, reading: &mut Reading) -> Option<Routes> {
     let value = raw.cloud_subscribe.as_deref()?;
     let text = reading.parse(SUBSCRIBE, Some(value), |text| Ok(named(text, device)))?;
-    let routes = match Routes::parse(&text, None, names(device), Rulebook::Mqtt) {
+    let routes = match Routes::parse(&text, None, device.names(), Rulebook::Mqtt) {
         Ok(routes) => routes,
         Err(errors) => {
             for error in &errors {
@@ -64,7 +64,7 @@ pub(super) fn status_topic(
     reading: &mut Reading,
 ) -> Option<String> {
     reading.parse(STATUS, raw.cloud_status_topic.as_deref(), |text| {
-        let template = Template::parse(text, names(device)).map_err(|fault| fault.to_string())?;
+        let template = Template::parse(text, device.names()).map_err(|fault| fault.to_string())?;
         let topic = template.as_fixed().ok_or_else(|| {
             "a topic with {uuid}, {service} or {app} at most, for there is no message whose {topic} it could be"
                 .to_owned()
@@ -73,14 +73,6 @@ pub(super) fn status_topic(
         checked.map_err(|fault| format!("a topic with {fault}"))?;
         Ok(topic.to_owned())
     })
-}
-
-fn names(device: &Device) -> Names<'_> {
-    Names {
-        uuid: device.uuid.as_deref(),
-        service: device.service.as_deref(),
-        app: device.app.as_deref(),
-    }
 }
 
 /// `text` with the device's names filled in, as far as they are known.

@@ -42,7 +42,7 @@ use crate::cloud::MqttVersion;
 use crate::cloud::pacing::Quota;
 use crate::cloud::packing::Packing;
 use crate::logging::Format;
-use crate::routes::{Routes, Rulebook};
+use crate::routes::{Names, Routes, Rulebook};
 use crate::secret::Secret;
 use crate::spool;
 use fault::Reading;
@@ -348,6 +348,15 @@ impl Device {
         let (name, app) = raw.app_name();
         let app = reading.parse(name, app, value::plain_text);
         Device { uuid, service, app }
+    }
+
+    /// What it is called in templates.
+    fn names(&self) -> Names<'_> {
+        Names {
+            uuid: self.uuid.as_deref(),
+            service: self.service.as_deref(),
+            app: self.app.as_deref(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::fault::{Reading, excerpt};
 use super::raw::Raw;
 use super::{DEFAULT_TOPIC, DEFAULT_TOPIC_GCP, Device, Provider};
-use crate::routes::{Names, Numbered, Place, RouteError, Routes};
+use crate::routes::{Numbered, Place, RouteError, Routes};
 use crate::topic;
 
 /// Which local topics go to the cloud.
@@ -25,11 +25,7 @@ pub(super) fn read(
     let template = reading
         .parse(DEFAULT, raw.cloud_consumer_topic.as_deref(), text)
         .unwrap_or_else(|| default_template(provider).to_owned());
-    let names = Names {
-        uuid: device.uuid.as_deref(),
-        service: device.service.as_deref(),
-        app: device.app.as_deref(),
-    };
+    let names = device.names();
     let routes = Routes::parse(&rules, Some(&template), names, provider.rulebook()).unwrap_or_else(
         |errors| {
             for error in errors {

@@ -423,6 +423,8 @@ const SECRET: &str = "hunter2hunter2";
 const SECRET_BEARERS: &[(&str, &str)] = &[
     ("STATUS_PASSWORD", SECRET),
     ("STATUS_PASSWORD", "hunter2hunter2\u{FFFD}"),
+    // Not a secret's place, but it sounds like one.
+    ("PROVISION_KEY", SECRET),
     ("AWS_CERT", SECRET),
     ("AWS_CERT", "hunter2hunter2\u{FFFD}"),
     ("AWS_PRIVATE_KEY", SECRET),

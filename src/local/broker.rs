@@ -12,7 +12,6 @@ mod sys;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -22,6 +21,7 @@ use self::sys::Sys;
 use super::counters::Counters;
 use super::journal::{Change, Recorder};
 use super::limits::Limits;
+use super::memory::Memory;
 use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
 use super::publication::{Delivery, QoS, Subscription};
 use super::retained::Retained;
@@ -41,10 +41,12 @@ pub(super) struct Broker {
     absent: Vec<SessionKey>,
     subscriptions: Subscriptions,
     groups: Groups,
+    /// Bytes of all that is in `filters` of all sessions.
+    filter_bytes: usize,
     retained: Retained,
     retained_full: bool,
     last_key: SessionKey,
-    session_bytes: Arc<AtomicUsize>,
+    memory: Memory,
     sys: Sys,
     /// Wills that have become due, with their client ids.
     wills_due: Vec<(String, Will)>,
@@ -88,16 +90,22 @@ impl Broker {
             absent: Vec::new(),
             subscriptions: Subscriptions::default(),
             groups: Groups::default(),
+            filter_bytes: 0,
             retained: Retained::default(),
             retained_full: false,
             last_key: 0,
-            session_bytes: Arc::default(),
+            memory: Memory::default(),
             sys: Sys::default(),
             wills_due: Vec::new(),
             bell: Arc::default(),
             recorder: Recorder::default(),
             matched: Vec::new(),
         }
+    }
+
+    /// What clients make it keep.
+    pub(super) fn memory(&self) -> Memory {
+        self.memory.clone()
     }
 
     /// Whether the client id has a session.
@@ -133,7 +141,7 @@ impl Broker {
             self.discard(key);
         }
         let key = self.new_key();
-        let mut session = Session::new(request.client_id, Arc::clone(&self.session_bytes));
+        let mut session = Session::new(request.client_id, self.memory.clone());
         session.expiry_s = request.expiry_s;
         session.attach(Arc::clone(link), request.receive_max);
         if session.expiry_s > 0 {
@@ -346,15 +354,19 @@ impl Broker {
             return Err(Reason::QuotaExceeded);
         }
         let filters_max = self.limits.filters_max;
+        let bytes_left = (self.limits.filter_bytes_of_all_max).saturating_sub(self.filter_bytes);
         let session = self.session(key, link).ok_or(Reason::SessionTakenOver)?;
         let is_new = !session.filters.contains(&filter.path);
         if is_new {
-            if session.filters.len() >= filters_max {
+            if session.filters.len() >= filters_max || filter.path.len() > bytes_left {
                 return Err(Reason::QuotaExceeded);
             }
             session.filters.push(filter.path.clone());
         }
         session.note(|key| Change::Subscribed(key, filter.path.clone(), filter.subscription));
+        if is_new {
+            self.filter_bytes += filter.path.len();
+        }
         self.want_sys(path.filter, now);
         if path.is_shared {
             let fresh = self.new_key();
@@ -409,6 +421,7 @@ impl Broker {
     }
 
     fn remove_filter(&mut self, path: &str, key: SessionKey) {
+        self.filter_bytes -= path.len();
         match Path::new(path) {
             Some(Path {
                 filter,

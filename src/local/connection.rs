@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
@@ -25,23 +25,21 @@ use super::deadlines::{Deadlines, Expired};
 use super::ending::End;
 use super::handshake::{self, Admitted};
 use super::inbound::{Client, Handled};
+use super::input::Input;
+use super::large_packet::LargePacket;
 use super::packet::{self, Frame, Will};
 use super::server::{LocalError, Shared};
 use super::wills;
 use crate::clock;
 use crate::store::Ingress;
 
-/// How much is read at once: the least, for a quiet client, and the most, for one that keeps filling
-/// its buffer.
-const READ_BYTES_MIN: usize = 2 * 1024;
-const READ_BYTES_MAX: usize = 64 * 1024;
-
 /// What is still read from a client whose packet waits for room in the spool. It is not handled; it is
 /// how the broker notices that the client has gone.
 const READ_AHEAD_BYTES: usize = 4 * 1024;
 
-/// An empty buffer that has grown beyond this is given back.
-const BUFFER_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
+/// A client that sends a packet slowly is heard each time so much of it has come; of one that drips, only when the packet
+/// is there (MQTT-3.1.2-24).
+const HEARD_BYTES: usize = 1_000;
 
 /// Serves one client until it leaves, breaks the protocol or the relay stops. Its CONNECT has to be there by
 /// `connect_by`. An error means that the spool has failed.
@@ -76,7 +74,8 @@ where
             return Ok(());
         }
     };
-    let (mut connection, will) = Connection::new(admitted, &shared, input, out, peer);
+    let (mut connection, will) = Connection::new(admitted, &shared, &input, out, peer);
+    drop(input);
     let (client_id, peer) = (connection.client.id.clone(), connection.client.peer);
     tracing::debug!(client_id, %peer, "client connected");
     let end = {
@@ -142,14 +141,17 @@ type Space = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What the rounds of one connection work on, besides the two halves of the stream.
 struct Connection<I> {
     client: Client<I>,
-    /// Bytes read and not handled.
-    input: BytesMut,
-    /// How much to read next time.
-    read_bytes: usize,
+    input: Input,
+    /// Bytes that are missing of the packet at the front of `input`, at least; 0 if all of it is there.
+    missing: usize,
+    /// How much has come since the client was last heard.
+    unheard_bytes: usize,
     deadlines: Deadlines,
     /// While the packet at the front of `input` waits for the spool: its size, and what it waits for.
     waiting: Option<(usize, Space)>,
     sending: Sending,
+    /// Whether it is not read from for now.
+    paused: bool,
     stopping: bool,
 }
 
@@ -157,7 +159,7 @@ impl<I: Ingress> Connection<I> {
     fn new(
         admitted: Admitted,
         shared: &Arc<Shared<I>>,
-        input: BytesMut,
+        input: &[u8],
         out: BytesMut,
         peer: SocketAddr,
     ) -> (Self, Option<Will>) {
@@ -179,15 +181,19 @@ impl<I: Ingress> Connection<I> {
             receiving: 0,
             aliases: Aliases::default(),
             out,
+            large_packet: LargePacket::new(&shared.large_packets),
+            large_waits: false,
             fed_others: false,
         };
         let connection = Connection {
             client,
-            input,
-            read_bytes: READ_BYTES_MIN,
+            input: Input::new(input, shared.limits.buffer_bytes_max),
+            missing: 0,
+            unheard_bytes: 0,
             deadlines,
             waiting: None,
             sending: Sending::default(),
+            paused: false,
             stopping: false,
         };
         (connection, admitted.will)
@@ -235,7 +241,8 @@ impl<I: Ingress> Connection<I> {
                     if changed.is_err() { return End::Stopped }
                 }
                 () = room(waiting) => self.waiting = None,
-                read = reader.read_buf(&mut self.input), if reading => match read {
+                () = client.large_packet.turn() => {}
+                read = reader.read_buf(self.input.buffer()), if reading => match read {
                     Ok(0) => return End::Closed,
                     Ok(count) => self.was_read(count),
                     Err(error) => return End::Io(error),
@@ -269,33 +276,46 @@ impl<I: Ingress> Connection<I> {
 
     /// Handles every complete packet, unless something holds the client up.
     fn handle_input(&mut self) -> Result<(), End> {
-        if self.input.is_empty() {
+        if self.input.bytes().is_empty() {
             return Ok(());
         }
         let packet_bytes_max = self.client.shared.limits.packet_bytes_max;
         let received = clock::now();
+        let mut handled_some = false;
         while self.waiting.is_none() && !self.client.is_congested() {
-            let size = match packet::frame(&self.input, packet_bytes_max)? {
+            self.missing = 0;
+            let size = match packet::frame(self.input.bytes(), packet_bytes_max)? {
                 Frame::Complete(size) => size,
+                Frame::Missing(_) if self.input.bytes().is_empty() => {
+                    self.deadlines.complete();
+                    break;
+                }
                 Frame::Missing(missing) => {
-                    self.read_bytes = self.read_bytes.max(missing);
+                    self.missing = missing;
+                    self.deadlines.incomplete(handled_some, Instant::now());
                     break;
                 }
             };
-            let bytes = self.input.get(..size).unwrap_or_default();
+            let bytes = self.input.bytes().get(..size).unwrap_or_default();
             let packet = packet::parse(self.client.version, bytes)?;
             let handled = self.client.handle(packet, received);
             if !matches!(handled, Ok(Handled::SpoolFull)) {
                 self.client.shared.counters.packets_received.add(1);
             }
             match handled? {
-                Handled::Done => self.input.advance(size),
+                Handled::Done => {
+                    self.input.handled(size);
+                    handled_some = true;
+                }
                 Handled::SpoolFull => {
                     let ingress = self.client.shared.ingress.clone();
                     let space = Box::pin(async move { ingress.space().await });
                     self.waiting = Some((size, space));
                 }
             }
+        }
+        if handled_some {
+            self.heard();
         }
         Ok(())
     }
@@ -308,33 +328,62 @@ impl<I: Ingress> Connection<I> {
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
         self.deadlines.listening(!held_up, now);
-        let reading = match &self.waiting {
-            _ if self.stopping => false,
-            Some((size, _)) => self.input.len() < size + READ_AHEAD_BYTES,
-            None => !held_up,
-        };
-        if self.input.is_empty() && self.input.capacity() > BUFFER_BYTES_KEPT {
-            self.input = BytesMut::new();
+        if !std::mem::replace(&mut self.paused, held_up) && held_up {
+            self.client.shared.counters.reads_paused.add(1);
         }
-        if reading {
-            self.input.reserve(self.read_bytes);
+        let missing = match &self.waiting {
+            _ if self.stopping => None,
+            Some((size, _)) => {
+                let read_ahead = self.input.bytes().len() - size;
+                (READ_AHEAD_BYTES.checked_sub(read_ahead)).filter(|missing| *missing > 0)
+            }
+            None => (!held_up).then_some(self.missing),
+        };
+        let reading = missing.is_some_and(|missing| self.make_room(missing));
+        let has_large = self.input.is_large()
+            || self.input.is_large_with(self.missing)
+            || self.client.is_out_large();
+        if !has_large && !self.client.large_waits {
+            self.client.large_packet.leave();
+        }
+        if !reading && !held_up && self.missing > 0 {
+            // It is not the client that takes its time.
+            self.deadlines.complete();
         }
         reading
     }
 
+    /// Makes room for `missing` bytes, if that is no more than this connection may have now.
+    fn make_room(&mut self, missing: usize) -> bool {
+        self.input.shrink();
+        if self.input.is_large_with(missing) {
+            let has_room = match self.waiting {
+                Some(_) => self.input.is_large(),
+                None => self.client.large_packet.has_room(),
+            };
+            if !has_room {
+                return false;
+            }
+        }
+        self.input.grow(missing);
+        true
+    }
+
     fn was_read(&mut self, count: usize) {
         self.client.shared.counters.bytes_received.add(count as u64);
+        self.unheard_bytes += count;
+        if self.unheard_bytes >= HEARD_BYTES {
+            self.heard();
+        }
+        self.input.was_read(count);
+    }
+
+    /// The client has sent something that counts.
+    fn heard(&mut self) {
+        self.unheard_bytes = 0;
         if self.waiting.is_none() {
             self.deadlines.heard(Instant::now());
         }
-        let filled = self.input.len() == self.input.capacity();
-        self.read_bytes = if filled {
-            (self.read_bytes * 2).min(READ_BYTES_MAX)
-        } else if count < self.read_bytes / 4 {
-            (self.read_bytes / 2).max(READ_BYTES_MIN)
-        } else {
-            self.read_bytes
-        };
     }
 
     fn wrote(&mut self) {
@@ -342,8 +391,8 @@ impl<I: Ingress> Connection<I> {
         self.client.shared.counters.bytes_sent.add(count as u64);
         let out = &mut self.client.out;
         self.deadlines.wrote(!out.is_empty(), Instant::now());
-        if out.is_empty() && out.capacity() > BUFFER_BYTES_KEPT {
-            *out = BytesMut::new();
+        if out.is_empty() && self.client.is_out_large() {
+            self.client.out = BytesMut::new();
         }
     }
 
@@ -361,6 +410,7 @@ impl<I: Ingress> Connection<I> {
         }
         Some(match expired {
             Expired::KeepAlive => End::KeepAlive,
+            Expired::Packet => End::PacketTimeout,
             Expired::Write => End::WriteTimeout,
             Expired::Stop => End::Stopped,
         })

@@ -70,8 +70,11 @@ impl Clients {
 pub struct Counters {
     /// Clients that are connected now.
     pub clients: Clients,
-    /// Connections closed at once because `Limits::connections_max` was reached.
+    /// Connections closed at once because `Limits::connections_max`, `address_connections_max` or `websockets_max` was
+    /// reached.
     pub connections_refused: Counter,
+    /// Connections closed at once because their address made more than `Limits::connects_per_s_max`.
+    pub connects_too_often: Counter,
     /// Clients that were refused for their user name or password, or because they named none.
     pub logins_failed: Counter,
     /// Messages that their clients may not publish (`LOCAL_MQTT_ACL_FILE`), wills among them.
@@ -82,11 +85,21 @@ pub struct Counters {
     pub handshakes_failed: Counter,
     /// Connections closed because no CONNECT came within `Limits::connect_timeout`.
     pub connect_timeouts: Counter,
+    /// Clients closed because a packet did not end within `Limits::packet_timeout`.
+    pub packet_timeouts: Counter,
     /// Clients closed because they took nothing for `Limits::write_timeout`.
     pub write_timeouts: Counter,
-    /// Clients closed because they announced a packet above `Limits::packet_bytes_max`.
+    /// Clients closed because they announced a packet above `Limits::packet_bytes_max`, or a WebSocket message above
+    /// twice that.
     pub packets_too_large: Counter,
-    /// Topic filters refused because of `Limits::filters_max` or `Limits::filter_levels_of_all_max`.
+    /// Connections closed for what their client sent: it is malformed, breaks the protocol, or is beyond a limit that
+    /// has no counter of its own.
+    pub protocol_errors: Counter,
+    /// Times that a client was not read from any more for a while: its messages were on their way to disk or cloud, up
+    /// to `Limits::unacknowledged_bytes_max`, or waited for room in the spool, or it did not take what it was owed.
+    pub reads_paused: Counter,
+    /// Topic filters refused because they are none, or because of `Limits::filters_max`, `Limits::topic_bytes_max`,
+    /// `Limits::topic_levels_max` or `Limits::filter_levels_of_all_max`.
     pub filters_refused: Counter,
     /// Packets of every kind from clients.
     pub packets_received: Counter,

@@ -10,6 +10,7 @@ use super::limits::Limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expired {
     KeepAlive,
+    Packet,
     Write,
     Stop,
 }
@@ -19,10 +20,13 @@ pub(super) enum Expired {
 pub(super) struct Deadlines {
     /// One and a half times the keep alive (MQTT-3.1.2-24); `None` if the client switched it off.
     silence_max: Option<Duration>,
+    packet_timeout: Duration,
     write_timeout: Duration,
     /// When the client last sent something or was begun to be read from; `None` while it is not read
     /// from, as it cannot be blamed for silence then.
     heard: Option<Instant>,
+    /// Since when a part of a packet is there, and the rest is read.
+    incomplete: Option<Instant>,
     /// Since when nothing was written although there was something to write.
     stuck: Option<Instant>,
     stop: Option<Instant>,
@@ -33,8 +37,10 @@ impl Deadlines {
         let keep_alive = Duration::from_secs(keep_alive_s.into());
         Deadlines {
             silence_max: (keep_alive_s > 0).then_some(keep_alive * 3 / 2),
+            packet_timeout: limits.packet_timeout,
             write_timeout: limits.write_timeout,
             heard: Some(now),
+            incomplete: None,
             stuck: None,
             stop: None,
         }
@@ -51,7 +57,21 @@ impl Deadlines {
             self.heard.get_or_insert(now);
         } else {
             self.heard = None;
+            self.incomplete = None;
         }
+    }
+
+    /// Part of a packet is there. It is another one than before if that was `completed`.
+    pub(super) fn incomplete(&mut self, completed: bool, now: Instant) {
+        if completed {
+            self.incomplete = None;
+        }
+        self.incomplete.get_or_insert(now);
+    }
+
+    /// No part of a packet is there.
+    pub(super) fn complete(&mut self) {
+        self.incomplete = None;
     }
 
     /// Bytes were written; `more` wait.
@@ -76,8 +96,11 @@ impl Deadlines {
         let write = self
             .stuck
             .map(|since| (since + self.write_timeout, Expired::Write));
+        let packet = self
+            .incomplete
+            .map(|since| (since + self.packet_timeout, Expired::Packet));
         let stop = self.stop.map(|at| (at, Expired::Stop));
-        let all = [silence, write, stop].into_iter().flatten();
+        let all = [silence, packet, write, stop].into_iter().flatten();
         all.min_by_key(|(at, _)| *at)
     }
 }
@@ -100,6 +123,25 @@ mod tests {
         deadlines.listening(true, start + Duration::from_secs(101));
         assert_eq!(deadlines.next(), due(115));
         assert_eq!(Deadlines::new(0, &Limits::default(), start).next(), None);
+    }
+
+    #[test]
+    fn a_packet_that_does_not_end_is_given_up_but_not_while_nobody_reads_it() {
+        let start = Instant::now();
+        let limits = Limits::default();
+        let mut deadlines = Deadlines::new(0, &limits, start);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let due = |seconds| Some((after(seconds) + limits.packet_timeout, Expired::Packet));
+        deadlines.incomplete(false, after(1));
+        deadlines.incomplete(false, after(2));
+        assert_eq!(deadlines.next(), due(1));
+        deadlines.incomplete(true, after(3));
+        assert_eq!(deadlines.next(), due(3));
+        deadlines.listening(false, after(4));
+        assert_eq!(deadlines.next(), None);
+        deadlines.incomplete(false, after(5));
+        deadlines.complete();
+        assert_eq!(deadlines.next(), None);
     }
 
     #[test]

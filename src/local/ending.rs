@@ -25,6 +25,8 @@ pub(super) enum End {
     KeepAlive,
     #[error("it did not send CONNECT in time")]
     ConnectTimeout,
+    #[error("it did not send the rest of a packet in time")]
+    PacketTimeout,
     #[error("it did not read what was sent to it")]
     WriteTimeout,
     #[error("the connection failed: {0}")]
@@ -57,6 +59,7 @@ impl End {
             | End::DisconnectedWithWill
             | End::Closed
             | End::ConnectTimeout
+            | End::PacketTimeout
             | End::WriteTimeout
             | End::Io(_)
             | End::SpoolFailed => None,
@@ -78,12 +81,14 @@ impl End {
         )
     }
 
-    /// Counts an end that a limit brought about.
+    /// Counts an end that a limit or a broken rule brought about.
     pub(super) fn count(&self, counters: &Counters) {
         match self {
             End::ConnectTimeout => counters.connect_timeouts.add(1),
+            End::PacketTimeout => counters.packet_timeouts.add(1),
             End::WriteTimeout => counters.write_timeouts.add(1),
             End::Packet(PacketError::TooLarge { .. }) => counters.packets_too_large.add(1),
+            End::Packet(_) | End::Protocol(..) => counters.protocol_errors.add(1),
             _ => {}
         }
     }
@@ -101,6 +106,7 @@ impl End {
             End::TakenOver
             | End::KeepAlive
             | End::ConnectTimeout
+            | End::PacketTimeout
             | End::WriteTimeout
             | End::Io(_) => {
                 tracing::info!(client_id, %peer, "connection closed: {self}");

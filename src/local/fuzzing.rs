@@ -1,4 +1,4 @@
-//! What fuzzing sees of the packet parser, which is private. Nothing of the relay uses it.
+//! What fuzzing and `benches/paths.rs` see of the packet parser, which is private. Nothing of the relay uses it.
 
 use super::packet::{Frame, Incoming, Version, frame, parse};
 use super::publication::QoS;

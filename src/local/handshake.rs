@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::access::Rights;
 use super::broker::SessionRequest;
 use super::ending::End;
+use super::large_packet::LargePacket;
 use super::limits::Limits;
 use super::packet::{self, Connect, Frame, Incoming, Reason, Terms, Version, Will};
 use super::server::Shared;
@@ -44,10 +45,18 @@ pub(super) async fn admit<I: Ingress>(
 ) -> Result<Admitted, End> {
     /// Most CONNECT packets are smaller.
     const FIRST_READ_BYTES: usize = 512;
+    let mut large_packet = LargePacket::new(&shared.large_packets);
     let size = loop {
         match packet::frame(input, shared.limits.packet_bytes_max)? {
             Frame::Complete(size) => break size,
-            Frame::Missing(missing) => input.reserve(missing.max(FIRST_READ_BYTES)),
+            Frame::Missing(missing) => {
+                if input.len() + missing > shared.limits.buffer_bytes_max {
+                    while !large_packet.has_room() {
+                        large_packet.turn().await;
+                    }
+                }
+                input.reserve(missing.max(FIRST_READ_BYTES));
+            }
         }
         match reader.read_buf(input).await? {
             0 => return Err(End::Closed),
@@ -109,6 +118,17 @@ async fn let_in<I: Ingress>(
             .denied(&client_id, "have its will published", &will.topic);
         return Err(End::NotAllowed);
     }
+    let memory = broker.memory();
+    let will = connect.will.map(|will| will.counted(&memory));
+    if let Some(will) = &will
+        && will.bytes() > limits.session_bytes_sure
+        && memory.kept_bytes() > limits.messages_bytes_max
+    {
+        return Err(End::Protocol(
+            Reason::QuotaExceeded,
+            "there is no room for its will: too much is kept for clients",
+        ));
+    }
     // A session that wants what its client may not read ends, with all that waits in it: the rights have changed, or
     // the client identifier was another user's.
     let may_resume = (broker.filters(&client_id)).all(|filter| rights.may_subscribe(filter));
@@ -136,7 +156,7 @@ async fn let_in<I: Ingress>(
         keep_alive_s,
         packet_bytes_max: connect.packet_bytes_max.unwrap_or(u32::MAX),
         ends_with_connection: connect.session_expiry_s == 0,
-        will: connect.will,
+        will,
         rights,
         client_id,
     })
@@ -152,13 +172,13 @@ async fn authenticate<I: Ingress>(
     // `cloud-relay health` beside a password file has no login, and comes every half minute.
     let is_probe = login.is_none() && connect.client_id.is_empty() && peer.ip().is_loopback();
     let checked = shared.access.check(login).await;
-    checked.map_err(|reason| {
-        if !is_probe {
-            shared.counters.logins_failed.add(1);
-            shared.access.refused(peer);
-        }
-        End::LoginRefused(reason)
-    })
+    if let Err(reason) = checked
+        && !is_probe
+    {
+        shared.counters.logins_failed.add(1);
+        sleep(shared.access.refused(peer, reason)).await;
+    }
+    checked.map_err(End::LoginRefused)
 }
 
 /// Whether a well-formed CONNECT asks for nothing that cannot be had.

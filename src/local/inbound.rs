@@ -16,11 +16,14 @@ use super::access::Rights;
 use super::acks::{Answer, Awaits, Owed, Safe};
 use super::aliases::Aliases;
 use super::ending::End;
-use super::packet::{self, Ack, Filter, Goodbye, Incoming, Publish, Reason, Reply, Version};
+use super::large_packet::LargePacket;
+use super::packet::{
+    self, Ack, Filter, Goodbye, Incoming, Publish, REFUSALS, Reason, Reply, Version,
+};
 use super::publication::QoS;
 use super::publisher::STATE_TOPIC;
 use super::server::Shared;
-use super::session::{Link, Outgoing, Session, Taken};
+use super::session::{Link, Outgoing, Session};
 use super::shared::Path;
 use super::subscriptions::SessionKey;
 use super::topic;
@@ -70,6 +73,10 @@ pub(super) struct Client<I> {
     pub(super) aliases: Aliases,
     /// Bytes to send.
     pub(super) out: BytesMut,
+    /// Room for one that is larger than the buffers.
+    pub(super) large_packet: LargePacket,
+    /// Whether a message for the client waits for it.
+    pub(super) large_waits: bool,
     /// Whether other sessions were given something since this was last cleared.
     pub(super) fed_others: bool,
 }
@@ -137,7 +144,8 @@ impl<I: Ingress> Client<I> {
         }
         let journal = broker.changed_since(before);
         drop(broker);
-        let refused = (codes.iter()).filter(|code| **code == Reason::QuotaExceeded.code());
+        let refused = (codes.iter())
+            .filter(|code| **code >= REFUSALS && **code != Reason::NotAuthorized.code());
         let refused = u64::try_from(refused.count()).unwrap_or(u64::MAX);
         self.shared.counters.filters_refused.add(refused);
         let mut packet = BytesMut::new();
@@ -252,7 +260,10 @@ impl<I: Ingress> Client<I> {
             spool: *self.safe.borrow_and_update(),
             journal: *self.kept.borrow_and_update(),
         };
-        while let Some(answer) = self.owed.release(safe) {
+        let out_bytes_max = self.shared.limits.write_buffer_bytes_max;
+        while self.out.len() < out_bytes_max
+            && let Some(answer) = self.owed.release(safe)
+        {
             match answer {
                 Answer::Reply(reply) => self.reply(reply),
                 Answer::Encoded(packet) => {
@@ -267,6 +278,7 @@ impl<I: Ingress> Client<I> {
     pub(super) fn deliver(&mut self) -> Result<(), End> {
         let limits = &self.shared.limits;
         let room_bytes = limits.write_buffer_bytes_max / 2;
+        self.large_waits = false;
         if self.out.len() >= room_bytes {
             return Ok(());
         }
@@ -277,6 +289,10 @@ impl<I: Ingress> Client<I> {
         let (mut sent, mut released, mut expired, mut too_large) = (0, 0, 0, 0);
         let now = Instant::now();
         while self.out.len() < room_bytes {
+            if session.next_bytes() > room_bytes && !self.large_packet.has_room() {
+                self.large_waits = true;
+                break;
+            }
             match session.next(limits, now) {
                 None => break,
                 Some(Outgoing::Expired) => expired += 1,
@@ -307,6 +323,11 @@ impl<I: Ingress> Client<I> {
         counters.dropped_expired.add(expired);
         counters.dropped_packet_too_large.add(too_large);
         Ok(())
+    }
+
+    /// Whether `out` takes more memory than usual.
+    pub(super) fn is_out_large(&self) -> bool {
+        self.out.capacity() > 2 * self.shared.limits.write_buffer_bytes_max
     }
 
     /// Whether so much is unacknowledged or unwritten that the client must not be read from.
@@ -351,27 +372,8 @@ impl<I: Ingress> Client<I> {
             Spooled::Not => None,
             Spooled::Full => return Ok(Handled::SpoolFull),
         };
-        if publish.qos == QoS::ExactlyOnce {
-            let taken = Taken {
-                awaits: spool.into(),
-                is_kept: false,
-            };
-            self.with_session(|session| session.take(publish.id, taken))?;
-        }
         self.shared.counters.messages_received.add(1);
-        let (wanted, mut journal) = self.shared.fan_out(publish, Some(self.session));
-        if publish.qos == QoS::ExactlyOnce {
-            let (id, is_local) = (publish.id, spool.is_none());
-            let ((), own) = self.recording(|session| {
-                if is_local {
-                    session.keep_taken(id);
-                }
-            })?;
-            journal = own.or(journal);
-            let awaits = Awaits { spool, journal };
-            self.with_session(|session| session.took(id, awaits))?;
-        }
-        let awaits = Awaits { spool, journal };
+        let (wanted, awaits) = self.hand_out(publish, spool)?;
         self.fed_others |= wanted;
         let reason = if wanted || spool.is_some() {
             Reason::Success
@@ -385,6 +387,25 @@ impl<I: Ingress> Client<I> {
         };
         self.owe(publish, reason, awaits, message_bytes);
         Ok(Handled::Done)
+    }
+
+    /// Hands a message to the local subscribers. Returns whether anyone wants it, and what its acknowledgement awaits.
+    fn hand_out(
+        &mut self,
+        publish: &Publish<'_>,
+        spool: Option<Seq>,
+    ) -> Result<(bool, Awaits), End> {
+        let mut broker = self.shared.broker();
+        let now = Instant::now();
+        if publish.qos == QoS::ExactlyOnce {
+            let own = (self.session, &self.link);
+            let handed_out = broker.publish_once(publish, own, spool, now);
+            return handed_out.ok_or(End::TakenOver);
+        }
+        let before = broker.changes();
+        let wanted = broker.publish(publish, Some(self.session), now);
+        let journal = broker.changed_since(before);
+        Ok((wanted, Awaits { spool, journal }))
     }
 
     /// Refuses a message that the client may not publish. MQTT 3.1.1 has no word for it, and an acknowledgement would
@@ -501,21 +522,5 @@ impl<I: Ingress> Shared<I> {
             }),
             Err(AppendError::Failed) => Err(End::SpoolFailed),
         }
-    }
-
-    /// Hands a message to the local subscribers. `publisher` is the session it comes from, if any. Returns whether
-    /// anyone wants it, and the last change that this made to the journal. [`STATE_TOPIC`] is the relay's: a client's message to it goes nowhere, as one to `$SYS` does.
-    pub(super) fn fan_out(
-        &self,
-        publish: &Publish<'_>,
-        publisher: Option<SessionKey>,
-    ) -> (bool, Option<Seq>) {
-        if publish.topic == STATE_TOPIC {
-            return (false, None);
-        }
-        let mut broker = self.broker();
-        let before = broker.changes();
-        let wanted = broker.publish(publish, publisher, Instant::now());
-        (wanted, broker.changed_since(before))
     }
 }

@@ -15,6 +15,16 @@ pub struct Limits {
     /// one may have if that is less. The spool needs the others: it cannot go on without a new file.
     /// One more is accepted and closed at once, and counted.
     pub connections_max: usize,
+    /// Connections over WebSocket among them, each of which may hold a frame as large as a packet besides its buffers.
+    pub websockets_max: usize,
+    /// Connections at the same time from one address that is not the device's own. One more is closed at once, and
+    /// counted like one beyond `connections_max`.
+    pub address_connections_max: usize,
+    /// Connections that such an address may make in a second, in the long run; one over TLS counts as five. One more
+    /// is closed at once, and counted.
+    pub connects_per_s_max: u32,
+    /// How many it may make at once, after a while without.
+    pub connects_burst_max: u32,
     /// How long a client may take from the TCP connection to a complete CONNECT. Then it is closed.
     pub connect_timeout: Duration,
     /// The largest "remaining length" of a packet (MQTT 2.2.3), in bytes. A client that announces
@@ -31,8 +41,16 @@ pub struct Limits {
     /// Bytes of one client's messages that are on their way to disk or cloud and not acknowledged
     /// yet. When reached, the client is not read from until some are acknowledged.
     pub unacknowledged_bytes_max: usize,
-    /// Bytes that wait to be written to one client. Deliveries stop being encoded at half of it; when
-    /// acknowledgements fill the rest, the client is not read from until it reads.
+    /// Bytes read from one client and not handled yet. A larger packet needs a place of `large_packets_max`.
+    pub buffer_bytes_max: usize,
+    /// Packets at a time that are larger than the buffers of their connections, on their way in or out. One more waits,
+    /// and so does its client.
+    pub large_packets_max: usize,
+    /// How long a packet may take from its first byte to its last while the client is read from. Then it is closed.
+    pub packet_timeout: Duration,
+    /// Bytes that wait to be written to one client. Deliveries stop being encoded at half of it, and a message larger
+    /// than that needs a place of `large_packets_max`; when acknowledgements fill the rest, the client is not read from
+    /// until it reads.
     pub write_buffer_bytes_max: usize,
     /// How long a client may accept no byte while there is something to write. Then it is closed.
     pub write_timeout: Duration,
@@ -60,7 +78,13 @@ pub struct Limits {
     /// Bytes of messages kept for one session, sent or waiting. Beyond it, new ones are dropped for
     /// that session and counted; others are not slowed.
     pub session_bytes_max: usize,
-    /// Bytes of messages kept for all sessions together, above which nothing more is queued for a
+    /// Bytes of messages and wills kept for all clients together, each message counted once. Above it, a session gets
+    /// no more messages than `session_bytes_sure`, and a client with a larger will is refused (CONNACK 3, 0x97).
+    pub messages_bytes_max: usize,
+    /// Bytes of messages that each session may keep, whatever others keep; each that it needs to remember of `QoS` 2
+    /// counts as well.
+    pub session_bytes_sure: usize,
+    /// Bytes of messages kept for all sessions together, a message for each, above which nothing more is queued for a
     /// session whose client is away. Connected clients have `session_bytes_max` of their own.
     pub offline_bytes_max: usize,
     /// Sessions kept for clients that are away. One more discards the one that is away longest.
@@ -73,6 +97,8 @@ pub struct Limits {
     /// Distinct levels of all sessions' topic filters together, each about half a KiB of memory. A filter
     /// beyond it is refused with 0x80 in SUBACK.
     pub filter_levels_of_all_max: usize,
+    /// Bytes of all sessions' topic filters together. A filter beyond it is refused with 0x80 in SUBACK.
+    pub filter_bytes_of_all_max: usize,
     /// Retained messages. A further topic is forwarded but not retained, and counted.
     pub retained_messages_max: usize,
     /// Bytes of retained messages, topics included; treated like `retained_messages_max`.
@@ -95,28 +121,38 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections_max: 512,
+            websockets_max: 64,
+            address_connections_max: 256,
+            connects_per_s_max: 50,
+            connects_burst_max: 200,
             connect_timeout: Duration::from_secs(10),
             packet_bytes_max: 256 * KIB,
-            topic_bytes_max: 4 * KIB,
+            topic_bytes_max: KIB,
             topic_levels_max: 200,
             client_id_bytes_max: 512,
             unacknowledged_bytes_max: MIB,
-            write_buffer_bytes_max: 128 * KIB,
+            buffer_bytes_max: 32 * KIB,
+            large_packets_max: 16,
+            packet_timeout: Duration::from_mins(1),
+            write_buffer_bytes_max: 32 * KIB,
             write_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(2),
             will_patience: Duration::from_secs(30),
             wills_waiting_max: 256,
             inflight_max: 20,
-            unreleased_max: 4_096,
+            unreleased_max: 1_024,
             topic_aliases_max: 10,
             keep_alive_s_max: 3_600,
             session_bytes_max: MIB,
+            messages_bytes_max: 24 * MIB,
+            session_bytes_sure: 16 * KIB,
             offline_bytes_max: 8 * MIB,
             sessions_max: 256,
             filters_max: 256,
             filters_per_packet_max: 256,
             filter_levels_of_all_max: 16_384,
+            filter_bytes_of_all_max: 4 * MIB,
             retained_messages_max: 4_096,
             retained_bytes_max: 2 * MIB,
             accept_pause: Duration::from_millis(200),

@@ -27,10 +27,12 @@
 //! `connection`, `wills`, `tls`, `websocket`, `transport` and `server` do the I/O with clients, `journal` has
 //! sessions and retained messages on disk.
 
+mod acceptor;
 mod access;
 mod acks;
 mod aliases;
 mod broker;
+mod callers;
 mod connection;
 mod counters;
 mod deadlines;
@@ -39,8 +41,11 @@ mod ending;
 pub mod fuzzing;
 mod handshake;
 mod inbound;
+mod input;
 mod journal;
+mod large_packet;
 mod limits;
+mod memory;
 mod origins;
 mod packet;
 mod publication;
@@ -59,10 +64,11 @@ mod wills;
 #[cfg(test)]
 mod tests;
 
+pub use acceptor::Door;
 pub use access::{Access, AccessError, LocalLogin};
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
 pub use limits::Limits;
 pub use origins::Origins;
 pub use publisher::{Delivered, FromCloud, Publisher, STATE_TOPIC};
-pub use server::{Door, LocalBroker, LocalError, Options, bind, serve};
+pub use server::{LocalBroker, LocalError, Options, bind, serve};
 pub use tls::{LocalTls, Tls, TlsFilesError};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::memory::Memory;
 use super::packet::Publish;
 
 /// `QoS` of a message or of a subscription.
@@ -53,6 +54,9 @@ impl From<QoS> for Subscription {
     }
 }
 
+/// What is kept of a message besides its bytes: queue entry, allocation headers and reference counts, generously.
+const OVERHEAD_BYTES: usize = 96;
+
 /// Topic name, properties and payload in one shared allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Publication {
@@ -64,8 +68,8 @@ pub(super) struct Publication {
 }
 
 impl Publication {
-    /// Copies a message, which came at `now`, out of a read buffer.
-    pub(super) fn new(publish: &Publish<'_>, now: Instant) -> Self {
+    /// Copies a message, which came at `now`, out of a read buffer; it counts in `memory`.
+    pub(super) fn new(publish: &Publish<'_>, now: Instant, memory: &Memory) -> Self {
         let for_readers = publish.properties.for_readers();
         let properties_len = for_readers.map(<[u8]>::len).sum();
         let topic = publish.topic.as_bytes();
@@ -77,14 +81,14 @@ impl Publication {
         bytes.extend_from_slice(publish.payload);
         let expiry = publish.expiry_s();
         Publication {
-            bytes: bytes.into(),
+            bytes: memory.counted(bytes),
             topic_len: topic.len(),
             properties_len,
             expires: expiry.map(|seconds| now + Duration::from_secs(seconds.into())),
         }
     }
 
-    /// A message that was kept, with its properties as [`Publication::properties`] gave them.
+    /// A message that was kept on disk, with its properties as [`Publication::properties`] gave them.
     pub(super) fn restored(
         topic: &str,
         properties: &[u8],
@@ -96,6 +100,14 @@ impl Publication {
             topic_len: topic.len(),
             properties_len: properties.len(),
             expires,
+        }
+    }
+
+    /// The same, counted in `memory`.
+    pub(super) fn counted(self, memory: &Memory) -> Self {
+        Publication {
+            bytes: memory.counted(self.bytes.into()),
+            ..self
         }
     }
 
@@ -126,10 +138,13 @@ impl Publication {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
+    /// Bytes of topic name, properties and payload.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// What the message costs whoever keeps it, in bytes: its own and the bookkeeping around it.
     pub(super) fn cost_bytes(&self) -> usize {
-        /// Queue entry, allocation headers and reference counts, generously.
-        const OVERHEAD_BYTES: usize = 96;
         self.bytes.len() + OVERHEAD_BYTES
     }
 
@@ -160,6 +175,11 @@ pub(super) struct Delivery {
 impl Delivery {
     /// What it costs the session that keeps it, in bytes.
     pub(super) fn cost_bytes(&self) -> usize {
-        self.publication.cost_bytes() + size_of_val(&*self.subscription_ids)
+        self.publication.len() + self.own_bytes()
+    }
+
+    /// The part of it that no other session shares.
+    pub(super) fn own_bytes(&self) -> usize {
+        OVERHEAD_BYTES + size_of_val(&*self.subscription_ids)
     }
 }

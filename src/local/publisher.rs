@@ -110,7 +110,7 @@ impl Publisher {
 
     fn publish(&self, publish: &Publish<'_>) {
         let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
-        broker.publish(publish, None, Instant::now());
+        broker.publish_own(publish, None, Instant::now());
     }
 }
 

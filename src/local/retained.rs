@@ -146,6 +146,7 @@ impl Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::memory::Memory;
     use crate::local::packet::Publish;
 
     fn payloads(retained: &Retained, filter: &str) -> Vec<Vec<u8>> {
@@ -157,7 +158,8 @@ mod tests {
 
     fn set(retained: &mut Retained, name: &str, payload: &[u8], limits: &Limits) -> bool {
         let (qos, now) = (QoS::AtMostOnce, Instant::now());
-        let message = Publication::new(&Publish::plain(name, payload, qos, true), now);
+        let publish = Publish::plain(name, payload, qos, true);
+        let message = Publication::new(&publish, now, &Memory::default());
         retained.set(message, qos, limits, now).is_ok()
     }
 

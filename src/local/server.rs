@@ -1,26 +1,24 @@
 //! Listening, accepting, and what all connections share. Which client does what is not its business.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::acceptor::{Acceptor, Door};
 use super::access::{Access, AccessError};
 use super::broker::Broker;
 use super::counters::Counters;
 use super::journal::{self, Keeper};
 use super::limits::Limits;
-use super::origins::Origins;
 use super::publisher::Publisher;
-use super::tls::{Tls, TlsFilesError};
-use super::transport::{self, Transport};
+use super::tls::TlsFilesError;
+use super::transport;
 use super::wills;
 use crate::routes::Routes;
 use crate::store::Ingress;
@@ -124,6 +122,10 @@ pub(super) struct Shared<I> {
     pub(super) limits: Limits,
     pub(super) access: Access,
     pub(super) counters: Arc<Counters>,
+    /// Places for packets that are larger than the buffers of their connections.
+    pub(super) large_packets: Arc<Semaphore>,
+    /// Places for connections over WebSocket.
+    pub(super) websockets: Arc<Semaphore>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -141,6 +143,9 @@ impl<I: Ingress> Shared<I> {
             counters,
             keeper: _,
         } = broker;
+        let places = |count| Arc::new(Semaphore::new(count));
+        let large_packets = places(limits.large_packets_max);
+        let websockets = places(limits.websockets_max);
         Shared {
             broker,
             ingress,
@@ -148,6 +153,8 @@ impl<I: Ingress> Shared<I> {
             limits,
             access,
             counters,
+            large_packets,
+            websockets,
             shutdown,
         }
     }
@@ -156,39 +163,6 @@ impl<I: Ingress> Shared<I> {
     /// must not close the broker to everyone else.
     pub(super) fn broker(&self) -> MutexGuard<'_, Broker> {
         self.broker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Where clients come in.
-#[derive(Debug)]
-pub struct Door {
-    listener: TcpListener,
-    transport: Transport,
-}
-
-impl Door {
-    /// For MQTT over TCP.
-    pub fn plain(listener: TcpListener) -> Self {
-        Door {
-            listener,
-            transport: Transport::Tcp,
-        }
-    }
-
-    /// For MQTT over TLS.
-    pub fn tls(listener: TcpListener, tls: Arc<Tls>) -> Self {
-        Door {
-            listener,
-            transport: Transport::Tls(tls),
-        }
-    }
-
-    /// For MQTT over WebSocket, from pages of these origins.
-    pub fn websocket(listener: TcpListener, origins: Origins) -> Self {
-        Door {
-            listener,
-            transport: Transport::WebSocket(Arc::new(origins)),
-        }
     }
 }
 
@@ -229,6 +203,7 @@ pub async fn serve<I: Ingress>(
     let mut keeping_time = std::pin::pin!(wills::keep_time(Arc::clone(&shared)));
     let mut acceptor = Acceptor::new(doors);
     loop {
+        let served = connections.len();
         // Dropping the set on an error closes every connection.
         tokio::select! {
             biased;
@@ -236,14 +211,8 @@ pub async fn serve<I: Ingress>(
             () = &mut spool_closed => return Err(LocalError::SpoolFailed),
             Some(ended) = connections.join_next() => check(ended)?,
             kept = &mut keeping_time => { kept?; break }
-            (transport, stream, peer) = acceptor.accept(&shared.limits) => {
-                if connections.len() >= shared.limits.connections_max {
-                    acceptor.refuse(peer, &shared.counters, &shared.limits);
-                } else {
-                    acceptor.refusing = false;
-                    let shared = Arc::clone(&shared);
-                    connections.spawn(transport::serve(shared, transport, stream, peer));
-                }
+            arrival = acceptor.arrival(served, &shared.limits, &shared.counters) => {
+                connections.spawn(transport::serve(Arc::clone(&shared), arrival));
             }
         }
     }
@@ -266,63 +235,6 @@ fn check(ended: Result<Result<(), LocalError>, JoinError>) -> Result<(), LocalEr
         Err(error) => {
             tracing::error!(%error, "a connection ended by a fault of the broker; please report it");
             Ok(())
-        }
-    }
-}
-
-/// Accepts connections at every door, and tells of a burst of refusals once.
-struct Acceptor {
-    doors: Vec<Door>,
-    /// The door that is looked at first, so that none can starve the others.
-    first: usize,
-    failing: bool,
-    refusing: bool,
-}
-
-impl Acceptor {
-    fn new(doors: Vec<Door>) -> Self {
-        Acceptor {
-            doors,
-            first: 0,
-            failing: false,
-            refusing: false,
-        }
-    }
-
-    /// The next connection. Errors (usually too few file descriptors) pass: they are waited out.
-    async fn accept(&mut self, limits: &Limits) -> (Transport, TcpStream, SocketAddr) {
-        loop {
-            let accepted = poll_fn(|context| {
-                let (before, after) = self.doors.split_at(self.first.min(self.doors.len()));
-                for door in after.iter().chain(before) {
-                    if let Poll::Ready(accepted) = door.listener.poll_accept(context) {
-                        return Poll::Ready((door.transport.clone(), accepted));
-                    }
-                }
-                Poll::Pending
-            });
-            let (transport, accepted) = accepted.await;
-            self.first = (self.first + 1) % self.doors.len().max(1);
-            match accepted {
-                Ok((stream, peer)) => {
-                    self.failing = false;
-                    return (transport, stream, peer);
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.failing, true) {
-                        tracing::warn!(%error, "cannot accept a connection; trying on");
-                    }
-                    sleep(limits.accept_pause).await;
-                }
-            }
-        }
-    }
-
-    fn refuse(&mut self, peer: SocketAddr, counters: &Counters, limits: &Limits) {
-        counters.connections_refused.add(1);
-        if !std::mem::replace(&mut self.refusing, true) {
-            let limit = limits.connections_max;
-            tracing::warn!(%peer, limit, "too many connections; refusing until some end");
         }
     }
 }

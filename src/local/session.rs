@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::acks::Awaits;
 use super::journal::{Change, KeptSession, Recorder, Whereabouts};
 use super::limits::Limits;
+use super::memory::Memory;
 use super::packet::Will;
 use super::publication::{Delivery, QoS};
 use super::subscriptions::SessionKey;
@@ -23,6 +24,9 @@ use crate::spool::Seq;
 
 /// An empty queue that has grown beyond this many messages gives its memory back.
 const CAPACITY_KEPT: usize = 256;
+
+/// What an entry of [`Session::taken`] takes, with its share of the table.
+const TAKEN_BYTES: usize = 96;
 
 /// The broker's end of the line to one connection. A new connection has a new link.
 #[derive(Debug, Default)]
@@ -145,16 +149,16 @@ pub(super) struct Session {
     /// How many messages the client takes without having acknowledged them.
     receive_max: u16,
     last_id: u16,
-    /// Bytes in `queue` and `inflight`, and the same summed over all sessions.
+    /// Bytes in `queue` and `inflight`.
     bytes: usize,
-    bytes_of_all: Arc<AtomicUsize>,
+    memory: Memory,
     full: bool,
     /// There if the session outlives its connection and the process.
     journal: Option<(SessionKey, Recorder)>,
 }
 
 impl Session {
-    pub(super) fn new(client_id: &str, bytes_of_all: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(client_id: &str, memory: Memory) -> Self {
         Session {
             client_id: client_id.to_owned(),
             expiry_s: 0,
@@ -169,7 +173,7 @@ impl Session {
             receive_max: u16::MAX,
             last_id: 0,
             bytes: 0,
-            bytes_of_all,
+            memory,
             full: false,
             journal: None,
         }
@@ -177,12 +181,8 @@ impl Session {
 
     /// A session that a restart has brought back, with its queue. Of a client that was connected, what may have been
     /// sent counts as sent.
-    pub(super) fn restored(
-        kept: KeptSession,
-        bytes_of_all: Arc<AtomicUsize>,
-        limits: &Limits,
-    ) -> Self {
-        let mut session = Session::new(&kept.client_id, bytes_of_all);
+    pub(super) fn restored(kept: KeptSession, memory: Memory, limits: &Limits) -> Self {
+        let mut session = Session::new(&kept.client_id, memory);
         session.expiry_s = kept.expiry_s;
         session.filters = kept.filters.into_iter().map(|(path, _)| path).collect();
         for id in kept.taken {
@@ -190,17 +190,18 @@ impl Session {
                 awaits: Awaits::default(),
                 is_kept: true,
             };
-            session.taken.insert(id, taken);
+            session.remember(id, taken);
         }
         let was_connected = kept.client == Whereabouts::Connected;
         for (position, message) in kept.messages.into_iter().enumerate() {
             let id = message.id;
             session.last_id = id;
-            let Some(delivery) = message.delivery else {
+            let Some(mut delivery) = message.delivery else {
                 let stage = Stage::Released;
                 session.inflight.push_back(Flight { id, stage });
                 continue;
             };
+            delivery.publication = delivery.publication.counted(&session.memory);
             session.charge(&delivery);
             if message.sent || (was_connected && position < limits.inflight_max) {
                 let stage = Stage::Sent(delivery);
@@ -306,11 +307,7 @@ impl Session {
         if self.link.is_none() && delivery.qos == QoS::AtMostOnce {
             return Offer::NotConnected;
         }
-        let cost = delivery.cost_bytes();
-        let of_all = self.bytes_of_all.load(Ordering::Relaxed);
-        if self.bytes + cost > limits.session_bytes_max
-            || (self.link.is_none() && of_all + cost > limits.offline_bytes_max)
-        {
+        if !self.has_room_for(&delivery, limits) {
             let qos = delivery.qos;
             let first = qos > QoS::AtMostOnce && !std::mem::replace(&mut self.full, true);
             return Offer::Dropped { qos, first };
@@ -336,6 +333,29 @@ impl Session {
             link.ring();
         }
         Offer::Queued
+    }
+
+    fn has_room_for(&self, delivery: &Delivery, limits: &Limits) -> bool {
+        let with = self.bytes + delivery.cost_bytes();
+        // The message itself is counted already.
+        let is_memory_full =
+            self.memory.kept_bytes() + delivery.own_bytes() > limits.messages_bytes_max;
+        let of_all = self.memory.of_sessions_bytes() + delivery.cost_bytes();
+        with <= limits.session_bytes_max
+            && (with <= limits.session_bytes_sure || !is_memory_full)
+            && (self.link.is_some() || of_all <= limits.offline_bytes_max)
+    }
+
+    /// How large the message is that [`Session::next`] may hand out next; 0 if there is none.
+    pub(super) fn next_bytes(&self) -> usize {
+        let delivery = match self.inflight.get(self.sent_here) {
+            Some(flight) => match &flight.stage {
+                Stage::Sent(delivery) => Some(delivery),
+                Stage::Released => None,
+            },
+            None => self.queue.front().map(|waiting| &waiting.delivery),
+        };
+        delivery.map_or(0, |delivery| delivery.publication.len())
     }
 
     /// The next packet for the client, or `None` if it has to acknowledge first or nothing waits.
@@ -442,24 +462,28 @@ impl Session {
 
     /// Whether the client must release something before another `QoS` 2 PUBLISH is taken.
     pub(super) fn must_release(&self, limits: &Limits) -> bool {
+        let is_memory_full = self.memory.kept_bytes() > limits.messages_bytes_max;
         self.taken.len() >= limits.unreleased_max.into()
+            || (is_memory_full && self.taken.len() * TAKEN_BYTES >= limits.session_bytes_sure)
     }
 
-    /// A `QoS` 2 PUBLISH was taken.
-    pub(super) fn take(&mut self, id: u16, taken: Taken) {
-        self.taken.insert(id, taken);
-    }
-
-    /// What was taken under this identifier has gone where it had to. If it went only to places that the journal keeps,
-    /// the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a repetition
-    /// goes there once more, for the spool may have lost it.
-    pub(super) fn keep_taken(&mut self, id: u16) {
-        if !self.is_kept() {
-            return;
-        }
-        if let Some(taken) = self.taken.get_mut(&id) {
-            taken.is_kept = true;
+    /// A `QoS` 2 PUBLISH was taken, and has gone where it had to. If it went only to places that the journal keeps, and so
+    /// `stays_here`, the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a
+    /// repetition goes there once more, for the spool may have lost it.
+    pub(super) fn take(&mut self, id: u16, stays_here: bool) {
+        let taken = Taken {
+            awaits: Awaits::default(),
+            is_kept: stays_here && self.is_kept(),
+        };
+        if taken.is_kept {
             self.note(|key| Change::Taken(key, id));
+        }
+        self.remember(id, taken);
+    }
+
+    fn remember(&mut self, id: u16, taken: Taken) {
+        if self.taken.insert(id, taken).is_none() {
+            self.memory.keep(TAKEN_BYTES);
         }
     }
 
@@ -474,6 +498,7 @@ impl Session {
     /// that waited for its PUBREC.
     pub(super) fn pubrel(&mut self, id: u16) -> Option<Taken> {
         let taken = self.taken.remove(&id)?;
+        self.memory.forget(TAKEN_BYTES);
         if taken.is_kept {
             self.note(|key| Change::Finished(key, id));
         }
@@ -506,13 +531,15 @@ impl Session {
     fn charge(&mut self, delivery: &Delivery) {
         let cost = delivery.cost_bytes();
         self.bytes += cost;
-        self.bytes_of_all.fetch_add(cost, Ordering::Relaxed);
+        self.memory.charge(cost);
+        self.memory.keep(delivery.own_bytes());
     }
 
     fn give_back(&mut self, delivery: &Delivery) {
         let cost = delivery.cost_bytes();
         self.bytes -= cost;
-        self.bytes_of_all.fetch_sub(cost, Ordering::Relaxed);
+        self.memory.give_back(cost);
+        self.memory.forget(delivery.own_bytes());
     }
 
     /// The next identifier that is not in flight; there always is one, as few are in flight. Those that wait have the
@@ -529,7 +556,15 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.bytes_of_all.fetch_sub(self.bytes, Ordering::Relaxed);
+        for waiting in std::mem::take(&mut self.queue) {
+            self.give_back(&waiting.delivery);
+        }
+        for flight in std::mem::take(&mut self.inflight) {
+            if let Stage::Sent(delivery) = flight.stage {
+                self.give_back(&delivery);
+            }
+        }
+        self.memory.forget(self.taken.len() * TAKEN_BYTES);
     }
 }
 

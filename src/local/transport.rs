@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::acceptor::Arrival;
 use super::connection;
 use super::origins::Origins;
 use super::server::{LocalError, Shared};
@@ -25,10 +25,14 @@ pub(super) enum Transport {
 /// Serves one client from its first byte on.
 pub(super) async fn serve<I: Ingress>(
     shared: Arc<Shared<I>>,
-    transport: Transport,
-    mut stream: TcpStream,
-    peer: SocketAddr,
+    arrival: Arrival,
 ) -> Result<(), LocalError> {
+    let Arrival {
+        transport,
+        mut stream,
+        peer,
+        place: _place,
+    } = arrival;
     let connect_by = Instant::now() + shared.limits.connect_timeout;
     // Packets are written in batches, so waiting for more (Nagle) would only add delay.
     if let Err(error) = stream.set_nodelay(true) {
@@ -48,7 +52,12 @@ pub(super) async fn serve<I: Ingress>(
             connection::run(shared, reader, writer, peer, connect_by).await
         }
         Transport::WebSocket(origins) => {
-            let handshake = websocket::accept(stream, &origins, &shared.limits);
+            let Ok(_place) = Arc::clone(&shared.websockets).try_acquire_owned() else {
+                shared.counters.connections_refused.add(1);
+                tracing::debug!(%peer, "too many WebSocket connections; one is closed");
+                return Ok(());
+            };
+            let handshake = websocket::accept(stream, &origins, &shared.limits, &shared.counters);
             let Some(stream) = begin(&shared, handshake, peer, connect_by).await else {
                 return Ok(());
             };

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -21,6 +22,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::counters::Counters;
 use super::limits::Limits;
 use super::origins::Origins;
 
@@ -36,9 +38,10 @@ pub(super) async fn accept(
     stream: TcpStream,
     origins: &Origins,
     limits: &Limits,
+    counters: &Arc<Counters>,
 ) -> io::Result<ByteStream> {
-    // A client may put a few packets into one message.
-    let message_bytes_max = 2 * limits.packet_bytes_max;
+    // A client may put a few packets into one message, but no more than one large one.
+    let message_bytes_max = limits.packet_bytes_max + limits.buffer_bytes_max;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)
         .write_buffer_size(0)
@@ -51,6 +54,7 @@ pub(super) async fn accept(
     Ok(ByteStream {
         stream,
         unread: Bytes::new(),
+        counters: Arc::clone(counters),
     })
 }
 
@@ -101,6 +105,7 @@ pub(super) struct ByteStream {
     stream: WebSocketStream<TcpStream>,
     /// Of the last message that came.
     unread: Bytes,
+    counters: Arc<Counters>,
 }
 
 impl AsyncRead for ByteStream {
@@ -123,7 +128,12 @@ impl AsyncRead for ByteStream {
                 | Some(
                     Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::AlreadyClosed),
                 ) => return Poll::Ready(Ok(())),
-                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+                Some(Err(error)) => {
+                    if matches!(error, Error::Capacity(_)) {
+                        self.counters.packets_too_large.add(1);
+                    }
+                    return Poll::Ready(Err(io_error(error)));
+                }
             }
         }
         let count = self.unread.len().min(buffer.remaining());

@@ -79,7 +79,7 @@ pub(super) async fn publish<I: Ingress>(
         drop_will(shared, client_id, will, &reason);
         break;
     }
-    shared.fan_out(&publish, None);
+    shared.broker().publish(&publish, None, Instant::now());
     Ok(())
 }
 

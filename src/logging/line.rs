@@ -8,6 +8,7 @@ use tracing::{Event, Level};
 
 use super::Format;
 use crate::clock::Timestamp;
+use crate::printable::escaped;
 
 /// What the targets of this crate's own events start with.
 const OUR_PREFIX: &str = "cloud_relay::";
@@ -56,17 +57,9 @@ impl Line {
         self.words(|name| name != PEER_FIELD)
     }
 
-    /// Message and fields, with line breaks and other control characters as escapes.
+    /// Message and fields, on one line whatever is in them.
     pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        for character in self.words(|_| true).chars() {
-            if character.is_control() {
-                text.extend(character.escape_default());
-            } else {
-                text.push(character);
-            }
-        }
-        text
+        escaped(&self.words(|_| true))
     }
 
     fn words(&self, wanted: impl Fn(&str) -> bool) -> String {

@@ -18,11 +18,15 @@ fn an_event_is_one_plain_line_with_its_fields() {
 #[test]
 fn line_breaks_and_control_characters_are_escaped() {
     let (log, _guard) = Captured::start(Level::INFO);
-    tracing::warn!(topic = "x\ny", "first\nsecond \u{1b}[31mred\r");
+    tracing::warn!(
+        topic = "x\ny",
+        "first\nsecond \u{1b}[31mred\r \u{2028}WARN \u{202e}third"
+    );
     let text = log.text();
     assert_eq!(text.lines().count(), 1, "{text:?}");
     assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
     assert!(text.contains("first\\nsecond"), "{text:?}");
+    assert!(text.contains("\\u{2028}WARN \\u{202e}third"), "{text:?}");
 }
 
 #[test]

@@ -166,6 +166,8 @@ struct Task<'a, T> {
 struct Registration<'a> {
     url: &'a HttpUrl,
     body: String,
+    /// Of the request that undoes it.
+    undoing: String,
 }
 
 /// How the cloud function took a registration.
@@ -219,13 +221,13 @@ impl<T: Transport> Task<'_, T> {
                 .to_owned();
             return Err(State::Misconfigured { reason });
         };
+        let service = self.settings.device.service.as_deref();
         let csr = self.csr(uuid).await;
-        let body = request::body(
-            uuid,
-            self.settings.device.service.as_deref(),
-            csr.as_deref(),
-        );
-        Ok(Registration { url, body })
+        Ok(Registration {
+            url,
+            body: request::body(uuid, service, csr.as_deref()),
+            undoing: request::body(uuid, service, None),
+        })
     }
 
     /// The signing request of a device that makes its key itself; the key is on disk by then.
@@ -284,14 +286,13 @@ impl<T: Transport> Task<'_, T> {
                     return Registered::Before;
                 }
                 Outcome::Refused { detail } => {
-                    let reason = format!("PROVISION_URL {url}: {}", url.mask_in(&detail));
+                    let reason = format!("PROVISION_URL {url}: {detail}");
                     self.state.set(State::Misconfigured { reason });
                     refused.next_delay(fastrand::f64())
                 }
                 Outcome::Retry { detail, after } => {
                     let asked_for = after.unwrap_or_default().min(RETRY_AFTER_MAX);
                     let delay = failing.next_delay(fastrand::f64()).max(asked_for);
-                    let detail = url.mask_in(&detail);
                     let reason =
                         format!("PROVISION_URL {url} cannot register this device yet: {detail}");
                     self.state.set(State::Disconnected { reason });
@@ -310,10 +311,11 @@ impl<T: Transport> Task<'_, T> {
             body: &registration.body,
             timeout: REQUEST_TIMEOUT,
         };
+        let mask = |text: &str| request.url.mask_in(text);
         match self.transport.post(&request).await {
-            Ok(answer) => request::classify(self.settings.provider, &answer),
+            Ok(answer) => request::classify(self.settings.provider, &answer, mask),
             Err(error) => Outcome::Retry {
-                detail: error.to_string(),
+                detail: mask(&error.to_string()),
                 after: None,
             },
         }
@@ -366,7 +368,7 @@ fn undo(registration: &Registration<'_>) -> String {
     format!(
         "undo the registration with curl -X DELETE -H 'Content-Type: application/json' -d '{}' \
          \"$PROVISION_URL\", and the relay registers again by itself",
-        registration.body
+        registration.undoing
     )
 }
 

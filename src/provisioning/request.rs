@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::http::Answer;
 use crate::config::Provider;
+use crate::printable::is_harmful;
 
 /// How much of an answer's text is shown.
 const EXCERPT_CHARS_MAX: usize = 200;
@@ -56,8 +57,12 @@ pub(super) enum Outcome {
 }
 
 /// Reads an answer. 408, 425, 429 and every 5xx may pass by themselves; of the rest, only the
-/// provider's own way of saying "already exists" is good news.
-pub(super) fn classify(provider: Provider, answer: &Answer) -> Outcome {
+/// provider's own way of saying "already exists" is good news. `mask` hides secrets in what is shown of the answer.
+pub(super) fn classify(
+    provider: Provider,
+    answer: &Answer,
+    mask: impl Fn(&str) -> String,
+) -> Outcome {
     let status = answer.status;
     match status {
         200..=299 => Outcome::Registered,
@@ -68,13 +73,13 @@ pub(super) fn classify(provider: Provider, answer: &Answer) -> Outcome {
         },
         400 if already_exists(provider, &answer.body) => Outcome::AlreadyRegistered,
         408 | 425 | 429 | 500..=599 => Outcome::Retry {
-            detail: format!("it answers {status}: {}", excerpt(&answer.body)),
+            detail: format!("it answers {status}: {}", excerpt(&answer.body, mask)),
             after: answer.retry_after,
         },
         _ => Outcome::Refused {
             detail: format!(
                 "it refuses this device ({status}): {}",
-                excerpt(&answer.body)
+                excerpt(&answer.body, mask)
             ),
         },
     }
@@ -94,9 +99,9 @@ fn already_exists(provider: Provider, body: &str) -> bool {
     }
 }
 
-/// The first line of `text` that says something, without control characters, cut to a bearable
-/// length. Should a function ever answer with key material, none of it is shown.
-pub(super) fn excerpt(text: &str) -> String {
+/// The first line of `text` that says something, masked while it is whole, then cut to a bearable length. Should a
+/// function ever answer with key material, none of it is shown.
+pub(super) fn excerpt(text: &str, mask: impl Fn(&str) -> String) -> String {
     if text.contains("PRIVATE KEY") {
         return "(not shown, for it holds a private key)".to_owned();
     }
@@ -104,9 +109,11 @@ pub(super) fn excerpt(text: &str) -> String {
     let Some(line) = line else {
         return "(no text)".to_owned();
     };
-    let mut printable = line.chars().filter(|character| !character.is_control());
-    let mut excerpt: String = printable.by_ref().take(EXCERPT_CHARS_MAX).collect();
-    if printable.next().is_some() {
+    let printable: String = line.chars().filter(|each| !is_harmful(*each)).collect();
+    let masked = mask(&printable);
+    let mut characters = masked.chars();
+    let mut excerpt: String = characters.by_ref().take(EXCERPT_CHARS_MAX).collect();
+    if characters.next().is_some() {
         excerpt.push('…');
     }
     excerpt
@@ -169,7 +176,7 @@ mod tests {
             (Aws, 504, "", "retry"),
         ];
         for (provider, status, body, expected) in cases {
-            let outcome = match classify(provider, &answer(status, body)) {
+            let outcome = match classify(provider, &answer(status, body), str::to_owned) {
                 Outcome::Registered => "registered",
                 Outcome::AlreadyRegistered => "known",
                 Outcome::Refused { .. } => "refused",
@@ -189,13 +196,14 @@ mod tests {
         };
         let detail = "it answers 429: slow down".to_owned();
         assert_eq!(
-            classify(Provider::Aws, &busy),
+            classify(Provider::Aws, &busy, str::to_owned),
             Outcome::Retry { detail, after }
         );
     }
 
     #[test]
     fn an_excerpt_is_one_short_printable_line_without_keys() {
+        let excerpt = |text: &str| excerpt(text, |line| line.replace("t0k3n", "***"));
         assert_eq!(excerpt("\n  first\u{1b}[0m\u{7}  \nsecond"), "first[0m");
         assert_eq!(excerpt(" \n "), "(no text)");
         assert_eq!(
@@ -203,6 +211,8 @@ mod tests {
             EXCERPT_CHARS_MAX + 1
         );
         assert_eq!(excerpt(&"x".repeat(200)), "x".repeat(200));
+        let cut = format!("{}t0k3n", "x".repeat(EXCERPT_CHARS_MAX - 2));
+        assert!(excerpt(&cut).ends_with("x**…"), "{}", excerpt(&cut));
         assert!(!excerpt("oops -----BEGIN RSA PRIVATE KEY----- MIIE").contains("MIIE"));
     }
 }

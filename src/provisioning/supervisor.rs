@@ -104,8 +104,9 @@ fn classify(answer: Result<Answer, HttpError>, supervisor: &Supervisor) -> Asked
                 answer.status
             )),
             status => {
-                let text = answer.body.replace(supervisor.key.expose(), "***");
-                Asked::Failed(format!("it answers {status}: {}", excerpt(&text)))
+                let mask = |text: &str| text.replace(supervisor.key.expose(), "***");
+                let text = excerpt(&answer.body, mask);
+                Asked::Failed(format!("it answers {status}: {text}"))
             }
         },
         Err(error) => Asked::Failed(error.to_string()),

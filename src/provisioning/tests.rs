@@ -410,10 +410,14 @@ async fn without_a_uuid_or_an_address_nothing_is_sent_and_the_variable_is_named(
 #[tokio::test(start_paused = true)]
 async fn the_token_in_the_address_never_reaches_the_log() {
     let echo = "no route for /provision?token=t0k3nt0k3n";
+    // An excerpt that is cut in the middle of the token would show its first half.
+    let long_echo = format!("{}t0k3nt0k3n", "x".repeat(195));
     let provision = vec![
         answer(500, echo),
         answer(403, echo),
         answer(302, echo),
+        answer(500, &long_echo),
+        answer(403, &long_echo),
         answer(429, "token t0k3nt0k3n is used up"),
         Err(HttpError::Broken {
             authority: "example.com:443".to_owned(),
@@ -424,7 +428,7 @@ async fn the_token_in_the_address_never_reaches_the_log() {
     ];
     let (log, _guard) = Captured::start(Level::TRACE);
     let mut running = Running::start(settings(), provision, vec![answer(500, "")]);
-    for _ in 0..8 {
+    for _ in 0..10 {
         running.next().await;
     }
     running.until("misconfigured").await;

@@ -70,9 +70,13 @@ impl Consumer {
             .map(|(seq, _)| seq)
     }
 
-    /// Notes that `seq` is being given out; `false` if it was settled before and must not be.
+    /// Notes that `seq` is being given out; `false` if it must not be: it was settled before, or given up while it was
+    /// read.
     pub(super) fn deliver(&mut self, seq: Seq, now: Instant) -> bool {
-        self.position = self.position.max(seq + 1);
+        if seq < self.position {
+            return false;
+        }
+        self.position = seq + 1;
         let settled = self.settled_ahead.remove(&seq).unwrap_or(Settled::No);
         self.outstanding.push_back(Outstanding {
             seq,

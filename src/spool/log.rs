@@ -52,15 +52,20 @@ pub(super) struct Log {
 
 impl Log {
     /// A log that will begin a new segment; `records_written` is the running count so far,
-    /// `segment_bytes` the size at which a segment is closed.
+    /// `segment_bytes` the size at which a segment is closed, at most [`segment::SEGMENT_BYTES`].
     pub(super) fn new(storage: Arc<dyn Storage>, records_written: u64, segment_bytes: u64) -> Self {
         Log {
             storage,
             active: None,
             records_written,
-            segment_bytes,
+            segment_bytes: segment_bytes.min(segment::SEGMENT_BYTES),
             buffer: Vec::new(),
         }
+    }
+
+    /// Lets what is appended next begin a new segment.
+    pub(super) fn close_segment(&mut self) {
+        self.active = None;
     }
 
     /// Appends as many of `frames` as belong into one segment, in one write, and syncs.

@@ -12,7 +12,7 @@
 //! * [`record`]: one message as bytes; [`segment`]: a file of records; `cursor`: what is settled.
 //! * `tail`, `consumer`, `linger`, [`ledger`]: the state in memory, pure. `core` joins them and decides what the
 //!   writer does next.
-//! * `log`, `reader`, `recovery`: the disk. [`storage`] is the only module that touches the file system.
+//! * `log`, `reader`, `recovery`, `aside`: the disk. [`storage`] is the only module that touches the file system.
 //! * `writer`: the thread that carries out what `core` decides.
 //! * [`offline`]: reading the spool of a stopped relay without changing a byte of it.
 //!
@@ -26,6 +26,7 @@
 //! The spool knows no MQTT client, no tokio and no AWS: it stores topic, `QoS`, retain flag, attributes, payload
 //! and time of arrival.
 
+mod aside;
 mod consumer;
 mod core;
 mod cursor;
@@ -400,11 +401,8 @@ impl Spool {
             let mut core = self.shared.core();
             core.close();
             self.shared.wake_writer(core);
-            if writer.join().is_err() {
-                self.shared
-                    .core()
-                    .fail("the writer thread panicked".to_owned());
-            }
+            // A panic has been noted by the thread itself.
+            drop(writer.join());
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The reading side of the disk: records are streamed in pieces, so memory does not grow with the
 //! backlog.
 //!
-//! Damage is stepped over to the next sound record; how many records it cost is known when the end
-//! of the segment is reached, because the number written to it is known. An I/O error is returned and is not taken for damage.
+//! Damage is stepped over to the next sound record, with the whole rest of the segment at once; how many records it cost
+//! is known when the end of the segment is reached, because the number written to it is known. An I/O error is returned
+//! and is not taken for damage.
 
 use std::io;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ pub(super) struct Place {
     pub(super) next: Option<Seq>,
     /// Every number in it is smaller.
     pub(super) end_seq: Seq,
-    /// How many records were written to it, if nothing will be added.
-    pub(super) records: Option<u64>,
+    /// How many records were written to it.
+    pub(super) records: u64,
 }
 
 /// What one read found.
@@ -40,7 +41,7 @@ pub(super) struct Chunk {
     pub(super) frames: Vec<Frame>,
     /// Whether this was the last piece of the segment, as far as it is durable.
     pub(super) end: bool,
-    /// At the end of a segment that is complete: records written to it that could not be read back.
+    /// At the end: records written to the whole segment that could not be read back.
     pub(super) lost: u64,
 }
 
@@ -87,10 +88,8 @@ impl Reader {
             read_frames(&mut open, place.len, from, &mut chunk.frames)?;
         }
         chunk.end = open.offset >= place.len;
-        if chunk.end
-            && let Some(written) = place.records
-        {
-            chunk.lost = written.saturating_sub(open.records_seen);
+        if chunk.end {
+            chunk.lost = place.records.saturating_sub(open.records_seen);
         }
         self.open = Some(open);
         Ok(chunk)
@@ -111,18 +110,25 @@ fn open_segment(storage: &dyn Storage, first_seq: Seq) -> io::Result<Open> {
 }
 
 /// Reads one piece at `open.offset` and takes the records out of it. Where it meets damage it goes on
-/// with the whole rest of the segment in memory, to find the next sound record in it.
+/// with the whole rest of the segment in memory, and takes every sound record out of that: what the damage cost is known
+/// only at the end, and who has caught up does not come back for it.
 fn read_frames(open: &mut Open, len: u64, from: Seq, frames: &mut Vec<Frame>) -> io::Result<()> {
     let piece = read_piece(open, len, CHUNK_BYTES)?;
     let piece = match record::decode(&piece) {
         Decoded::Incomplete { needed } => read_piece(open, len, needed)?,
         _ => piece,
     };
-    if take_records(open, &piece, from, frames) == Piece::Damaged {
-        let rest = read_piece(open, len, usize::MAX)?;
-        let sound = record::find_next(&rest, 1).unwrap_or(rest.len());
-        open.offset += sound as u64;
+    if take_records(open, &piece, from, frames) == Piece::Sound {
+        return Ok(());
+    }
+    let begin = open.offset;
+    let rest = read_piece(open, len, usize::MAX)?;
+    let mut damaged = 0;
+    while damaged < rest.len() {
+        let sound = record::find_next(&rest, damaged + 1).unwrap_or(rest.len());
+        open.offset = begin + sound as u64;
         take_records(open, &rest.slice(sound..), from, frames);
+        damaged = usize::try_from(open.offset - begin).unwrap_or(rest.len());
     }
     Ok(())
 }

@@ -9,15 +9,13 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::Seq;
+use super::aside::set_aside;
 use super::cursor::{Cursor, CursorFile};
 use super::ledger::{DropReason, Ledger, Outcome};
 use super::log::is_full;
 use super::record::{self, Decoded};
 use super::segment::{self, Header, HeaderError, Order};
 use super::storage::Storage;
-
-/// Appended to the name of a segment whose header is damaged.
-pub(super) const SET_ASIDE_SUFFIX: &str = ".damaged";
 
 /// What opening found, for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +40,10 @@ pub struct Recovery {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The system refused.
-    #[error("cannot read the spool's {file}: {source}")]
+    #[error(
+        "DATA_DIR: cannot open the spool, because of its {file}: {source}; if the disk is failing, \
+         `cloud-relay spool export` saves what can still be read"
+    )]
     Io {
         /// Which file.
         file: String,
@@ -139,7 +140,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     // Or a message to come would count as settled.
     cursor.settled.retain(|seq| *seq < cursor.next_seq);
 
-    let segments = with_record_counts(&found, records_written);
+    let segments = with_record_counts(&found, records_written, disk_end);
     let (spooled, damage_counted) = unsettled(storage, &segments, &cursor)?;
     // Segments put away are lost records, one each, where nothing tells their number. Of one between two
     // others the running counts tell it when the reader passes the gap.
@@ -185,6 +186,8 @@ fn find_segments(
         let Some(first_seq) = segment::first_seq(&name) else {
             continue;
         };
+        // What is behind that the relay has not written.
+        let len = len.min(segment::LEN_MAX);
         match header_of(storage, &name)? {
             Ok(header) => drop(found.insert(first_seq, Found { len, header })),
             Err(HeaderError::Version(version)) => {
@@ -237,7 +240,7 @@ fn put_away(storage: &dyn Storage, first_seq: Seq, for_good: bool) -> Result<(),
     let done = if for_good {
         storage.remove(&name)
     } else {
-        storage.rename(&name, &set_aside_name(&name))
+        set_aside(storage, first_seq)
     };
     done.map_err(|e| io_error(&name, e))
 }
@@ -262,30 +265,22 @@ fn save(cursor_file: &mut CursorFile, cursor: &Cursor) -> Result<(), OpenError> 
     }
 }
 
-/// The name under which a damaged segment is kept for whoever wants to look at it.
-pub(super) fn set_aside_name(name: &str) -> String {
-    format!("{name}{SET_ASIDE_SUFFIX}")
-}
-
-/// Whether a file is a segment that was set aside.
-pub(super) fn is_set_aside(name: &str) -> bool {
-    name.ends_with(SET_ASIDE_SUFFIX)
-}
-
-/// Counts each segment's records by the running counts in the headers.
+/// Counts each segment's records by the running counts in the headers, but no more than there are numbers for.
 fn with_record_counts(
     found: &BTreeMap<Seq, Found>,
     records_written: u64,
+    disk_end: Seq,
 ) -> BTreeMap<Seq, SegmentInfo> {
-    let begins = found.values().map(|found| found.header.records_before);
-    let ends = begins.clone().skip(1).chain([records_written]);
+    let begins = (found.iter()).map(|(first_seq, found)| (*first_seq, found.header.records_before));
+    let ends = begins.clone().skip(1).chain([(disk_end, records_written)]);
     found
         .iter()
-        .zip(begins.zip(ends))
-        .map(|((first_seq, found), (begin, end))| {
+        .zip(ends)
+        .map(|((first_seq, found), (end_seq, end))| {
+            let records = end.saturating_sub(found.header.records_before);
             let info = SegmentInfo {
                 len: found.len,
-                records: end.saturating_sub(begin),
+                records: records.min(end_seq.saturating_sub(*first_seq)),
             };
             (*first_seq, info)
         })
@@ -345,7 +340,7 @@ fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderE
     Ok(Header::decode(bytes.get(..read).unwrap_or_default()))
 }
 
-/// Reads a whole segment, at most [`segment::SEGMENT_BYTES`] and one record. Every number in it is smaller
+/// Reads a whole segment, at most [`segment::LEN_MAX`] bytes. Every number in it is smaller
 /// than `end`; the last segment has no end.
 pub(super) fn scan(
     storage: &dyn Storage,

@@ -19,13 +19,16 @@
 //! records a damaged segment lost is known exactly.
 
 use super::Seq;
-use super::record::SEQ_MAX;
+use super::record::{RECORD_BYTES_MAX, SEQ_MAX};
 
 /// Length of the header, in bytes.
 pub(super) const HEADER_BYTES: usize = 32;
 /// Size at which a segment is closed unless the options say otherwise, in bytes. Small, so that
 /// space is given back soon and a start reads little; large enough that a new file is rare.
 pub const SEGMENT_BYTES: u64 = 1024 * 1024;
+
+/// The longest segment, in bytes: a record begins before the size at which a segment is closed.
+pub(super) const LEN_MAX: u64 = SEGMENT_BYTES + RECORD_BYTES_MAX as u64;
 
 const MAGIC: [u8; 8] = *b"CRELAYSP";
 /// The format this version writes and reads.

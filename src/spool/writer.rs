@@ -2,9 +2,11 @@
 //! and holds no lock while it does.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::aside::set_aside;
 use super::core::Job;
 use super::cursor::{Cursor, CursorFile};
 use super::log::{self, Log, LogError};
@@ -12,9 +14,6 @@ use super::recovery;
 use super::storage::Storage;
 use super::tail::Frame;
 use super::{Shared, segment};
-
-/// How many segments with damage are kept for whoever wants to look at them.
-const SET_ASIDE_MAX: usize = 4;
 
 /// What the thread owns.
 #[derive(Debug)]
@@ -41,10 +40,19 @@ pub(super) enum Step {
     Ended,
 }
 
-/// Runs until the spool is closed or has failed.
+/// Runs until the spool is closed or has failed. A panic is a failure like any other: nobody else would hear of it, and
+/// what waits to be written would wait for ever.
 pub(super) fn run(shared: &Shared, mut disk: Disk) {
+    if catch_unwind(AssertUnwindSafe(|| work(shared, &mut disk))).is_err() {
+        let defect = "its writer thread has panicked: a defect of this program";
+        shared.core().fail(defect.to_owned());
+        shared.show_progress();
+    }
+}
+
+fn work(shared: &Shared, disk: &mut Disk) {
     loop {
-        match step(shared, &mut disk, Instant::now()) {
+        match step(shared, disk, Instant::now()) {
             Step::Worked => {}
             Step::Idle(alarm) => sleep(shared, alarm),
             Step::Ended => return,
@@ -71,7 +79,14 @@ pub(super) fn step(shared: &Shared, disk: &mut Disk, now: Instant) -> Step {
 
 fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogError> {
     match job {
-        Job::Write { frames, through } => {
+        Job::Write {
+            frames,
+            through,
+            anew,
+        } => {
+            if anew {
+                disk.log.close_segment();
+            }
             let done = write(shared, disk, &frames)?;
             if matches!(done, Done::Well) {
                 shared.core().written(through);
@@ -83,18 +98,21 @@ fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogErro
             // After a power cut no more comes again than was settled since a segment was last removed.
             disk.cursor_file.sync().map_err(cursor_failed("sync"))?;
             for first_seq in damaged {
-                set_aside(disk, first_seq)?;
+                set_aside(disk.storage.as_ref(), first_seq).map_err(|e| {
+                    let name = segment::name(first_seq);
+                    LogError::Failed(format!("cannot set aside {name}: {e}"))
+                })?;
             }
             disk.log.remove(&segments)?;
             shared.core().removed(&segments);
             Ok(Done::Well)
         }
         Job::Reclaim(place) => {
-            let end = Some(place.end_seq);
-            let sound = recovery::scan(disk.storage.as_ref(), place.first_seq, place.len, end)
-                .map_err(|e| LogError::Failed(e.to_string()))?
-                .seqs;
-            shared.core().reclaim(place.first_seq, &sound);
+            let (first_seq, end) = (place.first_seq, Some(place.end_seq));
+            // A disk that cannot read it is no reason to keep what is given up anyway.
+            let found = recovery::scan(disk.storage.as_ref(), first_seq, place.len, end);
+            let sound = found.ok().map(|found| found.seqs);
+            shared.core().reclaim(first_seq, sound.as_deref());
             Ok(Done::Well)
         }
         Job::End(_) if shared.core().failure().is_some() => Ok(Done::Well),
@@ -140,21 +158,6 @@ fn save_cursor(disk: &mut Disk, cursor: &Cursor, sync: bool) -> Result<Done, Log
 
 fn cursor_failed(operation: &'static str) -> impl Fn(io::Error) -> LogError {
     move |e| LogError::Failed(format!("cannot {operation} the cursor file: {e}"))
-}
-
-/// Keeps a segment with damage under another name, if there are not too many already.
-fn set_aside(disk: &Disk, first_seq: u64) -> Result<(), LogError> {
-    let failed = |e: io::Error| LogError::Failed(format!("cannot set aside a segment: {e}"));
-    let files = disk.storage.list().map_err(failed)?;
-    let kept = files
-        .iter()
-        .filter(|(name, _)| recovery::is_set_aside(name));
-    if kept.count() < SET_ASIDE_MAX {
-        let name = segment::name(first_seq);
-        let kept_as = recovery::set_aside_name(&name);
-        disk.storage.rename(&name, &kept_as).map_err(failed)?;
-    }
-    Ok(())
 }
 
 /// Sleeps until the alarm or until somebody calls. The core may have changed since it chose to sleep: then

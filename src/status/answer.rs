@@ -53,6 +53,11 @@ pub(super) fn answer<B>(request: &Request<B>, site: &Site) -> Response<Content> 
     response
 }
 
+/// Whether a password was tried, and not merely none given, as a browser does at first.
+pub(super) fn is_wrong_guess<B>(request: &Request<B>, answer: &Response<Content>) -> bool {
+    answer.status() == StatusCode::UNAUTHORIZED && request.headers().contains_key(AUTHORIZATION)
+}
+
 fn page_of<B>(request: &Request<B>, site: &Site) -> Response<Content> {
     match request.uri().path() {
         "/" => {

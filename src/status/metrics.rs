@@ -232,6 +232,11 @@ fn refusals(book: &mut Book, local: &Local) {
         local.connections_refused,
     );
     book.count(
+        "local_connects_too_often",
+        "Local connections closed because their address makes too many",
+        local.connects_too_often,
+    );
+    book.count(
         "local_logins_failed",
         "Local clients without user name, or with a wrong user name or password",
         local.logins_failed,
@@ -257,18 +262,33 @@ fn refusals(book: &mut Book, local: &Local) {
         local.connect_timeouts,
     );
     book.count(
+        "local_packet_timeouts",
+        "Local clients that did not send the rest of a packet in time",
+        local.packet_timeouts,
+    );
+    book.count(
         "local_write_timeouts",
         "Local clients that took nothing for too long",
         local.write_timeouts,
     );
     book.count(
         "local_packets_too_large",
-        "Local clients closed for announcing a packet beyond the limit",
+        "Local clients closed for announcing a packet, or a WebSocket message, beyond the limit",
         local.packets_too_large,
     );
     book.count(
+        "local_protocol_errors",
+        "Local connections closed for what their client sent",
+        local.protocol_errors,
+    );
+    book.count(
+        "local_reads_paused",
+        "Times that a local client was not read from until its messages were safe or it took what it was owed",
+        local.reads_paused,
+    );
+    book.count(
         "local_filters_refused",
-        "Topic filters of local clients refused because of a limit",
+        "Topic filters of local clients refused: not valid, or beyond a limit",
         local.filters_refused,
     );
 }

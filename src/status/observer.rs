@@ -196,13 +196,17 @@ fn local_side(counters: &Counters, now: Instant) -> Local {
         journal_failures: counters.journal_failures.get(),
         journal_damaged: counters.journal_damaged.get(),
         connections_refused: counters.connections_refused.get(),
+        connects_too_often: counters.connects_too_often.get(),
         logins_failed: counters.logins_failed.get(),
         publishes_denied: counters.publishes_denied.get(),
         subscriptions_denied: counters.subscriptions_denied.get(),
         handshakes_failed: counters.handshakes_failed.get(),
         connect_timeouts: counters.connect_timeouts.get(),
+        packet_timeouts: counters.packet_timeouts.get(),
         write_timeouts: counters.write_timeouts.get(),
         packets_too_large: counters.packets_too_large.get(),
+        protocol_errors: counters.protocol_errors.get(),
+        reads_paused: counters.reads_paused.get(),
         filters_refused: counters.filters_refused.get(),
         dropped: dropped
             .map(|(reason, count)| (reason.to_owned(), count.get()))

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::answer;
+use super::answer::{answer, is_wrong_guess};
 use super::content::Content;
 use super::door::Door;
 use super::observer::Observer;
@@ -47,6 +47,9 @@ pub(super) struct Limits {
     pub(super) live_timeout: Duration,
     /// How often a live page gets a look.
     pub(super) live_interval: Duration,
+    /// How long a wrong password waits for its answer. With the connections there may be, this is the limit of
+    /// guesses: 16 a second.
+    pub(super) wrong_password_delay: Duration,
 }
 
 impl Default for Limits {
@@ -57,6 +60,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(10),
             live_timeout: Duration::from_mins(10),
             live_interval: Duration::from_secs(1),
+            wrong_password_delay: Duration::from_secs(1),
         }
     }
 }
@@ -169,9 +173,9 @@ async fn serve(listener: TcpListener, site: &Site) {
         tokio::select! {
             () = guests.one_left() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => {
+                Ok((stream, peer)) => {
                     guests.make_room(site.0.limits.connections_max).await;
-                    guests.admit(stream, site);
+                    guests.admit(stream, peer, site);
                 }
                 Err(error) => {
                     tracing::debug!("the status page cannot accept a connection: {error}");
@@ -197,9 +201,9 @@ struct Guest {
 }
 
 impl Guests {
-    fn admit(&mut self, stream: TcpStream, site: &Site) {
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, site: &Site) {
         let is_live = Arc::new(AtomicBool::new(false));
-        let work = converse(stream, site.clone(), Arc::clone(&is_live));
+        let work = converse(stream, peer, site.clone(), Arc::clone(&is_live));
         let task = self.tasks.spawn(work);
         self.guests.push_back(Guest { task, is_live });
     }
@@ -227,16 +231,24 @@ impl Guests {
 }
 
 /// Serves one connection. Whatever goes wrong on it is the other side's to see.
-async fn converse(stream: TcpStream, site: Site, is_live: Arc<AtomicBool>) {
+async fn converse(stream: TcpStream, peer: SocketAddr, site: Site, is_live: Arc<AtomicBool>) {
     let Limits {
         request_timeout,
         live_timeout,
+        wrong_password_delay,
         ..
     } = site.0.limits;
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answer(&request, &site);
         is_live.store(matches!(answer.body(), Content::Live(_)), Ordering::Relaxed);
-        async { Ok::<_, Infallible>(answer) }
+        let guessed = is_wrong_guess(&request, &answer);
+        async move {
+            if guessed {
+                tracing::warn!(%peer, "a wrong STATUS_PASSWORD was given to the status page");
+                tokio::time::sleep(wrong_password_delay).await;
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -97,13 +97,21 @@ pub(crate) struct Local {
     pub(crate) messages_sent: u64,
     pub(crate) messages_from_cloud: u64,
     pub(crate) connections_refused: u64,
+    #[serde(default)]
+    pub(crate) connects_too_often: u64,
     pub(crate) logins_failed: u64,
     pub(crate) publishes_denied: u64,
     pub(crate) subscriptions_denied: u64,
     pub(crate) handshakes_failed: u64,
     pub(crate) connect_timeouts: u64,
+    #[serde(default)]
+    pub(crate) packet_timeouts: u64,
     pub(crate) write_timeouts: u64,
     pub(crate) packets_too_large: u64,
+    #[serde(default)]
+    pub(crate) protocol_errors: u64,
+    #[serde(default)]
+    pub(crate) reads_paused: u64,
     pub(crate) filters_refused: u64,
     /// Sessions of absent clients that were given up for others.
     pub(crate) sessions_discarded: u64,

@@ -367,6 +367,44 @@ async fn hostile_requests_get_an_error_or_nothing_and_the_next_is_served() {
 }
 
 #[tokio::test]
+async fn a_wrong_password_is_told_and_answered_late_and_holds_up_nobody_else() {
+    use crate::logging::capture::Captured;
+    let (log, _guard) = Captured::start(tracing::Level::WARN);
+    let parts = Parts::new();
+    let limits = Limits {
+        request_timeout: Duration::from_secs(1),
+        // Beyond the time of a request, so that it shows: a wrong password gets no answer at all.
+        wrong_password_delay: Duration::from_hours(1),
+        ..Limits::default()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    // On this thread, whose log is caught.
+    let server = tokio::spawn(server::run(
+        Some(listener),
+        Door::new(Some(Secret::new("open"))),
+        Observer::new(parts.sources.clone()),
+        limits,
+        CancellationToken::new(),
+    ));
+    let login = |value: &str| format!("GET / HTTP/1.1\r\nHost: x\r\n{value}\r\n");
+    let wrong = login("Authorization: Basic eDpzaHV0\r\n"); // x:shut
+    let right = login("Authorization: Basic eDpvcGVu\r\n"); // x:open
+    let guess = tokio::spawn(async move { exchange(address, &wrong).await });
+    while !log.text().contains("STATUS_PASSWORD") {
+        tokio::task::yield_now().await;
+    }
+    let answer = exchange(address, &login("")).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let answer = exchange(address, &right).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(guess.await.unwrap(), "");
+    assert!(!log.text().contains("shut"), "{}", log.text());
+    server.abort();
+}
+
+#[tokio::test]
 async fn silent_connections_make_room_for_who_asks_and_live_pages_do_not() {
     let parts = Parts::new();
     let limits = Limits {

@@ -52,7 +52,7 @@ impl Announcer {
             }
             if damaged > 0 {
                 tracing::warn!(
-                    "{damaged} messages given up: they cannot be read back from the disk"
+                    "{damaged} messages given up: they cannot be read back from the disk of DATA_DIR; is it failing?"
                 );
             }
             if expired > 0 {

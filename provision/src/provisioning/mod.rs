@@ -38,13 +38,12 @@ pub use removal::undo;
 
 /// How long a request that runs at the same time is given to finish, each time.
 const RIVAL_DELAY: Duration = Duration::from_secs(1);
-/// How often it is given that time. It may also be dead: what it left looks the same.
+/// How often in a row it is given that time. It may also be dead: what it left looks the same.
 const RIVAL_WAITS_MAX: u32 = 3;
-/// How many certificates one request makes at most. More than one only if others keep undoing it.
-const CERTIFICATES_MAX: u32 = 3;
-/// How often one request stores a certificate at most. More than once only if it does not stay stored; each
-/// time, balenaCloud restarts the service.
-const STORES_MAX: u32 = 3;
+/// How many changes one request makes at most. Three do it: make a certificate, store it, remove what is left of
+/// others. More are needed only if somebody else keeps undoing them; each time a certificate is stored,
+/// balenaCloud restarts the service.
+const CHANGES_MAX: u32 = 5;
 
 /// The two parties, and what the owner calls the policy.
 #[derive(Debug)]
@@ -114,7 +113,8 @@ pub async fn register<I: Iot, B: Balena>(
 ) -> Result<Registered, StepError> {
     let mut own: Option<Issued> = None;
     let mut outcome = Registered::Before;
-    let (mut issued, mut stores, mut waits) = (0, 0, 0);
+    let (mut changes, mut waits) = (0, 0);
+    let mut overtaken = None;
     loop {
         let seen = parties.observe(registration).await?;
         let patient = waits < RIVAL_WAITS_MAX;
@@ -126,48 +126,51 @@ pub async fn register<I: Iot, B: Balena>(
                 let service = service.clone();
                 return Err(StepError::Elsewhere { service });
             }
-            Step::Clear(superfluous) => {
-                // the device has all it needs: this is no news to it
-                for certificate in superfluous {
-                    again_if_overtaken(parties.retire(registration.thing, certificate).await)?;
-                }
-                continue;
-            }
             Step::Wait => {
                 waits += 1;
                 tokio::time::sleep(RIVAL_DELAY).await;
+                continue;
+            }
+            _ if changes == CHANGES_MAX => {
+                return Err(overtaken.map_or(StepError::Contended, StepError::Iot));
+            }
+            Step::Clear(superfluous) => {
+                // the device has all it needs: this is no news to it
+                for certificate in superfluous {
+                    let retired = parties.retire(registration.thing, certificate).await;
+                    overtaken = again_if_overtaken(retired)?.or(overtaken);
+                }
             }
             Step::Adopt(certificate) => {
+                outcome = Registered::Now;
                 parties.iot.create_thing(registration.thing).await?;
                 let attached = parties
                     .iot
                     .attach_thing(registration.thing, &certificate.arn);
-                again_if_overtaken(attached.await)?;
+                overtaken = again_if_overtaken(attached.await)?.or(overtaken);
             }
-            Step::Issue if issued == CERTIFICATES_MAX => return Err(StepError::Contended),
             Step::Issue => {
-                issued += 1;
+                outcome = Registered::Now;
                 own = parties.issue(registration).await?;
             }
-            Step::Store if stores == STORES_MAX => return Err(StepError::Contended),
             Step::Store => {
-                stores += 1;
-                // what comes after it may have to be waited for too
-                waits = 0;
                 if let (Some(owner), Some(own)) = (registration.owner, &own) {
                     parties.store(owner, own).await?;
                 }
             }
         }
-        outcome = Registered::Now;
+        changes += 1;
+        waits = 0;
     }
 }
 
-/// A step that somebody else's was faster than is not an error: the next look tells what is to be done.
-fn again_if_overtaken(outcome: Result<(), IotError>) -> Result<(), IotError> {
+/// A step that somebody else's was faster than is not an error: the next look tells what is to be done. But if it is
+/// the same again and again, nobody is faster: AWS does not want it.
+fn again_if_overtaken(outcome: Result<(), IotError>) -> Result<Option<IotError>, IotError> {
     match outcome {
-        Err(error) if error.overtaken => Ok(()),
-        outcome => outcome,
+        Ok(()) => Ok(None),
+        Err(error) if error.overtaken => Ok(Some(error)),
+        Err(error) => Err(error),
     }
 }
 

@@ -40,7 +40,7 @@ use tokio::sync::{Mutex, broadcast, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-pub use self::books::{Bookkeeping, Counts, NotArrived, Received, TooFew};
+pub use self::books::{Arrival, Bookkeeping, Counts, NotArrived, Received, TooFew};
 pub use self::breach::Breach;
 pub use self::faults::{Connections, Faults, GROUP_PATIENCE, PubackReason};
 pub use self::rate::Peaks;
@@ -261,6 +261,11 @@ impl Cloud {
     /// Every message so far, in order of arrival; none if [`Bookkeeping::Ids`] are all that is kept.
     pub fn received(&self) -> Vec<Received> {
         self.hub.books.received()
+    }
+
+    /// When each message that has an id arrived, in order, whatever is kept of it.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.hub.books.arrivals()
     }
 
     /// How many messages arrived so far, duplicates counted.

@@ -21,8 +21,8 @@ topic has no route now is kept. Each is removed when the relay has acknowledged 
   --data-dir DIR         the relay's data directory; otherwise DATA_DIR, otherwise /data
   --broker ADDRESS:PORT  where `replay` publishes; otherwise LOCAL_MQTT_LISTEN
 
-Exit codes: 0 done, 1 some could not be read or have no route, 64 wrong usage, 66 no such
-letter, 69 no relay takes them, 74 the system refused.
+Exit codes: 0 done, 1 some could not be read, have no route, or were refused; 64 wrong usage,
+66 no such letter, 69 no relay takes them, 74 the system refused, 77 the login was refused.
 ";
 
 /// Understands the words behind `dead-letters`.

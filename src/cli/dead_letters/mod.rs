@@ -22,12 +22,14 @@ use replay::ReplayError;
 
 pub(super) use self::arguments::parse;
 
-/// Some letters could not be read or have no route.
+/// Some letters could not be read, have no route, or were refused.
 const EXIT_SOME: u8 = 1;
 /// `EX_NOINPUT`: there is no such letter.
 const EXIT_UNKNOWN: u8 = 66;
 /// `EX_UNAVAILABLE`: no relay takes them.
 const EXIT_NO_RELAY: u8 = 69;
+/// `EX_NOPERM`: the relay does not let the tool in.
+const EXIT_NO_LOGIN: u8 = 77;
 /// `EX_IOERR`: the system refused to read or to write.
 const EXIT_IO: u8 = 74;
 
@@ -106,6 +108,7 @@ impl LettersError {
             }
             LettersError::Shelf(ShelfError::Unknown { .. }) => EXIT_UNKNOWN,
             LettersError::Shelf(ShelfError::Damaged { .. }) => EXIT_SOME,
+            LettersError::Replay(ReplayError::LoginRefused { .. }) => EXIT_NO_LOGIN,
             LettersError::Replay(_) => EXIT_NO_RELAY,
             LettersError::Shelf(ShelfError::Io { .. }) | LettersError::Output(_) => EXIT_IO,
         }

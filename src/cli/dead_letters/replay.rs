@@ -1,12 +1,14 @@
 //! `replay`: an ordinary client that publishes letters to the relay's local broker, at QoS 1.
 //!
 //! Invariant: a letter is removed only after its PUBACK, which the relay gives only when the message is safe again;
-//! and only if its topic has a route, for without one the PUBACK would promise nothing.
+//! and only if its topic has a route, for without one the PUBACK would promise nothing. One that the relay refuses is kept,
+//! and the others go on.
 //!
 //! It speaks the five packets of MQTT 5 that this takes. The retain flag is not set again: what is retained now is
 //! newer. A message that may wait for a certain time only has all of it again.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -26,8 +28,10 @@ const IN_FLIGHT_MAX: usize = 20;
 const CONNACK: u8 = 0x20;
 const PUBLISH_QOS1: u8 = 0x32;
 const PUBACK: u8 = 0x40;
-/// Reasons from this on are refusals.
+/// Reasons from this on are refusals (MQTT 5, 2.4).
 const REFUSALS: u8 = 0x80;
+const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
+const NOT_AUTHORIZED: u8 = 0x87;
 /// The longest answer that is read, in bytes: those to what is sent here are short.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 const DISCONNECT: [u8; 2] = [0xE0, 0];
@@ -43,6 +47,15 @@ pub(super) enum ReplayError {
         broker: SocketAddr,
         source: io::Error,
     },
+    #[error(
+        "the relay at {broker} refuses the login; set LOCAL_MQTT_USERNAME and LOCAL_MQTT_PASSWORD as the relay has \
+         them; all dead letters are kept"
+    )]
+    LoginRefused { broker: SocketAddr },
+    #[error(
+        "the relay at {broker} refuses the connection with reason {reason:#04x}; all dead letters are kept"
+    )]
+    Refused { broker: SocketAddr, reason: u8 },
     #[error(
         "the relay at {broker} acknowledged nothing for {} s: its log says whether the spool is full; \
          {replayed} dead letters were replayed, the others are kept",
@@ -68,34 +81,30 @@ pub(super) fn replay(
     routes: &Routes,
     (out, complaints): (&mut impl Write, &mut impl Write),
 ) -> Result<Verdict, LettersError> {
-    let stream =
-        connect(broker, login).map_err(|source| ReplayError::NotListening { broker, source })?;
     let mut replay = Replay {
         shelf,
-        stream,
+        stream: connect(broker, login)?,
         unacknowledged: VecDeque::new(),
         last_id: 0,
         replayed: 0,
+        complaints,
+        verdict: Verdict::All,
     };
-    let mut verdict = Verdict::All;
     let result = chosen.iter().try_for_each(|entry| {
         let opened = match shelf.read(entry) {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ok(()),
             Err(error @ ShelfError::Damaged { .. }) => {
-                verdict = Verdict::Some;
-                return Ok(writeln!(complaints, "{error}")?);
+                return replay.complain(&error);
             }
             Err(error) => return Err(error.into()),
         };
         let topic = &opened.header.topic;
         if !routes.has_route(topic) {
-            verdict = Verdict::Some;
-            return Ok(writeln!(
-                complaints,
+            return replay.complain(&format_args!(
                 "{}: no route leads from {topic:?} to the cloud now ({routes}), so it is kept",
                 entry.id
-            )?);
+            ));
         }
         replay.publish(entry, &opened, broker)
     });
@@ -105,19 +114,27 @@ pub(super) fn replay(
     }
     result?;
     writeln!(out, "{} dead letters replayed", replay.replayed)?;
-    Ok(verdict)
+    Ok(replay.verdict)
 }
 
 /// A connection, and what was published through it.
-struct Replay<'a> {
+struct Replay<'a, W> {
     shelf: &'a Shelf,
     stream: TcpStream,
     unacknowledged: VecDeque<(u16, Entry)>,
     last_id: u16,
     replayed: u64,
+    complaints: &'a mut W,
+    verdict: Verdict,
 }
 
-impl Replay<'_> {
+impl<W: Write> Replay<'_, W> {
+    /// Says why a letter is left.
+    fn complain(&mut self, why: &dyn fmt::Display) -> Result<(), LettersError> {
+        self.verdict = Verdict::Some;
+        Ok(writeln!(self.complaints, "{why}")?)
+    }
+
     fn publish(
         &mut self,
         entry: &Entry,
@@ -150,18 +167,26 @@ impl Replay<'_> {
         };
         let index = self.unacknowledged.iter().position(|(own, _)| *own == id);
         let entry = index.and_then(|index| self.unacknowledged.remove(index));
-        let source = match entry {
-            Some((_, entry)) if reason < REFUSALS => {
+        let Some((_, entry)) = entry else {
+            let source = io::Error::other("it acknowledged what was not sent");
+            return Err(self.broken(broker, source).into());
+        };
+        match reason {
+            ..REFUSALS => {
                 self.shelf.remove(&entry)?;
                 self.replayed += 1;
-                return Ok(());
+                Ok(())
             }
-            Some((_, entry)) => {
-                io::Error::other(format!("it refuses {} with reason {reason:#04x}", entry.id))
-            }
-            None => io::Error::other("it acknowledged what was not sent"),
-        };
-        Err(self.broken(broker, source).into())
+            NOT_AUTHORIZED => self.complain(&format_args!(
+                "{}: the relay does not let this user publish it (LOCAL_MQTT_USERNAME, LOCAL_MQTT_ACL_FILE), so it \
+                 is kept",
+                entry.id
+            )),
+            REFUSALS.. => self.complain(&format_args!(
+                "{}: the relay refuses it with reason {reason:#04x}, so it is kept",
+                entry.id
+            )),
+        }
     }
 
     /// Waits for what is left, and says good-bye.
@@ -192,7 +217,18 @@ impl Replay<'_> {
 }
 
 /// A connection with a clean session, accepted.
-fn connect(broker: SocketAddr, login: Option<&LocalLogin>) -> io::Result<TcpStream> {
+fn connect(broker: SocketAddr, login: Option<&LocalLogin>) -> Result<TcpStream, ReplayError> {
+    let asked = ask(broker, login);
+    let (stream, reason) = asked.map_err(|source| ReplayError::NotListening { broker, source })?;
+    match reason {
+        0 => Ok(stream),
+        BAD_USER_NAME_OR_PASSWORD | NOT_AUTHORIZED => Err(ReplayError::LoginRefused { broker }),
+        reason => Err(ReplayError::Refused { broker, reason }),
+    }
+}
+
+/// A connection, and the reason of its CONNACK.
+fn ask(broker: SocketAddr, login: Option<&LocalLogin>) -> io::Result<(TcpStream, u8)> {
     let mut stream = TcpStream::connect_timeout(&broker, ANSWER_TIMEOUT)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
@@ -201,13 +237,7 @@ fn connect(broker: SocketAddr, login: Option<&LocalLogin>) -> io::Result<TcpStre
     stream.write_all(&mqtt::connect(Level::V5, &client_id, login)?)?;
     let (kind, connack) = read_packet(&mut stream)?;
     match (kind, connack.as_slice()) {
-        (CONNACK, [_, 0, ..]) => Ok(stream),
-        (CONNACK, [_, 0x86 | 0x87, ..]) => Err(io::Error::other(
-            "it refuses the login; set LOCAL_MQTT_USERNAME and LOCAL_MQTT_PASSWORD to one of its users",
-        )),
-        (CONNACK, [_, reason, ..]) => Err(io::Error::other(format!(
-            "it refuses the connection with reason {reason:#04x}"
-        ))),
+        (CONNACK, [_, reason, ..]) => Ok((stream, *reason)),
         _ => Err(io::Error::other("it sent something else than CONNACK")),
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::cli::properties::Shown;
 use crate::dead_letters::{Entry, Header, Opened, Shelf, ShelfError};
+use crate::printable::{escaped, is_harmful};
 use crate::rfc3339;
 
 use super::{LettersError, Verdict};
@@ -72,7 +73,7 @@ pub(super) fn list(
                 or_unset(received(&header)),
                 header.topic,
                 header.payload_bytes,
-                header.reason
+                escaped(&header.reason)
             )?,
             Ok(None) => {}
             Err(error @ ShelfError::Damaged { .. }) => {
@@ -122,7 +123,7 @@ pub(super) fn show(
             continue;
         }
         writeln!(out, "id             {}", entry.id)?;
-        writeln!(out, "reason         {}", header.reason)?;
+        writeln!(out, "reason         {}", escaped(&header.reason))?;
         writeln!(out, "topic          {:?}", header.topic)?;
         writeln!(out, "cloud topic    {:?}", header.cloud_topic)?;
         writeln!(out, "QoS            {}", header.qos)?;
@@ -151,5 +152,5 @@ pub(super) fn show(
 
 /// Whether a terminal just shows it.
 fn is_harmless(character: char) -> bool {
-    !character.is_control() || matches!(character, '\n' | '\r' | '\t')
+    !is_harmful(character) || matches!(character, '\n' | '\r' | '\t')
 }

@@ -31,7 +31,7 @@ fn data_dir() -> tempfile::TempDir {
             };
             let reason = Reason {
                 why: "denied",
-                words: "not authorized".to_owned(),
+                words: "not authorized\u{1b}[2J".to_owned(),
             };
             Letter::new(seq, &message, "site/data", reason, message.received)
         });
@@ -66,7 +66,7 @@ fn list_has_a_line_for_each_with_its_reason_and_says_if_there_are_none() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines[0].contains("-8-") && lines[0].contains("clock not set"));
-    let expected = "2026-11-23T08:05:09.000Z  \"sensors\"  4 bytes  not authorized";
+    let expected = "2026-11-23T08:05:09.000Z  \"sensors\"  4 bytes  not authorized\\u{1b}[2J";
     assert!(
         lines[1].contains("-7-") && lines[1].contains(expected),
         "{text}"
@@ -99,6 +99,7 @@ fn show_prints_text_as_it_is_and_all_else_as_base64_and_raw_is_raw() {
         text.contains("cloud topic    \"site/data\"") && text.ends_with("\n\n21.5\n"),
         "{text}"
     );
+    assert!(text.contains("not authorized\\u{1b}[2J\n"), "{text}");
     let (_, text, _) = run(dir.path(), show("8", false));
     assert!(
         text.contains("as base64") && text.ends_with("/wA=\n"),
@@ -200,6 +201,47 @@ fn a_letter_is_removed_when_it_is_acknowledged_and_not_before() {
         "{error}"
     );
     assert_eq!(left(dir.path()), 1);
+}
+
+#[test]
+fn a_letter_that_is_refused_is_kept_and_the_others_go_on() {
+    let dir = data_dir();
+    let routes = Routes::new("sensors", "site/data");
+    let (result, complaints) = replay_to(dir.path(), &routes, |mut stream| {
+        accept(&mut stream);
+        stream
+            .write_all(&[0x40, 3, 0, 1, 0x87, 0x40, 2, 0, 2])
+            .unwrap();
+        take(&mut stream, 2 * (2 + 2 + 7 + 2 + 1) + 2 + 4 + 2);
+    });
+    assert_eq!(result.unwrap(), Verdict::Some);
+    assert!(
+        complaints.contains("LOCAL_MQTT_ACL_FILE") && complaints.contains("is kept"),
+        "{complaints}"
+    );
+    assert_eq!(left(dir.path()), 1);
+}
+
+#[test]
+fn a_refused_login_is_told_as_that_and_leaves_everything() {
+    for (reason, exit_code, words) in [
+        (0x86, EXIT_NO_LOGIN, "refuses the login"),
+        (0x87, EXIT_NO_LOGIN, "LOCAL_MQTT_PASSWORD"),
+        (0x97, EXIT_NO_RELAY, "reason 0x97"),
+    ] {
+        let dir = data_dir();
+        let routes = Routes::new("sensors", "site/data");
+        let (result, _) = replay_to(dir.path(), &routes, move |mut stream| {
+            stream.write_all(&[0x20, 3, 0, reason, 0]).unwrap();
+            // Closed with the CONNECT unread, it would be a reset.
+            io::Read::read(&mut stream, &mut [0; 100]).unwrap();
+        });
+        let error = result.unwrap_err();
+        assert_eq!(error.exit_code(), exit_code);
+        let said = error.to_string();
+        assert!(said.contains(words) && !said.contains("no relay"), "{said}");
+        assert_eq!(left(dir.path()), 2);
+    }
 }
 
 #[test]

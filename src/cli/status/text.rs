@@ -1,8 +1,8 @@
-//! A snapshot as a person reads it in a terminal. Pure. What clients chose (their ids) is escaped.
+//! A snapshot as a person reads it in a terminal. Pure. Every row is one line, whatever a client chose as its id.
 
 use std::fmt::Write as _;
 
-use crate::cli::ask::escaped;
+use crate::printable::escaped;
 use crate::status::Snapshot;
 
 /// Client ids that are shown.
@@ -16,7 +16,7 @@ struct Sheet(String);
 impl Sheet {
     fn row(&mut self, name: &str, text: impl AsRef<str>) {
         // Writing to a string cannot fail.
-        let _infallible = writeln!(self.0, "{name:<12}{}", text.as_ref());
+        let _infallible = writeln!(self.0, "{name:<12}{}", escaped(text.as_ref()));
     }
 }
 
@@ -42,9 +42,9 @@ fn state(sheet: &mut Sheet, snapshot: &Snapshot) {
         "state",
         format!("{}, for {}; {safe}", health.state, span(health.since_s)),
     );
-    sheet.row("", escaped(&health.reason));
+    sheet.row("", &health.reason);
     if let Some(remedy) = &health.remedy {
-        sheet.row("what to do", escaped(remedy));
+        sheet.row("what to do", remedy);
     }
 }
 
@@ -92,7 +92,7 @@ fn flow(sheet: &mut Sheet, snapshot: &Snapshot) {
 fn clients(sheet: &mut Sheet, snapshot: &Snapshot) {
     let local = &snapshot.local;
     let shown = local.list.iter().take(CLIENTS_MAX);
-    let names: Vec<String> = shown.map(|client| escaped(&client.id)).collect();
+    let names: Vec<&str> = shown.map(|client| client.id.as_str()).collect();
     let more = if names.len() < usize::try_from(local.clients).unwrap_or(usize::MAX) {
         ", …"
     } else {
@@ -132,11 +132,7 @@ fn problems(sheet: &mut Sheet, snapshot: &Snapshot) {
         };
         sheet.row(
             if n == 0 { "last trouble" } else { "" },
-            format!(
-                " {} ago: {}{times}",
-                span(problem.ago_s),
-                escaped(&problem.text)
-            ),
+            format!(" {} ago: {}{times}", span(problem.ago_s), problem.text),
         );
     }
 }
@@ -180,6 +176,7 @@ mod tests {
     fn everything_a_person_asks_for_is_there_and_no_client_drives_the_terminal() {
         let mut snapshot = Snapshot::default();
         snapshot.health.state = "disconnected".to_owned();
+        snapshot.setup.cloud = Some("what is no relay\u{1b}[2J".to_owned());
         snapshot.health.reason = "no route".to_owned();
         snapshot.health.remedy = Some("wait".to_owned());
         snapshot.health.since_s = 3_700;
@@ -189,7 +186,7 @@ mod tests {
         snapshot.flow.drained_after_s = Some(61);
         snapshot.local.clients = 2;
         snapshot.local.list.push(crate::status::Client {
-            id: "a\u{1b}[31m\nb".to_owned(),
+            id: "a\u{1b}[31m\nb\u{202e}".to_owned(),
             ..Default::default()
         });
         let text = render(&snapshot);
@@ -199,7 +196,7 @@ mod tests {
             "what to do  wait",
             "12 accepted = 10 delivered + 2 waiting",
             "drained in about 1 min 1 s",
-            "2: a\\u{1b}[31m\\nb, …",
+            "2: a\\u{1b}[31m\\nb\\u{202e}, …",
         ] {
             assert!(text.contains(part), "{part:?} not in\n{text}");
         }

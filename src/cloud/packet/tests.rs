@@ -1,5 +1,6 @@
 //! Packets as bytes, in both versions.
 
+use proptest::prelude::*;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Packet;
 use rumqttc::v5::mqttbytes::QoS as QoS5;
@@ -210,6 +211,15 @@ fn the_terms_of_a_connection_are_read_and_qos_0_is_not_enough() {
 }
 
 #[test]
+fn terms_of_zero_that_nothing_could_fulfil_are_taken_for_none() {
+    let properties = [0x21, 0, 0, 0x13, 0, 0, 0x27, 0, 0, 0, 0];
+    let mut connack = vec![0x20, 14, 0, 0, 11];
+    connack.extend(properties);
+    let none = Answer::Connected(Ok(Terms::default()));
+    assert_eq!(read5(&connack), none);
+}
+
+#[test]
 fn an_acknowledgement_accepts_or_says_why_not() {
     assert_eq!(read5(&[0x40, 2, 0, 7]), Answer::Acknowledged(7));
     assert_eq!(read5(&[0x40, 3, 0, 7, 0x10]), Answer::Acknowledged(7));
@@ -280,4 +290,23 @@ fn a_suback_says_of_each_filter_why_it_was_refused() {
         read5(&[0x90, 5, 0xFF, 0xFF, 0, 0x87, 0]),
         Answer::Subscribed(u16::MAX, vec![refused, None])
     );
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_cloud_sends_is_an_answer_or_an_error(
+        first in prop::sample::select(&[0x20_u8, 0x30, 0x32, 0x34, 0x3B, 0x40, 0x50, 0x62, 0x70, 0x90, 0xB0, 0xD0, 0xE0, 0xF0, 0x10, 0x82, 0xA2, 0xC0][..]),
+        rest in prop::collection::vec(prop_oneof![any::<u8>(), 0..48_u8, Just(0)], 0..40),
+        exact in any::<bool>(),
+    ) {
+        let mut bytes = vec![first];
+        if exact {
+            bytes.push(u8::try_from(rest.len()).unwrap());
+        }
+        bytes.extend(&rest);
+        for version in [MqttVersion::V311, MqttVersion::V5] {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = read(version, &mut buffer) {}
+        }
+    }
 }

@@ -81,11 +81,14 @@ fn welcome(connack: ConnAck) -> Result<Terms, Refusal> {
         let reason = "it takes messages at QoS 0 only, and so acknowledges none";
         return Err(Refusal::Other(reason.to_owned()));
     }
+    // Zero is forbidden (MQTT 5, 3.2.2.3), but for the keep alive, where it is no limit either. No message would fit, and
+    // each would become a dead letter.
     let default = Terms::default();
+    let receive_max = properties.receive_max.filter(|max| *max > 0);
     Ok(Terms {
-        receive_max: properties.receive_max.unwrap_or(default.receive_max),
+        receive_max: receive_max.unwrap_or(default.receive_max),
         keep_alive_s: properties.server_keep_alive.filter(|s| *s > 0),
-        packet_bytes_max: properties.max_packet_size,
+        packet_bytes_max: properties.max_packet_size.filter(|max| *max > 0),
     })
 }
 

@@ -40,7 +40,7 @@ pub(in crate::cloud) enum LostReason {
     NoAcknowledgement,
     #[error("the cloud did not answer a ping")]
     NoPong,
-    #[error("cannot read from the spool: {0}")]
+    #[error("cannot read from the spool: {0}; messages are kept. Is the disk of DATA_DIR failing?")]
     Spool(io::Error),
 }
 

@@ -8,7 +8,7 @@
 //! What it does not do: refuse anything. It says what may be; `handshake` and `inbound` act on it.
 
 mod denials;
-mod failures;
+mod guesses;
 mod lines;
 mod passwords;
 mod rules;
@@ -17,13 +17,14 @@ use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::denials::Denials;
-use self::failures::Failures;
+use self::guesses::Guesses;
 use self::lines::LineError;
 use self::passwords::Passwords;
 pub(super) use self::rules::Rights;
@@ -88,7 +89,7 @@ struct Guarded {
     passwords: Arc<Passwords>,
     /// Held while a password is checked.
     turn: Arc<Semaphore>,
-    failures: Mutex<Failures>,
+    guesses: Mutex<Guesses>,
 }
 
 impl Access {
@@ -111,7 +112,7 @@ impl Access {
             guarded: Some(Arc::new(Guarded {
                 passwords: Arc::new(passwords),
                 turn: Arc::new(Semaphore::new(1)),
-                failures: Mutex::default(),
+                guesses: Mutex::default(),
             })),
             ..Access::default()
         })
@@ -181,20 +182,16 @@ impl Access {
         }
     }
 
-    /// Notes a client that was refused; says it now and then.
-    pub(super) fn refused(&self, peer: SocketAddr) {
-        let Some(guarded) = &self.guarded else {
-            return;
-        };
-        let failures = guarded.failures.lock();
-        let count = (failures.unwrap_or_else(PoisonError::into_inner)).add(Instant::now());
-        if let Some(count) = count {
-            tracing::warn!(
-                count,
-                last_peer = %peer,
-                "clients were refused: no user name, or a wrong user name or password"
-            );
-        }
+    /// Notes a client that was refused. Returns for how long the answer is to be held back.
+    pub(super) fn refused(&self, peer: SocketAddr, reason: Reason) -> Duration {
+        tracing::warn!(%peer, "a client was refused: no user name, or a wrong user name or password");
+        let guessed = reason == Reason::BadUserNameOrPassword;
+        let guarded = self.guarded.as_ref().filter(|_| guessed);
+        guarded.map_or(Duration::ZERO, |guarded| {
+            let guesses = guarded.guesses.lock();
+            let mut guesses = guesses.unwrap_or_else(PoisonError::into_inner);
+            guesses.wrong(peer.ip(), Instant::now())
+        })
     }
 }
 

@@ -1,18 +1,25 @@
 //! Handing one message out: to the sessions that want it, to one of each group, and to the retained messages. Pure.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{Broker, count_drop, ids_of};
+use crate::local::acks::Awaits;
+use crate::local::journal::Change;
+use crate::local::memory::Memory;
 use crate::local::packet::Publish;
 use crate::local::publication::{Delivery, Publication, QoS};
-use crate::local::session::Offer;
+use crate::local::publisher::STATE_TOPIC;
+use crate::local::session::{Link, Offer};
 use crate::local::subscriptions::{self, SessionKey, Wanted};
 use crate::local::topic;
+use crate::spool::Seq;
 
 impl Broker {
     /// Offers a message to every session that wants it, and retains it if asked to. The topic name
-    /// must be valid. Nothing is copied if nobody wants it. Topics that begin with `$` belong to the
-    /// server: a client's message to one goes nowhere. `publisher` is the session it comes from, if any.
+    /// must be valid. Nothing is copied if nobody wants it. Topics that begin with `$`, and [`STATE_TOPIC`], belong to
+    /// the server: a client's message to one goes nowhere. `publisher` is the session it comes from, if any.
     /// Returns whether any session wanted it.
     pub(in crate::local) fn publish(
         &mut self,
@@ -20,14 +27,54 @@ impl Broker {
         publisher: Option<SessionKey>,
         now: Instant,
     ) -> bool {
-        if topic::is_reserved(publish.topic) {
+        if topic::is_reserved(publish.topic) || publish.topic == STATE_TOPIC {
             return false;
         }
-        let mut message = Message::new(publish, now);
+        self.publish_own(publish, publisher, now)
+    }
+
+    /// The same to whatever topic.
+    pub(in crate::local) fn publish_own(
+        &mut self,
+        publish: &Publish<'_>,
+        publisher: Option<SessionKey>,
+        now: Instant,
+    ) -> bool {
+        let mut message = Message::new(publish, now, &self.memory);
         if publish.retain {
             self.retain(&mut message);
         }
         self.hand_out(&mut message, publisher)
+    }
+
+    /// The same for a message of `QoS` 2 from the connection at `link`, which is remembered until it is released. If it did
+    /// not go to the spool, a kept session remembers it over a restart, too: the journal has it with all that it was
+    /// queued for, or it is new. Returns also what its PUBREC has to wait for; `None` if the session is another
+    /// connection's now.
+    pub(in crate::local) fn publish_once(
+        &mut self,
+        publish: &Publish<'_>,
+        (key, link): (SessionKey, &Arc<Link>),
+        spool: Option<Seq>,
+        now: Instant,
+    ) -> Option<(bool, Awaits)> {
+        let before = self.changes();
+        let stays_here = spool.is_none();
+        let is_kept = stays_here && self.session(key, link)?.is_kept();
+        let held = is_kept.then(|| self.recorder.hold());
+        if is_kept {
+            self.session(key, link)?.note(Change::Taking);
+        }
+        let wanted = self.publish(publish, Some(key), now);
+        let session = self.session(key, link)?;
+        session.take(publish.id, stays_here);
+        drop(held);
+        let awaits = Awaits {
+            spool,
+            journal: self.changed_since(before),
+        };
+        self.session(key, link)?.took(publish.id, awaits);
+        Some((wanted, awaits))
     }
 
     /// Offers a message to every session that wants it. Returns whether any does.
@@ -130,20 +177,22 @@ impl Broker {
 pub(super) struct Message<'a> {
     publish: &'a Publish<'a>,
     now: Instant,
+    memory: Memory,
     shared: Option<Publication>,
 }
 
 impl<'a> Message<'a> {
-    pub(super) fn new(publish: &'a Publish<'a>, now: Instant) -> Self {
+    pub(super) fn new(publish: &'a Publish<'a>, now: Instant, memory: &Memory) -> Self {
         Message {
             publish,
             now,
+            memory: memory.clone(),
             shared: None,
         }
     }
 
     fn publication(&mut self) -> Publication {
-        let copy = || Publication::new(self.publish, self.now);
+        let copy = || Publication::new(self.publish, self.now, &self.memory);
         self.shared.get_or_insert_with(copy).clone()
     }
 

@@ -2,7 +2,6 @@
 //!
 //! A delayed will is not kept: as a stop publishes no wills, a restart does not.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,6 +31,7 @@ impl Broker {
         let mut left_out = 0;
         for (publication, qos) in image.retained.into_values() {
             if !publication.has_expired(now) {
+                let publication = publication.counted(&self.memory);
                 let kept = self.retained.set(publication, qos, &self.limits, now);
                 left_out += u64::from(kept.is_err());
             }
@@ -49,7 +49,7 @@ impl Broker {
                 (kept.expiry_s < SESSION_FOR_EVER).then(|| after(kept.expiry_s))
             }
         };
-        let mut session = Session::restored(kept, Arc::clone(&self.session_bytes), &self.limits);
+        let mut session = Session::restored(kept, self.memory.clone(), &self.limits);
         session.ends = ends;
         session.keep(key, &self.recorder);
         self.by_client_id.insert(session.client_id.clone(), key);
@@ -67,6 +67,7 @@ impl Broker {
         subscription: Subscription,
         now: Instant,
     ) {
+        self.filter_bytes += path.len();
         let Some(Path { filter, is_shared }) = Path::new(path) else {
             return;
         };

@@ -51,7 +51,8 @@ impl Broker {
             self.sys.next = Some(now + INTERVAL);
             for (topic, value) in self.sys_values(now) {
                 let publish = Publish::plain(topic, value.as_bytes(), QoS::AtMostOnce, true);
-                self.hand_out(&mut Message::new(&publish, now), None);
+                let mut message = Message::new(&publish, now, &self.memory);
+                self.hand_out(&mut message, None);
             }
         }
     }
@@ -79,7 +80,7 @@ impl Broker {
             }
             let publish = Publish::plain(topic, value.as_bytes(), QoS::AtMostOnce, true);
             let delivery = Delivery {
-                publication: Publication::new(&publish, now),
+                publication: Publication::new(&publish, now, &self.memory),
                 qos: publish.qos,
                 retain: true,
                 subscription_ids: ids_of(filter.subscription),

@@ -47,6 +47,9 @@ pub(in crate::local) enum Change {
     Released(SessionKey, Id),
     /// The message has come to its end.
     Settled(SessionKey, Id),
+    /// A message of `QoS` 2 from the client is being taken: what is queued and retained from here on counts only if
+    /// [`Change::Taken`] follows.
+    Taking(SessionKey),
     /// A message of `QoS` 2 from the client that is not released.
     Taken(SessionKey, Id),
     /// It is released.
@@ -177,12 +180,15 @@ impl Change {
             Change::Settled(session, id) => w.start(10, *session).put(&id.to_le_bytes()),
             Change::Taken(session, id) => w.start(11, *session).put(&id.to_le_bytes()),
             Change::Finished(session, id) => w.start(12, *session).put(&id.to_le_bytes()),
+            Change::Taking(session) => {
+                w.start(13, *session);
+            }
             Change::Retained(publication, qos) => {
-                w.put(&[13, *qos as u8]);
+                w.put(&[14, *qos as u8]);
                 w.publication(publication);
             }
             Change::Cleared(topic) => {
-                w.put(&[14]);
+                w.put(&[15]);
                 w.put(topic.as_bytes());
             }
         }
@@ -244,11 +250,11 @@ impl<'a> Reader<'a> {
     fn change(&mut self) -> Option<Change> {
         match self.byte()? {
             0 => Some(Change::Version(self.byte()?)),
-            13 => {
+            14 => {
                 let qos = self.qos()?;
                 Some(Change::Retained(self.publication()?, qos))
             }
-            14 => Some(Change::Cleared(self.text()?)),
+            15 => Some(Change::Cleared(self.text()?)),
             kind => {
                 let session = SessionKey::from_le_bytes(self.array()?);
                 self.of_session(kind, session)
@@ -295,6 +301,7 @@ impl<'a> Reader<'a> {
             10 => Change::Settled(session, self.id()?),
             11 => Change::Taken(session, self.id()?),
             12 => Change::Finished(session, self.id()?),
+            13 => Change::Taking(session),
             _ => return None,
         })
     }

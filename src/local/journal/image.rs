@@ -1,7 +1,8 @@
 //! The state that a journal describes. Pure.
 //!
 //! Invariant: whatever the bytes, there is an image. What is damaged is skipped and counted; changes that have lost
-//! what they refer to change nothing.
+//! what they refer to change nothing. A message of `QoS` 2 that was not taken to the end was not taken at all: its client
+//! has no answer, and sends it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +48,8 @@ pub(in crate::local) struct Image {
     pub(in crate::local) sessions: BTreeMap<SessionKey, KeptSession>,
     /// The retained messages, by topic.
     pub(in crate::local) retained: BTreeMap<String, (Publication, QoS)>,
+    /// What the message leads to that is being taken, if one is.
+    pub(super) taking: Option<Vec<Change>>,
     /// Places where something is missing, other than at the end.
     pub(in crate::local) damaged: u64,
     /// Bytes at the end that are no record.
@@ -83,13 +86,38 @@ impl Image {
                 break;
             }
         }
+        image.taking = None;
         image
     }
 
     /// One change further.
     pub(in crate::local) fn apply(&mut self, change: Change) {
+        match (&mut self.taking, change) {
+            (
+                Some(taking),
+                change @ (Change::Queued(..) | Change::Retained(..) | Change::Cleared(_)),
+            ) => taking.push(change),
+            (_, Change::Taking(_)) => {
+                self.apply_taking();
+                self.taking = Some(Vec::new());
+            }
+            (_, change) => {
+                self.apply_taking();
+                self.apply_one(change);
+            }
+        }
+    }
+
+    /// The message that is being taken is, as far as one can see.
+    fn apply_taking(&mut self) {
+        for change in self.taking.take().into_iter().flatten() {
+            self.apply_one(change);
+        }
+    }
+
+    fn apply_one(&mut self, change: Change) {
         let (key, change) = match change {
-            Change::Version(_) => return,
+            Change::Version(_) | Change::Taking(_) => return,
             Change::Opened(key, client_id, expiry_s) => {
                 self.sessions
                     .retain(|_, other| other.client_id != client_id);

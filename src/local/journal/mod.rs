@@ -18,6 +18,7 @@
 //! * What the disk does or does not do never stops the broker.
 //! * What was written before the disk or the directory failed is replaced as a whole, as soon as either can be used.
 //! * Nothing is recorded for sessions that end with their connection, nor for retained messages that stay as they are.
+//! * A message of `QoS` 2, what it is queued for and its identifier are kept together or not at all.
 
 mod change;
 mod image;

@@ -34,6 +34,8 @@ struct State {
     pending_bytes: usize,
     /// When they have to be written.
     due: Option<Instant>,
+    /// What waits is not complete, and may not be written yet.
+    held: bool,
     next: Seq,
     closing: bool,
 }
@@ -76,6 +78,7 @@ impl Recorder {
                 pending: Vec::new(),
                 pending_bytes: 0,
                 due: None,
+                held: false,
                 next: 0,
                 closing: false,
             }),
@@ -155,6 +158,13 @@ impl Recorder {
         Some(number)
     }
 
+    /// What is recorded until the answer is dropped is synced together, so that all of it is kept when any of it is. To
+    /// be dropped before the broker's lock is.
+    pub(in crate::local) fn hold(&self) -> Held {
+        self.state().held = true;
+        Held(self.clone())
+    }
+
     /// Waits for work.
     pub(super) fn work(&self) -> Work {
         let mut state = self.state();
@@ -167,16 +177,17 @@ impl Recorder {
                 Mode::Off | Mode::Collecting => state.due,
             };
             let is_due = state.closing || until.is_some_and(|until| until <= now);
-            if !state.pending.is_empty() && is_due {
+            if !state.pending.is_empty() && is_due && !state.held {
                 let pending = std::mem::take(&mut state.pending);
                 state.forget();
                 return Work::Append(pending, state.next);
             }
-            if state.closing {
+            if state.closing && !state.held {
                 return Work::Close;
             }
             let wake = &self.0.wake;
             state = match until {
+                _ if state.held => wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 None => wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {
                     let waited = wake.wait_timeout(state, until.saturating_duration_since(now));
@@ -224,6 +235,17 @@ impl Recorder {
         }
         drop(state);
         self.0.wake.notify_one();
+    }
+}
+
+/// See [`Recorder::hold`].
+#[derive(Debug)]
+pub(in crate::local) struct Held(Recorder);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.state().held = false;
+        self.0.0.wake.notify_one();
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) use self::write::{
     put_reply, put_suback, put_unsuback,
 };
 
-use self::bytes::{packet_id, split_first, string};
+use self::bytes::{packet_id, split_first, string, variable};
+use super::memory::Memory;
 use super::publication::{QoS, Subscription};
 
 /// The first byte of a CONNECT.
@@ -114,10 +115,24 @@ pub(super) struct Will {
     /// How long after the end of the connection it is published, unless the client comes back.
     pub(super) delay_s: u32,
     /// Its properties, as they came.
-    pub(super) properties: Vec<u8>,
+    pub(super) properties: Bytes,
 }
 
 impl Will {
+    /// What it takes as long as it is kept, in bytes, besides its topic.
+    pub(super) fn bytes(&self) -> usize {
+        self.payload.len() + self.properties.len()
+    }
+
+    /// The same, counted in `memory`.
+    pub(super) fn counted(self, memory: &Memory) -> Self {
+        Will {
+            payload: memory.counted(self.payload.into()),
+            properties: memory.counted(self.properties.into()),
+            ..self
+        }
+    }
+
     pub(super) fn as_publish(&self) -> Publish<'_> {
         Publish {
             properties: Properties::checked(&self.properties),
@@ -243,6 +258,9 @@ pub(super) fn parse(version: Version, bytes: &[u8]) -> Result<Incoming<'_>, Pack
     const OF_RELEASE: [u8; 2] = [0x00, 0x92];
 
     let (first, body) = header_and_body(bytes)?;
+    if version == Version::V5 {
+        variable(split_first(bytes)?.1)?; // MQTT5-1.5.5-1
+    }
     // MQTT 2.2.2: the flags of all but PUBLISH are fixed, anything else closes the connection.
     match first {
         0x30..=0x3F => publish(version, first & 0x0F, body).map(Incoming::Publish),
@@ -260,7 +278,7 @@ pub(super) fn parse(version: Version, bytes: &[u8]) -> Result<Incoming<'_>, Pack
         0xC0 if body.is_empty() => Ok(Incoming::PingReq),
         0xE0 if body.is_empty() => Ok(Incoming::Disconnect(Goodbye::default())),
         0xE0 if version == Version::V5 => v5::disconnect(body).map(Incoming::Disconnect),
-        CONNECT => connect(bytes, body).map(|connect| Incoming::Connect(Box::new(connect))),
+        CONNECT => connect(body).map(|connect| Incoming::Connect(Box::new(connect))),
         0xF0 if version == Version::V5 => Err(PacketError::Forbidden("AUTH without a method")),
         _ => Err(PacketError::Malformed(
             "a packet type or flags that no client may send",
@@ -315,13 +333,12 @@ fn acknowledgement(
     }
 }
 
-fn connect(bytes: &[u8], body: &[u8]) -> Result<Connect, PacketError> {
+fn connect(body: &[u8]) -> Result<Connect, PacketError> {
     let (name, rest) = string(body)?;
     let (level, after_level) = split_first(rest)?;
     match (name, level) {
         ("MQTT", LEVEL_5) => v5::connect(after_level),
-        ("MQTT", LEVEL_3_1_1) => v4::connect(bytes, false, after_level),
-        ("MQIsdp", LEVEL_3_1) => v4::connect(bytes, true, after_level),
+        ("MQTT", LEVEL_3_1_1) | ("MQIsdp", LEVEL_3_1) => v4::connect(after_level),
         ("MQTT" | "MQIsdp", _) => Err(PacketError::UnsupportedLevel(level)),
         _ => Err(PacketError::Malformed("not the name of MQTT")),
     }

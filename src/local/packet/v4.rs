@@ -1,83 +1,90 @@
-//! CONNECT, SUBSCRIBE and UNSUBSCRIBE of MQTT 3.1.1 (and 3.1), read by `rumqttd`'s codec. Pure. What that codec
-//! does not check and the standard demands is checked here.
+//! CONNECT, SUBSCRIBE and UNSUBSCRIBE of MQTT 3.1.1 (and 3.1). Pure.
+//!
+//! SUBSCRIBE and UNSUBSCRIBE are read by `rumqttd`'s codec, and what that does not check and the standard demands is
+//! checked here. Not CONNECT: that codec takes no password that is not UTF-8, and takes NUL.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{self as codec, Protocol, v4};
 
-use super::bytes::{binary, packet_id, split_first, string, two_bytes};
+use super::bytes::{binary, packet_id, split_first, text, two_bytes};
 use super::{Connect, Filter, Incoming, Login, PacketError, SESSION_FOR_EVER, Version, Will};
 use crate::local::publication::QoS;
 
-/// Reads a CONNECT whose protocol name and level have been found to be `version`'s. `after_level` is what follows
-/// them.
-pub(super) fn connect(
-    bytes: &[u8],
-    is_3_1: bool,
-    after_level: &[u8],
-) -> Result<Connect, PacketError> {
-    /// Clean session, will, password and user name in the connect flags (MQTT 3.1.2.3).
+/// Reads a CONNECT from what follows its protocol level.
+pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
+    /// The connect flags (MQTT 3.1.2.3).
     const RESERVED: u8 = 0x01;
+    const CLEAN_SESSION: u8 = 0x02;
     const WILL: u8 = 0x04;
+    const WILL_QOS_AND_RETAIN: u8 = 0x38;
     const PASSWORD: u8 = 0x40;
     const USER_NAME: u8 = 0x80;
 
+    let impossible = || PacketError::Malformed("impossible connect flags");
     let (flags, rest) = split_first(after_level)?;
-    let (_keep_alive, mut rest) = two_bytes(rest)?;
-    let client_id_and_will = if flags & WILL == 0 { 1 } else { 3 };
-    let login = (flags & (USER_NAME | PASSWORD)).count_ones();
-    for _ in 0..client_id_and_will + login {
-        rest = binary(rest)?.1;
+    let (keep_alive_s, rest) = two_bytes(rest)?;
+    if flags & RESERVED != 0 || flags & (USER_NAME | PASSWORD) == PASSWORD {
+        return Err(impossible()); // MQTT-3.1.2-3, -22
+    }
+    let (client_id, mut rest) = text(rest)?;
+    let mut will = None;
+    if flags & WILL != 0 {
+        let (found, next) = self::will(flags, rest)?;
+        (will, rest) = (Some(found), next);
+    } else if flags & WILL_QOS_AND_RETAIN != 0 {
+        return Err(impossible()); // MQTT-3.1.2-13, -15
+    }
+    let mut login = None;
+    if flags & USER_NAME != 0 {
+        let (user, next) = text(rest)?;
+        let (password, next) = match flags & PASSWORD {
+            0 => (&[][..], next),
+            _ => binary(next)?,
+        };
+        rest = next;
+        login = Some(Login {
+            user: user.to_owned(),
+            password: password.to_vec(),
+        });
     }
     if !rest.is_empty() {
         // MQTT-3.1.2-11, -18, -20
         return Err(PacketError::Malformed("more than the connect flags say"));
     }
-    let packet = if is_3_1 {
-        // MQTT 3.1 differs in the name of the protocol only; the codec knows the later name.
-        let mut renamed = BytesMut::with_capacity(bytes.len());
-        renamed.put_u8(0x10);
-        v4::write_remaining_length(&mut renamed, after_level.len() + 7)?;
-        renamed.put_slice(b"\x00\x04MQTT\x04");
-        renamed.put_slice(after_level);
-        decode(&renamed)?
-    } else {
-        decode(bytes)?
-    };
-    let codec::Packet::Connect(connect, _, will, _, login) = packet else {
-        return Err(PacketError::Malformed("not a CONNECT"));
-    };
-    if flags & RESERVED != 0 || flags & (USER_NAME | PASSWORD) == PASSWORD {
-        return Err(PacketError::Malformed("impossible connect flags")); // MQTT-3.1.2-3, -22
-    }
-    if connect.client_id.contains('\0') {
-        return Err(PacketError::Malformed("NUL in the client identifier"));
-    }
+    let clean_session = flags & CLEAN_SESSION != 0;
     Ok(Connect {
         version: Version::V4,
-        client_id: connect.client_id,
-        clean_start: connect.clean_session,
-        session_expiry_s: if connect.clean_session {
-            0
-        } else {
-            SESSION_FOR_EVER
-        },
-        keep_alive_s: connect.keep_alive,
+        client_id: client_id.to_owned(),
+        clean_start: clean_session,
+        session_expiry_s: if clean_session { 0 } else { SESSION_FOR_EVER },
+        keep_alive_s,
         receive_max: u16::MAX,
         packet_bytes_max: None,
         authenticates: false,
-        login: login.map(|login| Login {
-            user: login.username,
-            password: login.password.into(),
-        }),
-        will: will.map(own_will).transpose()?,
+        login,
+        will,
     })
+}
+
+fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
+    let (topic, rest) = text(bytes)?;
+    let (payload, rest) = binary(rest)?;
+    let will = Will {
+        topic: topic.to_owned(),
+        payload: Bytes::copy_from_slice(payload),
+        qos: QoS::from_bits(flags >> 3 & 0b11).ok_or(PacketError::Malformed("QoS 3"))?,
+        retain: flags & 0x20 != 0,
+        delay_s: 0,
+        properties: bytes::Bytes::new(),
+    };
+    Ok((will, rest))
 }
 
 pub(super) fn subscribe<'a>(bytes: &[u8], body: &[u8]) -> Result<Incoming<'a>, PacketError> {
     let (id, mut rest) = packet_id(body)?;
-    // The codec takes the reserved bits of the options for nothing; MQTT-3.8.3-4 closes.
+    // The codec takes NUL, and the reserved bits of the options for nothing; MQTT-1.5.3-2 and -3.8.3-4 close.
     while !rest.is_empty() {
-        let (options, next) = split_first(string(rest)?.1)?;
+        let (options, next) = split_first(text(rest)?.1)?;
         if QoS::from_bits(options).is_none() {
             return Err(PacketError::Malformed("impossible subscription options"));
         }
@@ -95,7 +102,10 @@ pub(super) fn subscribe<'a>(bytes: &[u8], body: &[u8]) -> Result<Incoming<'a>, P
 }
 
 pub(super) fn unsubscribe<'a>(bytes: &[u8], body: &[u8]) -> Result<Incoming<'a>, PacketError> {
-    let (id, _) = packet_id(body)?;
+    let (id, mut rest) = packet_id(body)?;
+    while !rest.is_empty() {
+        rest = text(rest)?.1; // the codec takes NUL
+    }
     let codec::Packet::Unsubscribe(unsubscribe, _) = decode(bytes)? else {
         return Err(PacketError::Malformed("not an UNSUBSCRIBE"));
     };
@@ -105,19 +115,6 @@ pub(super) fn unsubscribe<'a>(bytes: &[u8], body: &[u8]) -> Result<Incoming<'a>,
     Ok(Incoming::Unsubscribe {
         id,
         filters: unsubscribe.filters,
-    })
-}
-
-fn own_will(will: codec::LastWill) -> Result<Will, PacketError> {
-    Ok(Will {
-        topic: std::str::from_utf8(&will.topic)
-            .map_err(|_| PacketError::Malformed("a will topic that is not UTF-8"))?
-            .to_owned(),
-        payload: will.message,
-        qos: own_qos(will.qos),
-        retain: will.retain,
-        delay_s: 0,
-        properties: Vec::new(),
     })
 }
 

@@ -115,7 +115,7 @@ fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
         qos: QoS::from_bits(flags >> 3 & 0b11).ok_or(PacketError::Malformed("QoS 3"))?,
         retain: flags & 0x20 != 0,
         delay_s: properties.number(property::WILL_DELAY).unwrap_or(0),
-        properties: properties.bytes().to_vec(),
+        properties: bytes::Bytes::copy_from_slice(properties.bytes()),
     };
     Ok((will, rest))
 }

@@ -100,6 +100,7 @@ pub(in crate::local) fn put_refused(out: &mut BytesMut, version: Version, reason
         (Version::V4, Reason::UnsupportedVersion) => out.put_slice(&[0x20, 2, 0, 1]),
         (Version::V4, Reason::ClientIdInvalid) => out.put_slice(&[0x20, 2, 0, 2]),
         (Version::V4, Reason::BadUserNameOrPassword) => out.put_slice(&[0x20, 2, 0, 4]),
+        (Version::V4, Reason::QuotaExceeded) => out.put_slice(&[0x20, 2, 0, 3]),
         (Version::V4, Reason::NotAuthorized) => out.put_slice(&[0x20, 2, 0, 5]),
         (Version::V4, _) => {}
     }

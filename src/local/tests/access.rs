@@ -50,14 +50,31 @@ async fn the_right_password_opens_and_anything_else_is_told_why_and_counted() {
     ] {
         let mut client = bench.open();
         client.send(&connect(4, user, password)).await;
-        client.expect(&[0x20, 2, 0, code]).await;
+        client.expect_in_time(&[0x20, 2, 0, code]).await;
         client.expect_closed().await;
         let mut client = bench.open();
         client.send(&connect(5, user, password)).await;
-        client.expect(&[0x20, 3, 0, code5, 0]).await;
+        client.expect_in_time(&[0x20, 3, 0, code5, 0]).await;
         client.expect_closed().await;
     }
     assert_eq!(bench.counters.logins_failed.get(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_wrong_password_is_answered_later_and_a_right_one_at_once() {
+    let bench = bench();
+    for delay_ms in [100, 200, 400] {
+        let start = Instant::now();
+        let mut guesser = bench.open();
+        guesser.send(&connect(4, Some("app"), Some("wrong"))).await;
+        guesser.expect_in_time(&[0x20, 2, 0, 4]).await;
+        assert_eq!(start.elapsed().as_millis(), delay_ms);
+    }
+    let mut client = bench.open();
+    let start = Instant::now();
+    client.send(&connect(4, Some("app"), Some("geheim"))).await;
+    client.expect(&[0x20, 2, 0, 0]).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +86,7 @@ async fn who_is_not_let_in_takes_over_no_session_and_is_not_heard() {
     let mut thief = bench.open();
     thief.send(&connect(4, Some("app"), Some("wrong"))).await;
     thief.send(&publish(ROUTED, "x", 1, 1)).await;
-    thief.expect(&[0x20, 2, 0, 4]).await;
+    thief.expect_in_time(&[0x20, 2, 0, 4]).await;
     thief.expect_closed().await;
     owner.ping().await;
     assert_eq!(bench.counters.messages_received.get(), 0);
@@ -81,6 +98,43 @@ async fn without_users_any_name_opens() {
     let mut client = bench.open();
     client.send(&connect(4, Some("any"), Some("one"))).await;
     client.expect(&[0x20, 2, 0, 0]).await;
+    // A password is bytes.
+    let mut client = bench.open();
+    let mut bytes = connect(4, Some("any"), Some("one"));
+    let end = bytes.len();
+    bytes[end - 3..].copy_from_slice(b"\xFF\0\xC3");
+    client.send(&bytes).await;
+    client.expect(&[0x20, 2, 0, 0]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fields_of_connect_are_read_in_their_order() {
+    for level in [4, 5] {
+        let bench = bench();
+        let mut watcher = bench.open();
+        let mut login = connect(4, Some("app"), Some("geheim"));
+        login[14] = b'w'; // another client identifier
+        watcher.send(&login).await;
+        watcher.receive().await;
+        watcher.subscribe("will topic", 0).await;
+        let no_properties = vec![0; usize::from(level == 5)];
+        let mut body = [&text("MQTT")[..], &[level, 0xC6, 0, 0]].concat();
+        body.extend(&no_properties);
+        body.extend(text("identifier"));
+        body.extend(&no_properties);
+        for field in ["will topic", "will payload", "app", "geheim"] {
+            body.extend(text(field));
+        }
+        let mut client = bench.open();
+        client.send(&packet(0x10, &body)).await;
+        assert_eq!(client.receive().await[3], 0);
+        let listed = bench.counters.clients.list(2);
+        assert_eq!(listed[1].id, "identifier");
+        client.ended().await.unwrap();
+        watcher
+            .expect(&publish("will topic", "will payload", 0, 0))
+            .await;
+    }
 }
 
 /// A broker whose clients may write `up/#` and `sensors`, and read `down/#`.

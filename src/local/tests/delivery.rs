@@ -73,6 +73,50 @@ async fn after_unsubscribe_nothing_is_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unsubscribe_ends_what_it_spells_and_is_answered_in_any_case() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    let filters = [("a/+", 0), ("b/#", 0), ("b/x", 0)];
+    client.send(&wire::subscribe(1, &filters)).await;
+    client.expect(&[0x90, 5, 0, 1, 0, 0, 0]).await;
+    for (id, others) in [
+        (2, &["a/b", "a/#", "#", "A/+", "b/y"][..]),
+        (3, &["a#"]),
+        (4, &["b/#", "never", "b/x"]),
+    ] {
+        client.send(&wire::unsubscribe(id, others)).await;
+        client.expect(&unsuback(id)).await;
+    }
+    client.send(&publish("b/x", "gone", 0, 0)).await;
+    client.send(&publish("a/b", "stays", 0, 0)).await;
+    client.expect(&publish("a/b", "stays", 0, 0)).await;
+    client.expect_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_made_again_interrupts_nothing() {
+    let bench = Bench::with(Limits {
+        inflight_max: 1,
+        ..Limits::default()
+    });
+    let mut subscriber = bench.subscriber("s", "a", 1).await;
+    let mut client = bench.client("c").await;
+    for payload in ["1", "2", "3"] {
+        client.send(&publish("a", payload, 1, 1)).await;
+        client.expect(&puback(1)).await;
+    }
+    subscriber.expect(&publish("a", "1", 1, 1)).await;
+    subscriber.subscribe("a", 0).await;
+    client.send(&publish("a", "4", 1, 1)).await;
+    for (id, payload) in [(1, "2"), (2, "3")] {
+        subscriber.send(&puback(id)).await;
+        subscriber.expect(&publish("a", payload, 1, id + 1)).await;
+    }
+    subscriber.send(&puback(3)).await;
+    subscriber.expect(&publish("a", "4", 0, 0)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn retained_messages_come_on_subscribe_and_only_then_with_the_flag() {
     let bench = Bench::new();
     let mut client = bench.client("c").await;
@@ -141,6 +185,8 @@ async fn a_will_is_published_unless_the_client_says_good_bye() {
     let mut polite = bench.connect(with_will("polite", "no")).await;
     polite.send(&DISCONNECT).await;
     polite.expect_closed().await;
+    subscriber.expect_nothing().await;
+    bench.client("no will").await.ended().await.unwrap();
     subscriber.expect_nothing().await;
     let rude = bench.connect(with_will("rude", "yes")).await;
     rude.ended().await.unwrap();

@@ -32,6 +32,16 @@ async fn what_the_standard_forbids_closes_the_connection() {
             "SUBSCRIBE of no UTF-8",
             packet(0x82, b"\x00\x01\x00\x01\xFF\x00"),
         ),
+        ("UNSUBSCRIBE from NUL", wire::unsubscribe(1, &["a\0"])),
+        (
+            "UNSUBSCRIBE with packet identifier 0",
+            wire::unsubscribe(0, &["a"]),
+        ),
+        ("SUBSCRIBE to NUL", wire::subscribe(1, &[("a\0", 0)])),
+        ("PUBACK with flags", vec![0x42, 2, 0, 1]),
+        ("PUBREC with flags", vec![0x51, 2, 0, 1]),
+        ("PUBCOMP with flags", vec![0x78, 2, 0, 1]),
+        ("DISCONNECT with flags", vec![0xE1, 0]),
         ("PINGREQ with flags", vec![0xC1, 0]),
         ("PINGREQ with a body", vec![0xC0, 1, 0]),
         ("DISCONNECT with a body", vec![0xE0, 1, 0]),
@@ -56,6 +66,10 @@ async fn what_the_standard_forbids_closes_the_connection() {
             publish(&"a".repeat(5_000), "x", 0, 0),
         ),
         ("PUBLISH to no UTF-8", packet(0x30, b"\x00\x02\xC3\x28x")),
+        (
+            "PUBLISH to half of a surrogate pair",
+            packet(0x30, b"\x00\x03\xED\xA0\x80x"),
+        ),
         (
             "PUBLISH with a topic beyond the end",
             packet(0x30, b"\x00\x09a"),
@@ -110,19 +124,38 @@ async fn what_is_not_a_proper_connect_is_closed_without_an_answer() {
     no_utf8_in_will[17] = 0xFF;
     let mut no_utf8_in_id = Connect::clean("c").bytes();
     no_utf8_in_id[14] = 0xFF;
-    let mut user_name_missing = Connect::clean("c").bytes();
-    user_name_missing[9] |= 0x80;
     let mut will_without_flag = with_will.bytes();
     will_without_flag[9] &= !0x04;
-    let mut user_name_without_flag = Connect::clean("c").bytes();
-    user_name_without_flag.extend(b"\x00\x01u");
-    user_name_without_flag[1] += 3;
+    let nul_in_will = Connect {
+        will: Some(("a\0", "x", 0, false)),
+        ..Connect::clean("c")
+    };
+    let mut with_flags = Connect::clean("c").bytes();
+    with_flags[0] |= 1;
+    // Connect flags that are set besides, and what follows the client identifier.
+    let with = |flags: u8, more: &[u8]| {
+        let mut connect = Connect::clean("c").bytes();
+        connect[9] |= flags;
+        connect[1] += u8::try_from(more.len()).unwrap();
+        connect.extend(more);
+        connect
+    };
     for bytes in [
         no_utf8_in_will,
         no_utf8_in_id,
-        user_name_missing,
         will_without_flag,
-        user_name_without_flag,
+        nul_in_will.bytes(),
+        with_flags,
+        with(0x04, b""),                      // will: topic and payload missing
+        with(0x04, b"\0\x01w"),               // will: payload missing
+        with(0x20, b""),                      // retained will without will
+        with(0x80, b""),                      // user name missing
+        with(0x80, b"\0\x01\xFF"),            // user name of no UTF-8
+        with(0x80, b"\0\x01\0"),              // NUL in the user name
+        with(0x00, b"\0\x01u"),               // user name without flag
+        with(0xC0, b"\0\x01u"),               // password missing
+        with(0x80, b"\0\x01u\0\x01p"),        // password without flag
+        with(0xC0, b"\0\x01u\0\x01p\0\x01x"), // more than the flags say
         wire::PINGREQ.to_vec(),
         publish(ROUTED, "x", 1, 1),
         Connect::clean("c").bytes_as("HTTP", 4),

@@ -22,6 +22,30 @@ async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives_and_its_will
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_drips_is_silent_and_one_that_sends_slowly_is_not() {
+    let bench = Bench::new();
+    let impatient = Connect {
+        keep_alive_s: 10,
+        ..Connect::clean("c")
+    };
+    let packet = publish("a", &"x".repeat(5_000), 1, 1);
+    let mut client = bench.connect(impatient).await;
+    for part in packet.chunks(1_000) {
+        client.send(part).await;
+        tokio::time::sleep(Duration::from_secs(11)).await;
+    }
+    client.expect(&puback(1)).await;
+    let start = tokio::time::Instant::now();
+    let mut client = bench.connect(impatient).await;
+    for byte in &packet[..3] {
+        client.send(&[*byte]).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    client.expect_closed().await;
+    assert_eq!(start.elapsed().as_secs(), 15);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_without_connect_is_closed_in_time() {
     let bench = Bench::new();
     let start = tokio::time::Instant::now();
@@ -47,6 +71,7 @@ async fn a_publisher_is_not_read_from_while_too_much_of_it_is_unacknowledged() {
     client.expect_nothing().await;
     let taken = bench.spool.stored().len();
     assert!((2..=3).contains(&taken), "{taken} taken");
+    assert_eq!(bench.counters.reads_paused.get(), 1);
     for id in 1..=100_u16 {
         bench.spool.set_safe(id.into());
         client.expect(&puback(id)).await;
@@ -110,10 +135,10 @@ async fn a_client_may_send_without_reading_and_gets_every_acknowledgement_later(
     let mut client = bench.open_with_buffer(4_096);
     client.send(&Connect::clean("c").bytes()).await;
     client.receive().await;
-    for id in 1..=10_000 {
+    for id in 1..=7_000 {
         client.send(&publish("a", "x", 1, id)).await;
     }
-    for id in 1..=10_000 {
+    for id in 1..=7_000 {
         client.expect(&puback(id)).await;
     }
 }
@@ -175,6 +200,44 @@ async fn a_packet_beyond_the_limit_closes_and_one_at_the_limit_passes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn topics_and_client_identifiers_beyond_the_limits_are_refused_and_counted() {
+    let bench = Bench::new();
+    let Limits {
+        topic_bytes_max,
+        topic_levels_max,
+        client_id_bytes_max,
+        ..
+    } = Limits::default();
+    let mut client = bench.client(&"c".repeat(client_id_bytes_max)).await;
+    let (long, deep) = (
+        "x".repeat(topic_bytes_max),
+        "/".repeat(topic_levels_max - 1),
+    );
+    for fits in [&long, &deep] {
+        client.subscribe(fits, 0).await;
+        client.send(&publish(fits, "x", 0, 0)).await;
+        client.expect(&publish(fits, "x", 0, 0)).await;
+    }
+    for (nth, beyond) in (1..).zip([long + "x", deep + "/"]) {
+        let mut client = bench.client("c").await;
+        client
+            .send(&super::wire::subscribe(1, &[(&beyond, 0)]))
+            .await;
+        client.expect(&[0x90, 3, 0, 1, 0x80]).await;
+        assert_eq!(bench.counters.filters_refused.get(), nth);
+        client.send(&publish(&beyond, "x", 0, 0)).await;
+        client.expect_closed().await;
+        assert_eq!(bench.counters.protocol_errors.get(), nth);
+    }
+    let mut client = bench.open();
+    let beyond = "c".repeat(client_id_bytes_max + 1);
+    client.send(&Connect::clean(&beyond).bytes()).await;
+    client.expect(&[0x20, 2, 0, 2]).await;
+    client.expect_closed().await;
+    assert_eq!(bench.counters.protocol_errors.get(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_packet_that_names_too_many_filters_closes() {
     let bench = Bench::with(Limits {
         filters_per_packet_max: 2,
@@ -192,6 +255,7 @@ async fn a_packet_that_names_too_many_filters_closes() {
         .send(&super::wire::unsubscribe(3, &["a", "a", "a"]))
         .await;
     client.expect_closed().await;
+    assert_eq!(bench.counters.protocol_errors.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,6 +316,7 @@ async fn the_filters_of_all_sessions_together_are_limited() {
     let filters = [("a/b/c", 1), ("e", 1)];
     second.send(&super::wire::subscribe(2, &filters)).await;
     second.expect(&[0x90, 4, 0, 2, 1, 0x80]).await;
+    assert_eq!(bench.counters.filters_refused.get(), 2);
     first.ended().await.unwrap();
     second.send(&super::wire::unsubscribe(3, &["a/b/c"])).await;
     second.expect(&super::wire::unsuback(3)).await;
@@ -275,4 +340,138 @@ async fn a_client_that_never_releases_its_qos_2_messages_is_closed() {
     client.expect(&super::wire::pubrec(3)).await;
     client.send(&publish("a", "x", 2, 4)).await;
     client.expect_closed().await;
+    assert_eq!(bench.counters.protocol_errors.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_that_does_not_end_closes_its_client_and_is_counted() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    let packet = publish("a", &"x".repeat(50_000), 0, 0);
+    let start = tokio::time::Instant::now();
+    client.send(&packet).await;
+    tokio::time::advance(Duration::from_secs(50)).await;
+    // A new packet has its own time.
+    let (most, last) = packet.split_at(packet.len() - 1);
+    client.send(most).await;
+    tokio::time::advance(Duration::from_secs(50)).await;
+    client.send(last).await;
+    client.send(most).await;
+    client.expect_closed().await;
+    let in_all = Duration::from_secs(100) + Limits::default().packet_timeout;
+    assert_eq!(start.elapsed().as_secs(), in_all.as_secs());
+    assert_eq!(bench.counters.packet_timeouts.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_packets_take_turns_on_their_way_in_and_small_ones_pass() {
+    let bench = Bench::with(Limits {
+        large_packets_max: 1,
+        ..Limits::default()
+    });
+    let large = publish("a", &"x".repeat(200_000), 1, 1);
+    let (begin, end) = large.split_at(100_000);
+    let mut slow = bench.client("slow").await;
+    slow.send(begin).await;
+    let mut next = bench.client("next").await;
+    next.send(&large).await;
+    next.expect_nothing().await;
+    let mut small = bench.client("small").await;
+    small.send(&publish("a", "x", 1, 7)).await;
+    small.expect(&puback(7)).await;
+    slow.send(end).await;
+    slow.expect(&puback(1)).await;
+    next.expect(&puback(1)).await;
+    // And one that never ends gives its place back when its time is over.
+    slow.send(begin).await;
+    tokio::task::yield_now().await;
+    next.send(&large).await;
+    slow.expect_closed().await;
+    next.expect(&puback(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_packets_take_turns_on_their_way_out() {
+    let bench = Bench::with(Limits {
+        large_packets_max: 1,
+        ..Limits::default()
+    });
+    let mut stuck = bench.open_with_buffer(256);
+    stuck.send(&Connect::clean("stuck").bytes()).await;
+    stuck.receive().await;
+    stuck.subscribe("a", 0).await;
+    let large = publish("a", &"x".repeat(200_000), 0, 0);
+    let mut client = bench.client("c").await;
+    client.send(&large).await;
+    client.ping().await;
+    let mut reader = bench.subscriber("reader", "b", 0).await;
+    let for_reader = publish("b", &"x".repeat(20_000), 0, 0);
+    client.send(&for_reader).await;
+    client.send(&publish("b", "small", 0, 0)).await;
+    reader.expect_nothing().await;
+    reader.expect_in_time(&for_reader).await; // when the stuck one was closed
+    reader.expect(&publish("b", "small", 0, 0)).await;
+    assert_eq!(bench.counters.write_timeouts.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_connect_waits_for_room_within_its_time() {
+    let bench = Bench::with(Limits {
+        large_packets_max: 1,
+        ..Limits::default()
+    });
+    let mut slow = bench.client("slow").await;
+    let large = publish("a", &"x".repeat(200_000), 1, 1);
+    slow.send(large.split_at(100_000).0).await;
+    let payload = "x".repeat(60_000);
+    let connect = Connect {
+        will: Some(("a", &payload, 0, false)),
+        ..Connect::clean("c")
+    };
+    let mut client = bench.open();
+    client.send(&connect.bytes()).await;
+    client.expect_closed().await;
+    assert_eq!(bench.counters.connect_timeouts.get(), 1);
+    slow.ended().await.unwrap();
+    bench.connect(connect).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_will_is_refused_while_too_much_is_kept() {
+    let bench = Bench::with(Limits {
+        messages_bytes_max: 50_000,
+        ..Limits::default()
+    });
+    let payload = "x".repeat(30_000);
+    let connect = |id| Connect {
+        will: Some(("a", &payload, 0, false)),
+        ..Connect::clean(id)
+    };
+    let first = bench.connect(connect("first")).await;
+    let mut second = bench.open();
+    second.send(&connect("second").bytes()).await;
+    second.expect(&[0x20, 2, 0, 3]).await;
+    second.expect_closed().await;
+    first.ended().await.unwrap();
+    bench.connect(connect("second")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bytes_of_all_filters_together_are_limited() {
+    let bench = Bench::with(Limits {
+        filter_bytes_of_all_max: 5,
+        ..Limits::default()
+    });
+    let mut first = bench.client("first").await;
+    let filters = [("a/b", 1), ("a/b", 0), ("c/d", 1), ("cd", 1)];
+    first.send(&super::wire::subscribe(1, &filters)).await;
+    first.expect(&[0x90, 6, 0, 1, 1, 0, 0x80, 1]).await;
+    let mut second = bench.client("second").await;
+    second.send(&super::wire::subscribe(2, &[("e", 1)])).await;
+    second.expect(&[0x90, 3, 0, 2, 0x80]).await;
+    first.send(&super::wire::unsubscribe(3, &["cd"])).await;
+    first.expect(&super::wire::unsuback(3)).await;
+    second.subscribe("ef", 1).await;
+    first.ended().await.unwrap();
+    second.subscribe("gh", 1).await;
 }

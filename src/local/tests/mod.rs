@@ -3,6 +3,7 @@
 
 mod access;
 mod delivery;
+mod handshakes;
 mod hostile;
 mod kept;
 mod killers;
@@ -15,6 +16,7 @@ mod standard;
 mod sys;
 mod v5_connections;
 mod v5_messages;
+mod v5_standard;
 mod websocket;
 mod wire;
 mod wire5;

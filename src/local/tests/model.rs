@@ -6,7 +6,6 @@
 //! Wills, shared subscriptions and full queues are not in it: they have tests of their own.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -419,7 +418,7 @@ impl Run {
         let read = models().flat_map(|session| &session.flights);
         let kept = waiting.chain(read.filter_map(|flight| flight.sent.as_ref()));
         let bytes: usize = kept.map(Sent::cost_bytes).sum();
-        assert_eq!(self.broker.session_bytes.load(Ordering::Relaxed), bytes);
+        assert_eq!(self.broker.memory.of_sessions_bytes(), bytes);
         assert_eq!(self.broker.retained.len(), self.retained.len());
         let mut matched = Vec::new();
         for topic in TOPICS {

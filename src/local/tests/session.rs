@@ -7,6 +7,7 @@ fn delivery(payload: &str, qos: QoS) -> Delivery {
         publication: Publication::new(
             &Publish::plain("topic", payload.as_bytes(), qos, false),
             Instant::now(),
+            &Memory::default(),
         ),
         qos,
         retain: false,
@@ -14,12 +15,12 @@ fn delivery(payload: &str, qos: QoS) -> Delivery {
     }
 }
 
-fn session(limits: &Limits) -> (Session, Arc<AtomicUsize>) {
-    let all = Arc::new(AtomicUsize::new(0));
-    let mut session = Session::new("client", Arc::clone(&all));
+fn session(limits: &Limits) -> (Session, Memory) {
+    let memory = Memory::default();
+    let mut session = Session::new("client", memory.clone());
     assert!(session.attach(Arc::default(), u16::MAX).is_none());
     assert_eq!(session.next(limits, Instant::now()), None);
-    (session, all)
+    (session, memory)
 }
 
 /// Payload, packet identifier and DUP of the next PUBLISH; the identifier of the next PUBREL.
@@ -101,8 +102,8 @@ fn an_acknowledgement_amid_repetition_skips_nothing() {
 #[test]
 fn bytes_are_counted_until_the_client_has_acknowledged_and_given_back_at_the_end() {
     let limits = Limits::default();
-    let (mut session, all) = session(&limits);
-    let bytes = || all.load(Ordering::Relaxed);
+    let (mut session, memory) = session(&limits);
+    let bytes = || memory.of_sessions_bytes();
     session.offer(delivery("0", QoS::AtMostOnce), &limits);
     session.offer(delivery("1", QoS::AtLeastOnce), &limits);
     session.offer(delivery("2", QoS::ExactlyOnce), &limits);
@@ -123,7 +124,7 @@ fn bytes_are_counted_until_the_client_has_acknowledged_and_given_back_at_the_end
     session.detach();
     assert_eq!(bytes(), each, "QoS 0 does not wait for an absent client");
     drop(session);
-    assert_eq!(bytes(), 0);
+    assert_eq!((bytes(), memory.kept_bytes()), (0, 0));
 }
 
 #[test]
@@ -165,4 +166,44 @@ fn only_absent_clients_are_held_to_the_limit_of_all_sessions() {
     ));
     let zero = delivery("x", QoS::AtMostOnce);
     assert_eq!(session.offer(zero, &limits), Offer::NotConnected);
+}
+
+#[test]
+fn when_too_much_is_kept_for_others_a_session_gets_what_is_sure_and_no_more() {
+    let one = delivery("x", QoS::AtLeastOnce);
+    let limits = Limits {
+        messages_bytes_max: 10_000,
+        session_bytes_sure: 2 * one.cost_bytes() + 1,
+        ..Limits::default()
+    };
+    let (mut session, memory) = session(&limits);
+    memory.keep(10_000);
+    assert_eq!(session.offer(one.clone(), &limits), Offer::Queued);
+    assert_eq!(session.offer(one.clone(), &limits), Offer::Queued);
+    let dropped = session.offer(one.clone(), &limits);
+    assert!(matches!(dropped, Offer::Dropped { .. }));
+    memory.forget(10_000);
+    assert_eq!(session.offer(one, &limits), Offer::Queued);
+}
+
+#[test]
+fn when_too_much_is_kept_for_others_few_qos_2_messages_may_wait_for_their_release() {
+    let limits = Limits {
+        messages_bytes_max: 10_000,
+        session_bytes_sure: 3 * TAKEN_BYTES,
+        ..Limits::default()
+    };
+    let (mut session, memory) = session(&limits);
+    for id in 1..=4 {
+        session.take(id, false);
+    }
+    assert!(!session.must_release(&limits));
+    memory.keep(10_000);
+    assert!(session.must_release(&limits));
+    for id in [1, 1, 2] {
+        session.pubrel(id);
+    }
+    assert!(!session.must_release(&limits));
+    drop(session);
+    assert_eq!(memory.kept_bytes(), 10_000);
 }

@@ -49,6 +49,32 @@ async fn the_publishers_dup_is_not_passed_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn client_identifiers_of_up_to_23_letters_and_digits_are_taken() {
+    const ALL: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let bench = Bench::new();
+    for id in [&ALL[..1], &ALL[..23], &ALL[23..46], &ALL[46..]] {
+        bench.client(id).await;
+        bench.client5(id).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pubrels_leave_in_the_order_of_the_pubrecs() {
+    let bench = Bench::new();
+    let mut subscriber = bench.subscriber("s", "a", 2).await;
+    let mut client = bench.client("c").await;
+    for (id, payload) in [(1, "1"), (2, "2"), (3, "3")] {
+        client.send(&publish("a", payload, 2, id)).await;
+        subscriber.expect(&publish("a", payload, 2, id)).await;
+    }
+    let pubrecs = [pubrec(2), pubrec(3), pubrec(1)];
+    subscriber.send(&pubrecs.concat()).await;
+    for id in [2, 3, 1] {
+        subscriber.expect(&pubrel(id)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_on_its_way_is_finished_after_unsubscribe() {
     let bench = Bench::new();
     let mut subscriber = bench.connect(Connect::persistent("s")).await;
@@ -82,6 +108,8 @@ async fn a_retained_message_outlives_its_session_and_changes_only_with_another()
     let mut client = bench.client("c").await;
     client.send(&publish_with(RETAIN, "a", "next", 0, 0)).await;
     late.expect(&publish("a", "next", 0, 0)).await;
+    let mut other = bench.subscriber("other", "a", 2).await;
+    other.expect(&publish_with(RETAIN, "a", "next", 0, 0)).await;
     client.send(&publish_with(RETAIN, "a", "", 0, 0)).await;
     late.expect(&publish("a", "", 0, 0)).await;
     let mut later = bench.subscriber("later", "a", 2).await;

@@ -7,7 +7,7 @@ use super::wire5::{
 use super::*;
 
 /// The properties of a CONNACK that the broker always gives: receive maximum, maximum packet size, topic alias maximum.
-const TERMS: [u8; 11] = [0x21, 0x10, 0, 0x27, 0, 4, 0, 0, 0x22, 0, 10];
+const TERMS: [u8; 11] = [0x21, 4, 0, 0x27, 0, 4, 0, 0, 0x22, 0, 10];
 
 fn connack(session_present: bool, more: &[u8]) -> Vec<u8> {
     let properties = [&TERMS[..], more].concat();
@@ -52,13 +52,13 @@ async fn a_client_that_wants_no_keep_alive_or_a_very_long_one_is_given_the_longe
             .await;
         assert_eq!(terms, connack(false, told), "{asked}");
     }
-    let start = tokio::time::Instant::now();
-    let mut client = bench
-        .connect5(&connect_with("c", true, 0, &[], None))
-        .await
-        .0;
-    client.expect_in_time(&disconnected(0x8D)).await;
-    assert_eq!(start.elapsed().as_secs(), 5_400);
+    for (asked, closed_after_s) in [(0, 5_400), (10, 15)] {
+        let start = tokio::time::Instant::now();
+        let connect = connect_with("c", true, asked, &[], None);
+        let mut client = bench.connect5(&connect).await.0;
+        client.expect_in_time(&disconnected(0x8D)).await;
+        assert_eq!(start.elapsed().as_secs(), closed_after_s);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,9 +85,27 @@ async fn a_connect_that_cannot_be_served_is_refused_with_the_reason() {
     no_utf8_in_user_name[1] += 3;
     no_utf8_in_user_name.extend(b"\0\x01\xFF");
     let will_without_flag = with_byte(connect("c", true, &[], Some(will("x", &[]))), 9, 0x02);
+    // Connect flags that are set besides, and what follows the client identifier.
+    let with = |flags: u8, more: &[u8]| {
+        let mut connect = connect("c", true, &[], None);
+        connect[9] |= flags;
+        connect[1] += u8::try_from(more.len()).unwrap();
+        connect.extend(more);
+        connect
+    };
+    let flags = with_byte(connect("c", true, &[], None), 1, 0x8E);
+    let wasteful_length = [&flags[..2], &[0], &flags[2..]].concat();
     for (reason, refused) in [
         (0x81, no_utf8_in_user_name),
         (0x81, will_without_flag),
+        (0x81, wasteful_length),
+        (0x81, with(0x04, b"")),               // will missing
+        (0x81, with(0x04, b"\0\0\x01w")),      // will: payload missing
+        (0x81, with(0x20, b"")),               // retained will without will
+        (0x81, with(0x00, b"\0\x01u")),        // user name without flag
+        (0x81, with(0x40, b"")),               // password missing
+        (0x81, with(0x80, b"\0\x01u\0\x01p")), // password without flag
+        (0x81, with(0x80, b"\0\x01\0")),       // NUL in the user name
         (0x81, with_byte(connect("c", true, &[], None), 15, 0xFF)),
         (
             0x81,
@@ -158,6 +176,11 @@ fn broken_messages() -> Vec<Broken> {
             0x81,
             publish((0, 0), "a", &[0x26, 0, 1, 0, 0, 0], "x"),
         ),
+        (
+            "half of a surrogate pair",
+            0x81,
+            publish((0, 0), "a", &[3, 0, 3, 0xED, 0xA0, 0x80], "x"),
+        ),
         ("QoS 3", 0x81, vec![0x36, 4, 0, 1, b'a', 0]),
         ("DUP at QoS 0", 0x81, vec![0x38, 4, 0, 1, b'a', 0]),
         ("no topic", 0x90, publish((0, 0), "", &[], "x")),
@@ -205,6 +228,7 @@ fn broken_messages() -> Vec<Broken> {
             0x81,
             vec![0x30, 5, 0, 1, b'a', 0x80, 0],
         ),
+        ("a wasteful packet length", 0x81, vec![0xC0, 0x80, 0]),
         (
             "too large a packet",
             0x95,
@@ -242,6 +266,12 @@ fn broken_subscriptions() -> Vec<Broken> {
             subscribe(&wire5::subscription_id(1).repeat(2), 0),
         ),
         (
+            "SUBSCRIBE of 0",
+            0x81,
+            wire5::subscribe(0, &[], &[("a", 0)]),
+        ),
+        ("UNSUBSCRIBE of 0", 0x81, wire5::unsubscribe(0, &["a"])),
+        (
             "no local in a group",
             0x82,
             wire5::subscribe(1, &[], &[("$share/g/a", 4)]),
@@ -253,8 +283,13 @@ fn broken_others() -> Vec<Broken> {
     vec![
         ("a second CONNECT", 0x82, connect("c", true, &[], None)),
         ("AUTH", 0x82, vec![0xF0, 2, 0x18, 0]),
+        ("flags of AUTH", 0x81, vec![0xF1, 2, 0x18, 0]),
         ("a CONNACK", 0x81, vec![0x20, 3, 0, 0, 0]),
-        ("flags", 0x81, vec![0x60, 2, 0, 1]),
+        ("flags of PUBACK", 0x81, vec![0x42, 2, 0, 1]),
+        ("flags of PUBREC", 0x81, vec![0x51, 2, 0, 1]),
+        ("flags of PUBREL", 0x81, vec![0x60, 2, 0, 1]),
+        ("flags of PUBCOMP", 0x81, vec![0x78, 2, 0, 1]),
+        ("flags of PINGREQ", 0x81, vec![0xC1, 0]),
         (
             "flags of SUBSCRIBE",
             0x81,

@@ -22,7 +22,7 @@ async fn served() -> Served {
     served_at(door, Limits::default()).await
 }
 
-type Client = WebSocketStream<TcpStream>;
+pub(super) type Client = WebSocketStream<TcpStream>;
 
 /// Asks with these headers.
 async fn ask(served: &Served, headers: &[(&'static str, &str)]) -> Result<Client, Error> {
@@ -38,12 +38,12 @@ async fn ask(served: &Served, headers: &[(&'static str, &str)]) -> Result<Client
     Ok(client)
 }
 
-async fn client(served: &Served) -> Client {
+pub(super) async fn client(served: &Served) -> Client {
     let offer = ("sec-websocket-protocol", "other, mqtt");
     ask(served, &[offer]).await.unwrap()
 }
 
-async fn send(client: &mut Client, message: Message) {
+pub(super) async fn send(client: &mut Client, message: Message) {
     let mut client = Pin::new(client);
     client.as_mut().start_send(message).unwrap();
     poll_fn(|context| client.as_mut().poll_flush(context))
@@ -56,7 +56,7 @@ async fn next(client: &mut Client) -> Option<Result<Message, Error>> {
     timeout(SOON, next).await.unwrap()
 }
 
-async fn expect(client: &mut Client, packet: &[u8]) {
+pub(super) async fn expect(client: &mut Client, packet: &[u8]) {
     let message = next(client).await.unwrap().unwrap();
     assert_eq!(message, Message::binary(packet.to_vec()));
 }
@@ -112,6 +112,7 @@ async fn text_and_frames_that_are_too_large_end_the_connection_and_no_other() {
     }
     send(&mut other, Message::binary(PINGREQ.to_vec())).await;
     expect(&mut other, &PINGRESP).await;
+    assert_eq!(served.counters.packets_too_large.get(), 1);
 }
 
 #[tokio::test]
@@ -134,4 +135,21 @@ async fn pages_of_strangers_and_other_protocols_are_refused_and_counted() {
     ask(&served, &[mqtt, ("origin", "http://127.0.0.1:8080")])
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn one_websocket_too_many_is_closed_and_a_free_place_is_given_again() {
+    let limits = Limits {
+        websockets_max: 1,
+        ..Limits::default()
+    };
+    let served = served_at(|listener| Door::websocket(listener, Origins::Own), limits).await;
+    let mqtt = [("sec-websocket-protocol", "mqtt")];
+    let first = client(&served).await;
+    assert!(ask(&served, &mqtt).await.is_err());
+    assert_eq!(served.counters.connections_refused.get(), 1);
+    drop(first);
+    // The place is free when the task has ended, which is not seen from here: ask until it is.
+    let admitted = async { while ask(&served, &mqtt).await.is_err() {} };
+    timeout(SOON, admitted).await.unwrap();
 }

@@ -65,13 +65,21 @@ async fn a_device_that_keeps_its_key_asks_for_a_certificate_of_it() {
     settings.credentials.expected = &["AWS_CERT"];
     settings.credentials.missing = vec!["AWS_CERT"];
     let (log, _guard) = Captured::start(Level::TRACE);
-    let mut running = Running::start(settings, vec![answer(201, "")], vec![]);
+    settings.supervisor = None;
+    let provision = vec![answer(201, ""), answer(400, KNOWN)];
+    let mut running = Running::start(settings, provision, vec![]);
     let post = running.next().await;
     let body: serde_json::Value = serde_json::from_str(&post.body).unwrap();
     let csr = body.get("csr").unwrap().as_str().unwrap();
     rcgen::CertificateSigningRequestParams::from_pem(csr).expect("a signed request");
     assert!(DeviceKey::load(dir.path()).unwrap().is_some());
     running.until("awaiting-credentials").await;
+    // The request is a page of text, and no part of what undoes it.
+    let state = running.until("misconfigured").await.to_string();
+    assert!(
+        state.contains(r#"-d '{"uuid":"c0ffee","balena_service":"relay"}'"#),
+        "{state}"
+    );
     running.stop().await;
     assert!(!log.text().contains("PRIVATE KEY"), "{}", log.text());
 }

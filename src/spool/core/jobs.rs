@@ -28,6 +28,8 @@ pub(in crate::spool) enum Job {
         frames: Vec<Frame>,
         /// One more than the number of the last message looked at.
         through: Seq,
+        /// Into a new segment.
+        anew: bool,
     },
     /// Write the cursor, and sync it if so told.
     SaveCursor { cursor: Cursor, sync: bool },
@@ -63,6 +65,8 @@ impl Core {
         if self.disk_full_until.is_some_and(|until| now >= until) {
             self.disk_full_until = None;
         }
+        // Before the cursor is saved that says that the frontier has passed it.
+        self.count_damage();
         let due = self.write_due(now);
         if due.is_some_and(|due| due <= now) {
             return self.write(now);
@@ -100,7 +104,11 @@ impl Core {
         }
         let (frames, through) = self.tail.unwritten(BATCH_BYTES_MAX);
         self.disk_end = self.disk_end.max(through);
-        Job::Write { frames, through }
+        Job::Write {
+            frames,
+            through,
+            anew: self.last_is_closed(),
+        }
     }
 
     fn save_cursor(&mut self, now: Instant) -> Job {
@@ -227,28 +235,34 @@ impl Core {
         self.place(*first_seq).filter(|place| place.next.is_some())
     }
 
-    /// Gives up what is unsettled in the oldest segment; `sound` are the numbers that can be read in it.
-    /// It is removed next, like every settled segment.
-    pub(in crate::spool) fn reclaim(&mut self, first_seq: Seq, sound: &[Seq]) {
+    /// Gives up what is unsettled in the oldest segment; `sound` are the numbers that can be read in it, `None` if the
+    /// disk does not tell: then it is counted by what was written. It is removed next, like every settled segment.
+    pub(in crate::spool) fn reclaim(&mut self, first_seq: Seq, sound: Option<&[Seq]>) {
         let Some(place) = self.place(first_seq) else {
             return;
         };
-        let (Some(next), Some(written)) = (place.next, place.records) else {
+        let Some(next) = place.next else {
             return;
         };
-        let unsettled = sound.iter().filter(|seq| !self.consumer.is_settled(**seq));
-        let unsettled = unsettled.count() as u64;
+        let frontier = self.consumer.frontier();
+        let (unsettled, lost) = if let Some(sound) = sound {
+            let unsettled = sound.iter().filter(|seq| !self.consumer.is_settled(**seq));
+            let lost = place.records.saturating_sub(sound.len() as u64);
+            (unsettled.count() as u64, lost)
+        } else {
+            let ahead = self.consumer.settled_on_disk();
+            let settled = ahead.take_while(|seq| *seq < next).count() as u64;
+            let left = place.records.min(next.saturating_sub(frontier));
+            (left.saturating_sub(settled), 0)
+        };
         self.ledger
             .settle(Outcome::Dropped(DropReason::Full), unsettled);
-        let counted =
-            self.damage_counted == Some(first_seq) || self.consumer.frontier() >= place.end_seq;
-        if !counted {
+        if self.damage_counted != Some(first_seq) && frontier < place.end_seq {
             // Whether the reader has met the damage or not.
-            let lost = written.saturating_sub(sound.len() as u64);
             self.ledger
                 .settle(Outcome::Dropped(DropReason::Damaged), lost);
         }
-        self.damage.remove(&first_seq);
+        self.lost.remove(&first_seq);
         self.consumer.abandon_before(next);
         self.cursor_dirty = true;
     }

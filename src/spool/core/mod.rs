@@ -42,12 +42,11 @@ enum Room {
     Full,
 }
 
-/// What a segment has lost.
+/// A segment to which nothing is added though there is none behind it.
 #[derive(Clone, Copy, Debug)]
-struct Damage {
-    /// Records that cannot be read.
-    lost: u64,
-    /// The number behind the segment.
+struct Closed {
+    first_seq: Seq,
+    /// Every number in it is smaller.
     end_seq: Seq,
 }
 
@@ -65,18 +64,16 @@ pub(in crate::spool) struct Core {
     rewinds: u64,
     /// Every segment on disk, by its first number. The last one may be written to.
     segments: BTreeMap<Seq, SegmentInfo>,
-    /// The last segment found at the start: nothing is added to it.
-    found_last: Option<Seq>,
-    /// One more than the highest number found at the start.
-    found_end: Seq,
+    /// The last segment, if nothing is added to it: it was found at the start, or is damaged.
+    closed: Option<Closed>,
     /// The segment with the frontier in it at the start, if the ledger has its damage already.
     damage_counted: Option<Seq>,
     /// Segments in which records could not be read.
     damaged: BTreeSet<Seq>,
-    /// Damage that the reader has met and the frontier has not passed, by segment. The ledger has it when
-    /// the frontier has passed, so that the cursor says with one number what is settled and which damage is
-    /// counted.
-    damage: BTreeMap<Seq, Damage>,
+    /// How many records cannot be read, by segment, where the reader has met damage and the frontier has not passed the
+    /// segment. The ledger has it when the frontier has passed, so that the cursor says with one
+    /// number what is settled and which damage is counted.
+    lost: BTreeMap<Seq, u64>,
     disk_bytes: u64,
     /// One more than the highest number on disk or being written.
     disk_end: Seq,
@@ -108,12 +105,14 @@ impl Core {
             tail: Tail::new(cursor.next_seq),
             consumer: Consumer::new(cursor.frontier, cursor.settled),
             rewinds: 0,
-            found_last: recovered.segments.last_key_value().map(|(k, _)| *k),
-            found_end: recovered.disk_end,
+            closed: (recovered.segments.last_key_value()).map(|(first_seq, _)| Closed {
+                first_seq: *first_seq,
+                end_seq: recovered.disk_end,
+            }),
             damage_counted: recovered.damage_counted,
             segments: recovered.segments,
             damaged: BTreeSet::new(),
-            damage: BTreeMap::new(),
+            lost: BTreeMap::new(),
             disk_bytes: recovered.report.disk_bytes,
             disk_end: recovered.disk_end,
             ledger: cursor.ledger,
@@ -272,19 +271,14 @@ impl Core {
         let mut from = self.segments.range(first_seq..);
         let (_, info) = from.next()?;
         let next = from.next().map(|(next, _)| *next);
-        let found_last = self.found_last == Some(first_seq);
-        let complete = next.is_some() || found_last;
-        let end_seq = if found_last {
-            self.found_end
-        } else {
-            next.unwrap_or(self.disk_end)
-        };
+        let closed = self.closed.filter(|closed| closed.first_seq == first_seq);
+        let end_seq = closed.map(|closed| closed.end_seq).or(next);
         Some(Place {
             first_seq,
             len: info.len,
             next,
-            end_seq,
-            records: complete.then_some(info.records),
+            end_seq: end_seq.unwrap_or(self.disk_end),
+            records: info.records,
         })
     }
 
@@ -318,16 +312,12 @@ impl Core {
         chunk: Chunk,
         now: Instant,
     ) -> Vec<Frame> {
-        let end_seq = place.end_seq;
-        let passed_before =
-            self.damage_counted == Some(place.first_seq) || self.consumer.frontier() >= end_seq;
+        let passed_before = self.damage_counted == Some(place.first_seq)
+            || self.consumer.frontier() >= place.end_seq;
         let frames = self.give_out(chunk.frames, now);
         if chunk.end {
             if chunk.lost > 0 && !passed_before {
-                let lost = chunk.lost;
-                self.damaged.insert(place.first_seq);
-                self.damage
-                    .insert(place.first_seq, Damage { lost, end_seq });
+                self.note_damage(place.first_seq, chunk.lost);
             }
             if let Some(next) = place.next {
                 self.consumer.skip_to(next);
@@ -340,18 +330,41 @@ impl Core {
         frames
     }
 
+    /// Notes that so many records of a segment are lost. Nothing is added to it any more: who reads on may never come to
+    /// its end, and would not know what else is lost.
+    fn note_damage(&mut self, first_seq: Seq, lost: u64) {
+        self.damaged.insert(first_seq);
+        self.lost.insert(first_seq, lost);
+        if self.is_last(first_seq) && !self.last_is_closed() {
+            let end_seq = self.disk_end;
+            self.closed = Some(Closed { first_seq, end_seq });
+        }
+        // It is to be counted, perhaps at once.
+        self.cursor_dirty = true;
+    }
+
+    fn is_last(&self, first_seq: Seq) -> bool {
+        self.segments
+            .last_key_value()
+            .is_some_and(|(last, _)| *last == first_seq)
+    }
+
+    /// Whether what is written next needs a new segment.
+    fn last_is_closed(&self) -> bool {
+        self.closed
+            .is_some_and(|closed| self.is_last(closed.first_seq))
+    }
+
     /// Counts the damage that the frontier has passed.
     fn count_damage(&mut self) {
         let frontier = self.consumer.frontier();
-        while let Some(first) = self.damage.first_entry() {
-            let Damage { lost, end_seq } = *first.get();
-            if end_seq > frontier {
-                return;
-            }
-            first.remove();
+        while let Some((first_seq, lost)) = self.lost.first_key_value()
+            && (self.place(*first_seq)).is_some_and(|place| place.end_seq <= frontier)
+        {
+            let damaged = Outcome::Dropped(DropReason::Damaged);
+            self.ledger.settle(damaged, *lost);
+            self.lost.pop_first();
             self.cursor_dirty = true;
-            self.ledger
-                .settle(Outcome::Dropped(DropReason::Damaged), lost);
         }
     }
 

@@ -19,9 +19,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Seq;
+use super::aside;
 use super::cursor::{self, Cursor, SLOT_BYTES, Slot};
 use super::ledger::Ledger;
-use super::recovery::SET_ASIDE_SUFFIX;
 use super::segment::{self, HEADER_BYTES, Header, HeaderError};
 use super::storage::{ReadOnlyDirectory, ReadOnlyError, Storage};
 
@@ -195,7 +195,7 @@ fn read_segments(
 ) -> Result<Vec<Segment>, OfflineError> {
     let mut segments = Vec::new();
     for (name, len) in files {
-        let own_name = name.strip_suffix(SET_ASIDE_SUFFIX);
+        let own_name = name.strip_suffix(aside::SUFFIX);
         let Some(first_seq) = segment::first_seq(own_name.unwrap_or(name)) else {
             continue;
         };

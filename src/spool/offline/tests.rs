@@ -318,7 +318,7 @@ fn records_behind_a_damaged_header_are_read_also_after_a_start_put_them_aside() 
         (vec![DamageKind::Header], vec![1, 2, 3])
     );
 
-    let set_aside = format!("{}{SET_ASIDE_SUFFIX}", segment::name(1));
+    let set_aside = format!("{}{}", segment::name(1), aside::SUFFIX);
     fs::rename(&segment, dir.path().join(&set_aside)).unwrap();
     let seen = see(dir.path());
     assert_eq!(

@@ -220,6 +220,83 @@ fn any_damage_to_the_cursor_costs_duplicates_only() {
     assert!(lost_cursors >= 1 && lost_cursors < content.len());
 }
 
+/// Appends messages until the last one is `last`, each as large as makes 18 of them a segment and 8 of them all that
+/// memory keeps of those that are written.
+fn append_large(stepped: &mut Stepped, last: Seq) {
+    let payload = [7; 60_000];
+    while stepped.spool.append(&message(&payload)).unwrap() < last {}
+    stepped.run();
+}
+
+/// Changes a byte in each of these records of the first segment under the spool's feet.
+fn spoil(model: &Model, seqs: &[Seq]) {
+    let name = segment::name(1);
+    let file = model.open(&name).unwrap();
+    for (seq, place) in records(&model.content(&name).unwrap()) {
+        if seqs.contains(&seq) {
+            file.write_all_at(&[8], place.end as u64 - 1).unwrap();
+        }
+    }
+}
+
+fn read_and_settle(stepped: &mut Stepped) -> Vec<Seq> {
+    let seqs: Vec<Seq> = (stepped.read_all().unwrap().iter().map(|d| d.seq)).collect();
+    stepped.spool.settle(&seqs, Outcome::Delivered);
+    stepped.run();
+    seqs
+}
+
+#[test]
+fn what_rots_in_the_segment_that_is_written_to_is_counted_once() {
+    let options = Options {
+        segment_bytes: segment::SEGMENT_BYTES,
+        ..options()
+    };
+    for (first, is_closed) in [(15, false), (15, true), (22, false)] {
+        let what = format!("{first} {is_closed}");
+        let model = Model::default();
+        let open = || Stepped::open(Arc::new(model.clone()), options).unwrap().0;
+        let mut stepped = open();
+        append_large(&mut stepped, first);
+        spoil(&model, &[3]);
+        let mut seqs = read_and_settle(&mut stepped);
+        if is_closed {
+            stepped.close().unwrap();
+            stepped = open();
+        }
+        append_large(&mut stepped, 25);
+        seqs.extend(read_and_settle(&mut stepped));
+        assert!(
+            seqs.iter().copied().eq((1..=25).filter(|seq| *seq != 3)),
+            "{what}: {seqs:?}"
+        );
+        for _ in 0..2 {
+            let ledger = stepped.spool.ledger();
+            let counts = (ledger.delivered, ledger.dropped_damaged, ledger.spooled);
+            assert_eq!(counts, (24, 1, 0), "{what}");
+            stepped.close().unwrap();
+            stepped = open();
+        }
+    }
+}
+
+#[test]
+fn damage_here_and_there_is_counted_though_memory_has_the_end_of_the_segment() {
+    let options = Options {
+        segment_bytes: segment::SEGMENT_BYTES,
+        ..options()
+    };
+    let model = Model::default();
+    let mut stepped = Stepped::open(Arc::new(model.clone()), options).unwrap().0;
+    append_large(&mut stepped, 22);
+    spoil(&model, &[3, 7, 16]);
+    let delivered = read_and_settle(&mut stepped).len() as u64;
+    let ledger = stepped.spool.ledger();
+    let counts = (ledger.delivered, ledger.dropped_damaged, ledger.spooled);
+    assert_eq!(counts, (delivered, 22 - delivered, 0));
+    assert!((2..=3).contains(&ledger.dropped_damaged), "{ledger:?}");
+}
+
 #[test]
 fn records_whose_numbers_do_not_belong_there_are_passed_over() {
     let record =
@@ -245,6 +322,26 @@ fn records_whose_numbers_do_not_belong_there_are_passed_over() {
     model.put(&segment::name(3), content.concat());
     let found = open_damaged(&model, "strange numbers");
     assert_eq!(found.seqs, [3, 9, 10]);
+}
+
+#[test]
+fn running_counts_that_contradict_each_other_add_up_to_no_number_that_cannot_be() {
+    let model = Model::default();
+    for n in 0..40 {
+        let seq = 10 * n + 1;
+        let header = Header {
+            first_seq: seq,
+            records_before: if n % 2 == 0 { 0 } else { SEQ_MAX },
+        };
+        let record = record::encode(seq, &message((seq - 1).to_string().as_bytes())).unwrap();
+        let content = [header.encode(), record].concat();
+        model.put(&segment::name(seq), content);
+    }
+    let found = open_damaged(&model, "contradicting counts");
+    assert_eq!(found.seqs.len(), 40);
+    let again = open_damaged(&model, "the next life");
+    assert!(!again.cursor_lost);
+    assert!(again.seqs.is_empty(), "{:?}", again.seqs);
 }
 
 /// A spool with one segment, in which the record `seq` stands, if any, and which is named after `first_seq`.

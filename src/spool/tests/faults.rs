@@ -3,10 +3,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::super::ledger::Outcome;
-use super::super::{AppendError, FullPolicy, OpenError, Options};
+use super::super::{AppendError, FullPolicy, OpenError, Options, Progress, Spool};
 use super::message;
 use super::model::{Effect, Model, Operation, Trigger};
 use super::stepped::Stepped;
@@ -126,6 +127,29 @@ fn after_a_failed_sync_nothing_more_is_acknowledged_or_written() {
         );
         assert_eq!(stepped.close().unwrap_err(), failure);
     }
+}
+
+#[test]
+fn a_writer_thread_that_panics_is_a_failure_that_is_told_at_once() {
+    let told = Arc::new(AtomicBool::new(false));
+    let on_progress = {
+        let told = Arc::clone(&told);
+        move |progress: Progress| {
+            assert!(progress.failed, "a defect");
+            told.store(true, Ordering::Release);
+        }
+    };
+    let model = Arc::new(Model::default());
+    let (spool, _) = Spool::open(model, options(), on_progress).unwrap();
+    spool.append(&message(b"x")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !told.load(Ordering::Acquire) {
+        assert!(Instant::now() < deadline, "nobody was told within 30 s");
+        std::thread::yield_now();
+    }
+    let refused = spool.append(&message(b"more"));
+    assert!(matches!(refused, Err(AppendError::Failed)), "{refused:?}");
+    assert!(spool.close().unwrap_err().contains("panicked"));
 }
 
 #[test]
@@ -261,6 +285,59 @@ fn a_write_that_finds_the_disk_full_half_way_leaves_nothing_behind() {
         assert_eq!(stepped.spool.progress().safe, all + 1);
         drop(stepped);
         assert_eq!(open(&model).read_all().unwrap().len() as u64, all);
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_removed_where_there_is_no_room_to_set_it_aside() {
+    let model = Model::default();
+    let mut stepped = open(&model);
+    append(&stepped, 40);
+    stepped.close().unwrap();
+    let name = "0000000000000001.seg";
+    let mut content = model.content(name).unwrap();
+    content[100] ^= 1;
+    model.put(name, content);
+
+    let mut stepped = open(&model);
+    let seqs: Vec<_> = (stepped.read_all().unwrap().iter().map(|d| d.seq)).collect();
+    stepped.spool.settle(&seqs, Outcome::Delivered);
+    model.inject(Trigger::Nth(Operation::Rename, 1), Effect::Enospc);
+    stepped.run();
+    assert_eq!(model.fired_as(Effect::Enospc), 1);
+    assert_eq!(model.content(name), None);
+    assert_eq!(stepped.close().unwrap().dropped_damaged, 1);
+}
+
+#[test]
+fn drop_oldest_gives_up_a_segment_that_cannot_even_be_read() {
+    let options = Options {
+        bytes_max: 3_000,
+        full: FullPolicy::DropOldest,
+        ..options()
+    };
+    for settled in [0, 3] {
+        let model = Model::default();
+        let mut stepped = Stepped::open(Arc::new(model.clone()), options).unwrap().0;
+        while stepped.spool.append(&message(b"x")).is_ok() {
+            stepped.step();
+        }
+        let seqs: Vec<_> = (1..=settled).collect();
+        stepped.read(settled as usize).unwrap();
+        stepped.spool.settle(&seqs, Outcome::Delivered);
+        let before = stepped.spool.ledger();
+        model.inject(Trigger::Nth(Operation::Read, 1), Effect::Eio);
+        stepped.run();
+        assert_eq!(model.fired_as(Effect::Eio), 1);
+        assert_eq!(stepped.spool.failure(), None);
+        stepped.spool.append(&message(b"x")).unwrap();
+        let left = stepped.read_all().unwrap().len() as u64;
+        let ledger = stepped.spool.ledger();
+        assert_eq!(
+            (ledger.accepted(), ledger.spooled),
+            (before.accepted() + 1, left)
+        );
+        assert!(ledger.dropped_full > 0, "{ledger:?}");
     }
 }
 

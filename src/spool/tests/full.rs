@@ -1,7 +1,11 @@
 //! What happens at the limit, by policy.
 
+use super::model::Model;
+use super::stepped::Stepped;
 use super::*;
 use crate::spool::AppendError;
+use crate::spool::core::Next;
+use crate::spool::reader::Reader;
 
 on_both_storages! {
     block_takes_nothing_more_and_goes_on_when_it_has_drained;
@@ -109,4 +113,43 @@ fn drop_oldest_gives_up_even_what_was_given_out(bed: &Bed) {
     drain(&spool);
     let ledger = spool.ledger();
     assert_eq!((ledger.accepted(), ledger.spooled), (accepted, 0));
+}
+
+#[test]
+fn a_disk_read_begun_before_its_segment_was_given_up_gives_nothing_out() {
+    let storage: Arc<dyn Storage> = Arc::new(Model::default());
+    let options = Options {
+        bytes_max: 3_000,
+        free_bytes_min: 0,
+        segment_bytes: 1_000,
+        full: FullPolicy::DropOldest,
+        linger: Duration::ZERO,
+    };
+    let (mut stepped, _) = Stepped::open(Arc::clone(&storage), options).unwrap();
+    while stepped.spool.append(&message(b"x")).is_ok() {
+        stepped.run();
+    }
+    stepped.close().unwrap();
+    drop(stepped);
+
+    let (mut stepped, _) = Stepped::open(Arc::clone(&storage), options).unwrap();
+    let Next::Disk(place) = stepped.spool.shared.core().next() else {
+        panic!("expected a backlog on disk");
+    };
+    let chunk = Reader::new(storage).read(place, 1).unwrap();
+    assert!(!chunk.frames.is_empty());
+    while stepped.spool.append(&message(b"x")).is_ok() {}
+    stepped.run();
+    let before = stepped.spool.ledger();
+    assert!(before.dropped_full > 0, "{before:?}");
+
+    let now = Instant::now();
+    let given_out = stepped.spool.shared.core().take_chunk(place, chunk, now);
+    assert_eq!(given_out, [], "they are counted as given up");
+    let left = stepped.read_all().unwrap();
+    assert_eq!(left.len() as u64, before.spooled);
+    let seqs: Vec<Seq> = left.iter().map(|delivery| delivery.seq).collect();
+    stepped.spool.settle(&seqs, Outcome::Delivered);
+    let ledger = stepped.spool.ledger();
+    assert_eq!((ledger.delivered, ledger.spooled), (before.spooled, 0));
 }

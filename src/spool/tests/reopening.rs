@@ -12,6 +12,7 @@ on_both_storages! {
     a_lost_cursor_costs_duplicates_and_no_message;
     a_damaged_header_costs_no_message;
     a_segment_without_a_sound_record_is_set_aside_and_counted;
+    a_bounded_number_of_segments_is_set_aside;
     a_segment_of_a_later_version_is_refused_with_its_name_and_left_alone;
 }
 
@@ -173,4 +174,41 @@ fn a_second_relay_on_the_same_directory_is_refused() {
     let _held = Directory::open(dir.path()).unwrap();
     let error = Directory::open(dir.path()).unwrap_err().to_string();
     assert!(error.contains("in use"), "{error}");
+}
+
+fn a_bounded_number_of_segments_is_set_aside(bed: &Bed) {
+    for start in 0..3 {
+        for first_seq in 1..=4 {
+            bed.put(&segment::name(10 * start + first_seq), &[0xFF; 100]);
+        }
+        assert_eq!(open(bed).recovery.segments_set_aside, 4);
+        let files = bed.storage().list().unwrap();
+        let kept = files.iter().filter(|(name, _)| name.ends_with(".damaged"));
+        assert_eq!((kept.count(), bed.segments().len()), (4, 0));
+    }
+}
+
+#[test]
+fn a_segment_whose_length_was_blown_up_costs_neither_memory_nor_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |first_seq| dir.path().join(segment::name(first_seq));
+    let open = || {
+        let storage = Arc::new(Directory::open(dir.path()).unwrap());
+        Spool::open(storage, Options::default(), |_| {}).unwrap()
+    };
+    let last = append(&open().0, 0..10);
+    append(&open().0, 10..20);
+    for first_seq in [1, last + 1] {
+        let file = fs::OpenOptions::new().write(true).open(path(first_seq));
+        file.unwrap().set_len(1 << 40).unwrap();
+    }
+    let (spool, recovery) = open();
+    assert_eq!(recovery.spooled, 20);
+    assert_eq!(drain(&spool), 20);
+    let ledger = spool.close().unwrap();
+    assert_eq!(
+        (ledger.delivered, ledger.dropped(), ledger.spooled),
+        (20, 0, 0)
+    );
+    assert!(fs::metadata(path(last + 1)).unwrap().len() < 1_000);
 }

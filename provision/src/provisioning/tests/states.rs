@@ -41,7 +41,7 @@ async fn a_first_registration_makes_everything_and_a_second_one_changes_nothing(
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_that_do_not_stay_stored_are_stored_three_times_and_no_more() {
+async fn credentials_that_do_not_stay_stored_are_stored_a_few_times_and_no_more() {
     let world = World::default();
     world.state().forgetful = true;
     world.state().delays_ms = vec![(100, 0)];
@@ -50,12 +50,40 @@ async fn credentials_that_do_not_stay_stored_are_stored_three_times_and_no_more(
     assert_eq!(work.await.expect("it ends"), Err(StepError::Contended));
     let made = changes(&world);
     let count = |name| made.iter().filter(|change| **change == name).count();
-    assert_eq!(count("POST AWS_CERT"), 3);
+    assert_eq!(count("POST AWS_CERT"), 4);
     assert_eq!(count("CreateKeysAndCertificate"), 1);
     // once they stay, the next request completes it
     world.state().forgetful = false;
     assert_eq!(register(&parties, &DEVICE).await, Ok(Registered::Now));
     assert_eq!(world.state().wrongs(None), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_aws_refuses_as_if_somebody_else_had_been_faster_is_tried_a_few_times_and_then_told() {
+    for refused in ["UpdateCertificate", "AttachThingPrincipal"] {
+        let world = World::default();
+        complete(&mut world.state());
+        // in the way of a removal, and of tying the stored certificate to its Thing again
+        let (second, _) = world.state().make_with_key(Status::Active);
+        let thing = UUID.to_owned();
+        world.state().entry(&second.id).things.insert(thing);
+        if refused == "AttachThingPrincipal" {
+            let mut state = world.state();
+            let entries = state.certificates.values_mut();
+            entries.for_each(|entry| entry.things.clear());
+        }
+        world.state().delays_ms = vec![(100, 0)];
+        world.state().refused = Some(refused);
+        let parties = parties(&world);
+        let work = tokio::time::timeout(Duration::from_mins(1), register(&parties, &DEVICE));
+        let Err(StepError::Iot(error)) = work.await.expect("it ends") else {
+            panic!("not AWS's own words");
+        };
+        assert_eq!(error.operation, refused);
+        let state = world.state();
+        let tries = state.calls.iter().filter(|call| **call == refused);
+        assert!((2..10).contains(&tries.count()), "{:?}", state.calls);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,6 +97,10 @@ async fn the_books_find_a_lost_a_repeated_and_a_disordered_message_even_if_they_
         assert_eq!(found.duplicates, [(ids[0], 2)]);
         assert_eq!(found.out_of_order, [ids[1]]);
         assert_eq!((found.foreign, cloud.counts().duplicates), (1, 1));
+        let arrivals = cloud.arrivals();
+        let order: Vec<MessageId> = arrivals.iter().map(|arrival| arrival.id).collect();
+        assert_eq!(order, [ids[0], ids[2], ids[1], ids[0]]);
+        assert!(arrivals.is_sorted_by_key(|arrival| arrival.at));
         let too_few = cloud
             .wait_for(6, Duration::from_millis(10))
             .await

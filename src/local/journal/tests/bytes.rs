@@ -7,7 +7,7 @@ use super::*;
 use crate::local::publication::Subscription;
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let one = (0..15, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
+    let one = (0..16, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
         let subscription = Subscription {
             qos: QoS::AtLeastOnce,
             no_local: id > 2,
@@ -28,6 +28,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
             11 => Change::Taken(key, id),
             12 => Change::Finished(key, id),
             13 => Change::Cleared(format!("room/{key}")),
+            14 => Change::Taking(key),
             _ => retained_message(&format!("room/{key}"), &text),
         }
     });
@@ -55,6 +56,7 @@ fn image_of(changes: &[Change]) -> Image {
     for change in changes {
         image.apply(change.clone());
     }
+    image.taking = None;
     image
 }
 

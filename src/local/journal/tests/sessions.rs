@@ -4,6 +4,72 @@ use super::*;
 use crate::spool::storage::Directory;
 
 #[test]
+fn however_a_journal_is_cut_a_qos_2_message_and_its_identifier_are_there_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Directory::open(directory.path()).unwrap());
+    let kept = open(&storage);
+    let link = Arc::<Link>::default();
+    let (subscriber, _) = kept.connect(&link);
+    let publisher = SessionRequest {
+        client_id: "publisher",
+        clean_start: false,
+        expiry_s: 1_000,
+        receive_max: u16::MAX,
+    };
+    let publisher = {
+        let mut broker = kept.broker.lock().unwrap();
+        let filters = [Filter::plain("#", QoS::ExactlyOnce)];
+        broker.subscribe(subscriber, &link, &filters, Instant::now());
+        broker.connect(publisher, &link, Instant::now()).session
+    };
+    kept.settle();
+    let journal = directory.path().join("journal");
+    let before = std::fs::read(&journal).unwrap().len();
+    {
+        let mut broker = kept.broker.lock().unwrap();
+        for id in 1..=3 {
+            let payload = [b'0' + u8::try_from(id).unwrap()];
+            let mut publish = Publish::plain("a", &payload, QoS::ExactlyOnce, true);
+            publish.id = id;
+            let own = (publisher, &link);
+            let (wanted, awaits) = (broker.publish_once(&publish, own, None, Instant::now()))
+                .expect("it has its session");
+            assert!(wanted && awaits.journal.is_some());
+        }
+    }
+    kept.settle();
+    let bytes = std::fs::read(journal).unwrap();
+    let mut seen = 0;
+    for cut in before..=bytes.len() {
+        let image = Image::replay(&bytes[..cut], &clocks(1));
+        seen = image.sessions[&subscriber].messages.len();
+        assert_eq!(image.sessions[&publisher].taken.len(), seen, "{cut}");
+        let retained = retained(&image).first().map_or("0", |(_, payload)| payload);
+        assert_eq!(retained, seen.to_string(), "{cut}");
+    }
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn what_belongs_together_is_not_written_before_it_is_complete() {
+    let recorder = Recorder::on(false);
+    let held = recorder.hold();
+    recorder.record(Change::Taking(1));
+    recorder.close();
+    let (sender, work) = std::sync::mpsc::channel();
+    let at_work = recorder.clone();
+    let worker = std::thread::spawn(move || sender.send(at_work.work()).unwrap());
+    let early = work.recv_timeout(Duration::from_millis(50));
+    assert!(early.is_err(), "{early:?}");
+    recorder.record(Change::Taken(1, 1));
+    drop(held);
+    let all = vec![(0, Change::Taking(1)), (1, Change::Taken(1, 1))];
+    let soon = Duration::from_secs(30);
+    assert_eq!(work.recv_timeout(soon), Ok(recorder::Work::Append(all, 2)));
+    worker.join().unwrap();
+}
+
+#[test]
 fn a_session_comes_back_at_the_stage_each_message_had_reached() {
     let directory = tempfile::tempdir().unwrap();
     let storage = || -> Arc<dyn Storage> { Arc::new(Directory::open(directory.path()).unwrap()) };
