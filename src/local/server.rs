@@ -103,6 +103,33 @@ impl LocalBroker {
         self.keeper = journal::keep(directory, &self.broker, &self.counters);
     }
 
+    /// One with the session of a client that is away and wants all there is. Its journal has on disk what it had recorded
+    /// when the answer was last called.
+    #[cfg(test)]
+    pub(crate) fn with_absent_client() -> (Self, impl Fn()) {
+        use super::broker::SessionRequest;
+        use super::journal::{Image, Recorder};
+        use super::packet::Filter;
+        use super::publication::QoS;
+        let this = LocalBroker::new(Options::default());
+        let recorder = Recorder::on(false);
+        {
+            let (now, link) = (tokio::time::Instant::now(), Arc::default());
+            let mut broker = this.broker.lock().unwrap_or_else(PoisonError::into_inner);
+            broker.restore(Image::default(), recorder.clone(), now);
+            let request = SessionRequest {
+                client_id: "away",
+                clean_start: true,
+                expiry_s: 60,
+                receive_max: u16::MAX,
+            };
+            let key = broker.connect(request, &link, now).session;
+            broker.subscribe(key, &link, &[Filter::plain("#", QoS::AtLeastOnce)], now);
+            broker.disconnect(key, &link, None, now);
+        }
+        (this, move || recorder.keep(recorder.next()))
+    }
+
     /// A way to publish to its clients from within the relay, until `stopped`: then nobody gets it any more.
     pub fn publisher(&self, stopped: CancellationToken) -> Publisher {
         Publisher::new(
