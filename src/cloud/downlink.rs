@@ -47,9 +47,12 @@ impl Downlink {
     /// that are away in their sessions. It is owed an acknowledgement, but while the local broker stops: then it stays with
     /// the cloud.
     pub(super) fn deliver(&mut self, incoming: &Incoming) {
-        if let Some(journal) = self.hand_over(incoming)
-            && let Some(packet_id) = incoming.packet_id
-        {
+        let journal = match self.hand_over(incoming) {
+            Delivered::Taken(journal) => journal,
+            Delivered::BadTopic => None,
+            Delivered::Stopped => return,
+        };
+        if let Some(packet_id) = incoming.packet_id {
             self.owed.push_back((packet_id, journal));
         }
     }
@@ -67,7 +70,7 @@ impl Downlink {
     pub(super) async fn kept(&mut self) {
         // Its other end lives as long as the publisher.
         if self.owed.is_empty() || self.kept.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -86,9 +89,8 @@ impl Downlink {
         self.owed.clear();
     }
 
-    /// What a message waits for that may be acknowledged then: one that leads nowhere, which is counted and told of once,
-    /// waits for nothing. `None` while the local broker stops.
-    fn hand_over(&mut self, incoming: &Incoming) -> Option<Option<Seq>> {
+    /// A message that leads nowhere is counted, and told of once.
+    fn hand_over(&mut self, incoming: &Incoming) -> Delivered {
         let topic = &incoming.topic;
         let why = if let Some(target) = self.routes.target(topic) {
             let message = FromCloud {
@@ -98,11 +100,10 @@ impl Downlink {
                 at_least_once: incoming.packet_id.is_some(),
             };
             match self.publisher.deliver(&message) {
-                Delivered::Taken(journal) => return Some(journal),
-                Delivered::Stopped => return None,
                 Delivered::BadTopic => {
                     format!("its rule leads to {target:?}, which is no local topic")
                 }
+                taken_or_stopped => return taken_or_stopped,
             }
         } else {
             self.publisher.drop_one();
@@ -113,6 +114,6 @@ impl Downlink {
                 "a message from the cloud on {topic:?} was dropped, others like it will be in silence: {why}"
             );
         }
-        Some(None)
+        Delivered::BadTopic
     }
 }
