@@ -219,7 +219,8 @@ impl Broker {
             Some(will) if will.delay_s > 0 => (Some(will), None),
             will => (None, will),
         };
-        session.will = later.map(|will| (after(will.delay_s.min(expiry_s)), will));
+        // Or when the session ends, if that is earlier: it takes its will with it.
+        session.will = later.map(|will| (after(will.delay_s), will));
         self.absent.push(key);
         self.bell.notify_one();
         self.limit_absent();

@@ -450,18 +450,6 @@ impl<I: Ingress> Client<I> {
         Ok(())
     }
 
-    /// Changes the session. Returns the last change that this made to the journal, too.
-    fn recording<T>(
-        &self,
-        change: impl FnOnce(&mut Session) -> T,
-    ) -> Result<(T, Option<Seq>), End> {
-        let mut broker = self.shared.broker();
-        let before = broker.changes();
-        let session = broker.session(self.session, &self.link);
-        let changed = session.map(change).ok_or(End::TakenOver)?;
-        Ok((changed, broker.changed_since(before)))
-    }
-
     fn with_session<T>(&self, change: impl FnOnce(&mut Session) -> T) -> Result<T, End> {
         let mut broker = self.shared.broker();
         let session = broker.session(self.session, &self.link);
