@@ -96,6 +96,8 @@ struct Waiting {
     delivery: Delivery,
     /// Of `QoS` 2: the change that has to be kept before it is sent, so that the identifier means this message for ever.
     awaits: Option<Seq>,
+    /// Whether it may have been sent before a restart.
+    duplicate: bool,
 }
 
 /// A packet to send to the client.
@@ -182,8 +184,8 @@ impl Session {
         }
     }
 
-    /// A session that a restart has brought back, with its queue. Of a client that was connected, what may have been
-    /// sent counts as sent.
+    /// A session that a restart has brought back, with its queue. To a client that was connected, anything may have been
+    /// sent before, for the journal hears of that later (MQTT-3.3.1-1); the first messages count as sent.
     pub(super) fn restored(kept: KeptSession, memory: Memory, limits: &Limits) -> Self {
         let mut session = Session::new(&kept.client_id, memory);
         session.expiry_s = kept.expiry_s;
@@ -214,6 +216,7 @@ impl Session {
                     id,
                     delivery,
                     awaits: None,
+                    duplicate: was_connected,
                 });
             }
         }
@@ -250,7 +253,12 @@ impl Session {
             }
         }
         let waiting = self.queue.iter().filter(|waiting| waiting.id > 0);
-        changes.extend(waiting.map(|one| Change::Queued(key, one.id, one.delivery.clone())));
+        for one in waiting {
+            changes.push(Change::Queued(key, one.id, one.delivery.clone()));
+            if one.duplicate {
+                changes.push(Change::Sent(key, one.id));
+            }
+        }
         let taken = self.taken.iter().filter(|(_, taken)| taken.is_kept);
         changes.extend(taken.map(|(id, _)| Change::Taken(key, *id)));
     }
@@ -276,13 +284,11 @@ impl Session {
     }
 
     /// A new connection takes the session over, with a receive maximum of its own; what was in flight will be sent
-    /// again. A will that was to be published later is not (MQTT5-3.1.3-9). Returns the previous connection's link,
-    /// if there is one.
+    /// again. Returns the previous connection's link, if there is one.
     pub(super) fn attach(&mut self, link: Arc<Link>, receive_max: u16) -> Option<Arc<Link>> {
         self.sent_here = 0;
         self.receive_max = receive_max;
         self.ends = None;
-        self.will = None;
         if !self.inflight.is_empty() || !self.queue.is_empty() {
             link.ring();
         }
@@ -336,6 +342,7 @@ impl Session {
             id,
             delivery,
             awaits,
+            duplicate: false,
         });
         if let Some(link) = &self.link {
             link.ring();
@@ -388,7 +395,12 @@ impl Session {
         if (next.id > 0 && self.inflight.len() >= inflight_max) || self.is_held_up() {
             return None;
         }
-        let Waiting { id, delivery, .. } = self.queue.pop_front()?;
+        let Waiting {
+            id,
+            delivery,
+            duplicate,
+            ..
+        } = self.queue.pop_front()?;
         if self.queue.is_empty() {
             self.full = false;
             if self.queue.capacity() > CAPACITY_KEPT {
@@ -413,7 +425,7 @@ impl Session {
         Some(Outgoing::Publish {
             delivery,
             id,
-            duplicate: false,
+            duplicate,
         })
     }
 

@@ -26,6 +26,8 @@ mod recorder;
 mod tests;
 
 pub(super) use change::{Change, Clocks};
+#[cfg(test)]
+pub(super) use image::KeptMessage;
 pub(super) use image::{Image, KeptSession, Whereabouts};
 pub(super) use keeper::{Keeper, read};
 pub(super) use recorder::Recorder;
