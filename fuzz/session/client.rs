@@ -299,9 +299,6 @@ impl Connection {
         inflight_max: usize,
         memory: &mut Option<&mut Memory>,
     ) {
-        let memory = memory
-            .as_mut()
-            .filter(|memory| memory.connection == self.number);
         if memory.as_ref().is_some_and(|memory| memory.is_wild) {
             return;
         }
@@ -318,6 +315,9 @@ impl Connection {
         if message.qos == 0 {
             return;
         }
+        let memory = memory
+            .as_mut()
+            .filter(|memory| memory.connection == self.number);
         assert!(
             !message.duplicate || self.accepted == Some(true),
             "{message:?} again"
