@@ -27,6 +27,14 @@ pub(super) struct Awaits {
 }
 
 impl Awaits {
+    /// What both wait for.
+    pub(super) fn and(self, other: Awaits) -> Awaits {
+        Awaits {
+            spool: self.spool.max(other.spool),
+            journal: self.journal.max(other.journal),
+        }
+    }
+
     pub(super) fn is_over(self, safe: Safe) -> bool {
         self.spool.is_none_or(|seq| seq < safe.spool)
             && self.journal.is_none_or(|number| number < safe.journal)

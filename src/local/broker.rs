@@ -5,6 +5,7 @@
 //! subscription tree belongs to a session that exists. Each operation for a client names its link, so
 //! that a connection whose session was taken over can change nothing any more.
 
+mod audit;
 mod fan_out;
 mod kept;
 mod sys;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub use self::audit::Holdings;
 use self::sys::Sys;
 use super::counters::Counters;
 use super::journal::{Change, Recorder};
@@ -156,6 +158,7 @@ impl Broker {
         }
         self.sessions.insert(key, session);
         self.by_client_id.insert(request.client_id.to_owned(), key);
+        self.limit_absent(); // a restart may have brought back more, and each one may bring some more
         self.count_connected();
         Connected {
             session: key,
@@ -479,5 +482,5 @@ fn count_drop(offer: Offer, session: &Session, counters: &Counters) {
 mod tests;
 
 #[cfg(test)]
-#[path = "tests/model.rs"]
+#[path = "tests/model/mod.rs"]
 mod model;

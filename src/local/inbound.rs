@@ -95,9 +95,9 @@ impl<I: Ingress> Client<I> {
                 self.with_session(|session| session.refused(id))?;
             }
             Incoming::PubRec { id, refused: false } => {
-                let (known, journal) = self.recording(|session| session.pubrec(id))?;
-                let pubrel = Reply::because(Ack::PubRel, id, found(known));
-                self.reply_after(pubrel, journal);
+                let awaits = self.with_session(|session| session.pubrec(id))?;
+                let pubrel = Reply::because(Ack::PubRel, id, found(awaits.is_some()));
+                self.reply_when(pubrel, awaits.unwrap_or_default());
             }
             Incoming::PubComp(id) => self.with_session(|session| session.pubcomp(id))?,
             Incoming::PubRel(id) => self.pubrel(id)?,
@@ -230,15 +230,7 @@ impl<I: Ingress> Client<I> {
         }
     }
 
-    /// Sends an acknowledgement, when the journal has what it says.
-    fn reply_after(&mut self, reply: Reply, journal: Option<Seq>) {
-        let awaits = Awaits {
-            spool: None,
-            journal,
-        };
-        self.reply_when(reply, awaits);
-    }
-
+    /// Sends an acknowledgement, when what it says is safe.
     fn reply_when(&mut self, reply: Reply, awaits: Awaits) {
         let safe = Safe {
             spool: *self.safe.borrow(),
@@ -453,11 +445,8 @@ impl<I: Ingress> Client<I> {
     /// PUBCOMP says again that the message is taken, so a client that did not wait for its PUBREC
     /// waits for its PUBCOMP.
     fn pubrel(&mut self, id: u16) -> Result<(), End> {
-        let (taken, journal) = self.recording(|session| session.pubrel(id))?;
-        let pubcomp = Reply::because(Ack::PubComp, id, found(taken.is_some()));
-        let mut awaits = taken.map(|taken| taken.awaits).unwrap_or_default();
-        awaits.journal = journal.or(awaits.journal);
-        self.reply_when(pubcomp, awaits);
+        let (known, awaits) = self.with_session(|session| session.pubrel(id))?;
+        self.reply_when(Reply::because(Ack::PubComp, id, found(known)), awaits);
         Ok(())
     }
 

@@ -107,6 +107,18 @@ impl Retained {
         self.messages.len()
     }
 
+    /// Bytes kept, counted afresh. Panics if the books are wrong; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let messages = self.messages.values();
+        let bytes = messages.map(|(publication, _)| publication.cost_bytes());
+        assert_eq!(
+            self.bytes,
+            bytes.sum::<usize>(),
+            "the bytes of retained messages"
+        );
+        self.bytes
+    }
+
     /// The retained messages that match `filter` and have not expired, by topic name.
     pub(super) fn matching<'a>(
         &'a self,

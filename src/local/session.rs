@@ -68,8 +68,8 @@ impl Link {
 enum Stage {
     /// PUBLISH sent, PUBACK or PUBREC awaited. Kept to be sent again.
     Sent(Delivery),
-    /// PUBREL sent, PUBCOMP awaited.
-    Released,
+    /// PUBREL sent, or to be sent when this change is kept, after which it is the same after a restart; PUBCOMP awaited.
+    Released(Option<Seq>),
 }
 
 /// A sent message that the client has not acknowledged.
@@ -141,6 +141,8 @@ pub(super) struct Session {
     pub(super) filters: Vec<String>,
     /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier.
     taken: HashMap<u16, Taken>,
+    /// What the PUBCOMPs wait for of all that was released.
+    finished: Awaits,
     queue: VecDeque<Waiting>,
     /// In the order of sending.
     inflight: VecDeque<Flight>,
@@ -167,6 +169,7 @@ impl Session {
             link: None,
             filters: Vec::new(),
             taken: HashMap::new(),
+            finished: Awaits::default(),
             queue: VecDeque::new(),
             inflight: VecDeque::new(),
             sent_here: 0,
@@ -197,7 +200,7 @@ impl Session {
             let id = message.id;
             session.last_id = id;
             let Some(mut delivery) = message.delivery else {
-                let stage = Stage::Released;
+                let stage = Stage::Released(None);
                 session.inflight.push_back(Flight { id, stage });
                 continue;
             };
@@ -228,11 +231,10 @@ impl Session {
         self.journal = None;
     }
 
-    /// Records a change of this session, if it is kept.
-    pub(super) fn note(&self, change: impl FnOnce(SessionKey) -> Change) {
-        if let Some((key, recorder)) = &self.journal {
-            recorder.record(change(*key));
-        }
+    /// Records a change of this session, if it is kept. Returns its number, if it has one to wait for.
+    pub(super) fn note(&self, change: impl FnOnce(SessionKey) -> Change) -> Option<Seq> {
+        let (key, recorder) = self.journal.as_ref()?;
+        recorder.record(change(*key))
     }
 
     /// The messages of the session as changes that lead to them; none if it is not kept.
@@ -244,7 +246,7 @@ impl Session {
                     changes.push(Change::Queued(key, flight.id, delivery.clone()));
                     changes.push(Change::Sent(key, flight.id));
                 }
-                Stage::Released => changes.push(Change::Released(key, flight.id)),
+                Stage::Released(_) => changes.push(Change::Released(key, flight.id)),
             }
         }
         let waiting = self.queue.iter().filter(|waiting| waiting.id > 0);
@@ -258,9 +260,15 @@ impl Session {
         self.journal.is_some()
     }
 
-    /// Whether the next message has to be in the journal before it is sent.
+    /// Whether the next packet says what has to be in the journal before.
     pub(super) fn is_held_up(&self) -> bool {
-        let awaits = self.queue.front().and_then(|waiting| waiting.awaits);
+        let awaits = match self.inflight.get(self.sent_here) {
+            Some(flight) => match flight.stage {
+                Stage::Sent(_) => None,
+                Stage::Released(awaits) => awaits,
+            },
+            None => self.queue.front().and_then(|waiting| waiting.awaits),
+        };
         let recorder = self.journal.as_ref().map(|(_, recorder)| recorder);
         awaits
             .zip(recorder)
@@ -351,7 +359,7 @@ impl Session {
         let delivery = match self.inflight.get(self.sent_here) {
             Some(flight) => match &flight.stage {
                 Stage::Sent(delivery) => Some(delivery),
-                Stage::Released => None,
+                Stage::Released(_) => None,
             },
             None => self.queue.front().map(|waiting| &waiting.delivery),
         };
@@ -362,7 +370,8 @@ impl Session {
     pub(super) fn next(&mut self, limits: &Limits, now: Instant) -> Option<Outgoing> {
         let inflight_max = limits.inflight_max.min(self.receive_max.into());
         if let Some(flight) = self.inflight.get(self.sent_here) {
-            if matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max {
+            let is_full = matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max;
+            if is_full || self.is_held_up() {
                 return None;
             }
             self.sent_here += 1;
@@ -372,7 +381,7 @@ impl Session {
                     id: flight.id,
                     duplicate: true,
                 },
-                Stage::Released => Outgoing::PubRel(flight.id),
+                Stage::Released(_) => Outgoing::PubRel(flight.id),
             });
         }
         let next = self.queue.front()?;
@@ -417,23 +426,28 @@ impl Session {
     }
 
     /// PUBREC from the client. PUBREL is to be sent whether or not the identifier is known, so that
-    /// the client can finish. Returns whether it is known.
-    pub(super) fn pubrec(&mut self, id: u16) -> bool {
-        let Some(flight) = self.inflight.iter_mut().find(|flight| flight.id == id) else {
-            return false;
+    /// the client can finish. Returns what that waits for, if it is known.
+    pub(super) fn pubrec(&mut self, id: u16) -> Option<Awaits> {
+        let flight = self.inflight.iter().find(|flight| flight.id == id)?;
+        let journal = match &flight.stage {
+            Stage::Released(awaits) => *awaits,
+            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => self.release(id),
+            Stage::Sent(_) => return None,
         };
-        match &flight.stage {
-            Stage::Released => true,
-            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => {
-                if let Stage::Sent(delivery) = std::mem::replace(&mut flight.stage, Stage::Released)
-                {
-                    self.give_back(&delivery);
-                    self.note(|key| Change::Released(key, id));
-                }
-                true
-            }
-            Stage::Sent(_) => false,
+        Some(Awaits {
+            spool: None,
+            journal,
+        })
+    }
+
+    fn release(&mut self, id: u16) -> Option<Seq> {
+        let awaits = self.note(|key| Change::Released(key, id));
+        let flight = self.inflight.iter_mut().find(|flight| flight.id == id)?;
+        let stage = std::mem::replace(&mut flight.stage, Stage::Released(awaits));
+        if let Stage::Sent(delivery) = stage {
+            self.give_back(&delivery);
         }
+        awaits
     }
 
     /// PUBREC with a refusal from the client: that was the message's end.
@@ -452,7 +466,7 @@ impl Session {
 
     /// PUBCOMP from the client.
     pub(super) fn pubcomp(&mut self, id: u16) {
-        self.finish(id, |stage| matches!(stage, Stage::Released));
+        self.finish(id, |stage| matches!(stage, Stage::Released(_)));
     }
 
     /// The `QoS` 2 message that was taken under this identifier and is not yet released.
@@ -494,15 +508,22 @@ impl Session {
         }
     }
 
-    /// PUBREL from the client. Returns what was taken under the identifier; what that waits for is over for a client
-    /// that waited for its PUBREC.
-    pub(super) fn pubrel(&mut self, id: u16) -> Option<Taken> {
-        let taken = self.taken.remove(&id)?;
+    /// PUBREL from the client. Returns whether something was taken under the identifier, and what PUBCOMP waits for;
+    /// that is over for a client that waited for its PUBREC. If nothing was taken, it may have been released just
+    /// before, and PUBCOMP says no less than the one that got lost.
+    pub(super) fn pubrel(&mut self, id: u16) -> (bool, Awaits) {
+        let Some(taken) = self.taken.remove(&id) else {
+            return (false, self.finished);
+        };
         self.memory.forget(TAKEN_BYTES);
+        let mut awaits = taken.awaits;
         if taken.is_kept {
-            self.note(|key| Change::Finished(key, id));
+            awaits.journal = self
+                .note(|key| Change::Finished(key, id))
+                .or(awaits.journal);
         }
-        Some(taken)
+        self.finished = self.finished.and(awaits);
+        (true, awaits)
     }
 
     fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {
@@ -526,6 +547,35 @@ impl Session {
             self.give_back(&delivery);
         }
         self.note(|key| Change::Settled(key, id));
+    }
+
+    /// What was not sent yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Delivery> {
+        self.queue.iter().map(|waiting| &waiting.delivery)
+    }
+
+    /// Bytes kept, counted afresh. Panics if the session's books are wrong; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let sent = self
+            .inflight
+            .iter()
+            .filter_map(|flight| match &flight.stage {
+                Stage::Sent(delivery) => Some(delivery),
+                Stage::Released(_) => None,
+            });
+        let waiting = self.queue.iter().map(|waiting| &waiting.delivery);
+        let bytes = waiting.chain(sent).map(Delivery::cost_bytes).sum::<usize>();
+        assert_eq!(self.bytes, bytes, "the bytes of {}", self.client_id);
+        assert!(self.sent_here <= self.inflight.len());
+        let waiting = self.queue.iter().map(|waiting| waiting.id);
+        let ids = waiting.chain(self.inflight.iter().map(|flight| flight.id));
+        let mut ids: Vec<u16> = ids.filter(|id| *id > 0).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "an identifier has two messages");
+        bytes
     }
 
     fn charge(&mut self, delivery: &Delivery) {
