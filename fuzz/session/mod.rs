@@ -43,6 +43,12 @@ const READ_PAUSE: Duration = Duration::from_secs(9);
 /// Carries out one script.
 pub(super) fn session(input: &[u8]) {
     fastrand::seed(0);
+    if std::env::var_os("TRACE").is_some() {
+        eprintln!("======");
+    }
+    if std::env::var_os("TRACEIN").is_some() {
+        std::fs::write("/tmp/last-input", input).expect("w");
+    }
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build();
     let runtime = runtime.expect("it needs nothing of the system");
@@ -353,21 +359,22 @@ impl World {
                 .send(&connect(client, 0b10));
         }
         self.heal().await;
-        for topic in script::TOPICS {
-            let empty = [&*wire::text(topic), b""].concat();
-            if let Some((connection, _)) = self.client(0) {
-                connection.send(&wire::packet(0x31, &empty));
-            }
-        }
-        self.heal().await;
         for slot in 0..CLIENTS.len() {
             self.lose(slot);
         }
         self.heal().await;
-        if self.audit() != Holdings::default() {
+        if self.audit().sessions > 0 {
             self.wait(LONG).await;
             self.settle().await;
         }
+        let connection = self.open(0, Some(0), false);
+        connection.send(&connect(0, 0b10));
+        for topic in script::TOPICS {
+            connection.send(&wire::packet(0x31, &wire::text(topic))); // nothing is retained any more
+        }
+        self.heal().await;
+        self.lose(0);
+        self.heal().await;
         assert!(self.lost.is_empty(), "connections that do not end");
         let held = self.audit();
         let is_over = held == Holdings::default();

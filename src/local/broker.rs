@@ -24,11 +24,12 @@ use super::counters::Counters;
 use super::journal::{Change, Recorder};
 use super::keeping::{Desk, Messages};
 use super::limits::Limits;
+use super::link::Link;
 use super::memory::Memory;
 use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
 use super::publication::{Delivery, QoS, Subscription};
 use super::retained::Retained;
-use super::session::{Link, Offer, Session};
+use super::session::{Offer, Session};
 use super::shared::{Groups, Path};
 use super::subscriptions::{Match, SessionKey, Subscriptions};
 use super::topic;
@@ -219,7 +220,8 @@ impl Broker {
             Some(will) if will.delay_s > 0 => (Some(will), None),
             will => (None, will),
         };
-        session.will = later.map(|will| (after(will.delay_s.min(expiry_s)), will));
+        // Or when the session ends, if that is earlier: it takes its will with it.
+        session.will = later.map(|will| (after(will.delay_s), will));
         self.absent.push(key);
         self.bell.notify_one();
         self.limit_absent();
