@@ -8,6 +8,12 @@ use cloud_relay::spool::storage;
 #[path = "../src/spool/tests/model.rs"]
 #[expect(dead_code, reason = "the targets use its storage, not its faults")]
 mod model;
+#[path = "../fuzz/session/mod.rs"]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a target that panics has found something"
+)]
+mod session;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
@@ -93,4 +99,14 @@ fn no_bytes_upset_the_packet_parser() {
         targets::packet(input);
     }
     run(targets::packet, |rng| mutated(&corpus, rng));
+}
+
+#[test]
+fn no_script_upsets_the_sessions() {
+    let corpus = corpus("session");
+    assert!(!corpus.is_empty());
+    for input in &corpus {
+        session::session(input);
+    }
+    run(session::session, |rng| mutated(&corpus, rng));
 }

@@ -5,6 +5,7 @@
 //! subscription tree belongs to a session that exists. Each operation for a client names its link, so
 //! that a connection whose session was taken over can change nothing any more.
 
+mod audit;
 mod fan_out;
 mod kept;
 mod sys;
@@ -17,15 +18,17 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub use self::audit::Holdings;
 use self::sys::Sys;
 use super::counters::Counters;
 use super::journal::{Change, Recorder};
 use super::limits::Limits;
+use super::link::Link;
 use super::memory::Memory;
 use super::packet::{Filter, Reason, RetainHandling, SESSION_FOR_EVER, Will};
 use super::publication::{Delivery, QoS, Subscription};
 use super::retained::Retained;
-use super::session::{Link, Offer, Session};
+use super::session::{Offer, Session};
 use super::shared::{Groups, Path};
 use super::subscriptions::{Match, SessionKey, Subscriptions};
 use super::topic;
@@ -150,6 +153,7 @@ impl Broker {
         }
         self.sessions.insert(key, session);
         self.by_client_id.insert(request.client_id.to_owned(), key);
+        self.limit_absent(); // a restart may have brought back more, and each one may bring some more
         self.count_connected();
         Connected {
             session: key,
@@ -210,7 +214,8 @@ impl Broker {
             Some(will) if will.delay_s > 0 => (Some(will), None),
             will => (None, will),
         };
-        session.will = later.map(|will| (after(will.delay_s.min(expiry_s)), will));
+        // Or when the session ends, if that is earlier: it takes its will with it.
+        session.will = later.map(|will| (after(will.delay_s), will));
         self.absent.push(key);
         self.bell.notify_one();
         self.limit_absent();
@@ -473,5 +478,5 @@ fn count_drop(offer: Offer, session: &Session, counters: &Counters) {
 mod tests;
 
 #[cfg(test)]
-#[path = "tests/model.rs"]
+#[path = "tests/model/mod.rs"]
 mod model;

@@ -1,7 +1,23 @@
-//! What fuzzing and `benches/paths.rs` see of the packet parser, which is private. Nothing of the relay uses it.
+//! What fuzzing sees of the local broker, which is private: the packet parser, which `benches/paths.rs` uses too, and a
+//! broker without sockets. Nothing of the relay uses it.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use super::broker::Holdings;
+use super::connection;
+use super::journal::{Image, Recorder};
 use super::packet::{Frame, Incoming, Version, frame, parse};
 use super::publication::QoS;
+use super::server::{LocalBroker, LocalError, Options, Shared};
+use super::wills;
+use crate::routes::Routes;
+use crate::store::Ingress;
 
 /// The remaining length that is let through.
 pub const REMAINING_BYTES_MAX: usize = 64 * 1024;
@@ -49,4 +65,91 @@ pub fn first_packet(is_v5: bool, buffer: &[u8]) -> Result<Option<Found>, String>
         found.id_fits_qos = (publish.id != 0) == (publish.qos > QoS::AtMostOnce);
     }
     Ok(Some(found))
+}
+
+/// A broker whose clients come over streams in memory, and whose journal is on no disk: what it kept is told, and when.
+/// It lives in a runtime of tokio.
+pub struct Bench<I> {
+    shared: Arc<Shared<I>>,
+    recorder: Recorder,
+    /// What the journal has.
+    kept: Image,
+    timekeeper: JoinHandle<Result<(), LocalError>>,
+}
+
+impl<I: Ingress> Bench<I> {
+    /// A broker whose journal is empty.
+    pub fn new(ingress: I, routes: Routes, options: Options) -> Self {
+        Bench::restored(Image::default(), ingress, routes, options)
+    }
+
+    /// Ends as by SIGKILL, and begins anew with what the journal has.
+    #[must_use]
+    pub fn restart(mut self, ingress: I, options: Options) -> Self {
+        self.timekeeper.abort();
+        let routes = (*self.shared.routes).clone();
+        Bench::restored(std::mem::take(&mut self.kept), ingress, routes, options)
+    }
+
+    fn restored(image: Image, ingress: I, routes: Routes, options: Options) -> Self {
+        let recorder = Recorder::on(image != Image::default());
+        let broker = LocalBroker::new(options);
+        let shutdown = CancellationToken::new();
+        let shared = Arc::new(Shared::new(ingress, Arc::new(routes), shutdown, broker));
+        let now = Instant::now();
+        (shared.broker()).restore(image, recorder.clone(), now);
+        let mut bench = Bench {
+            timekeeper: tokio::spawn(wills::keep_time(Arc::clone(&shared))),
+            kept: Image::default(),
+            shared,
+            recorder,
+        };
+        bench.sync_journal();
+        bench
+    }
+
+    /// A client's end of a new connection, over a stream that buffers `buffer_bytes` each way; and the broker's end.
+    pub fn connect(
+        &self,
+        buffer_bytes: usize,
+    ) -> (DuplexStream, JoinHandle<Result<(), LocalError>>) {
+        let (near, far) = tokio::io::duplex(buffer_bytes);
+        let (reader, writer) = tokio::io::split(far);
+        let peer = SocketAddr::from(([192, 0, 2, 1], 1));
+        let connect_by = Instant::now() + self.shared.limits.connect_timeout;
+        let shared = Arc::clone(&self.shared);
+        let run = connection::run(shared, reader, writer, peer, connect_by);
+        (near, tokio::spawn(run))
+    }
+
+    /// The journal is written afresh, and has everything. Returns whether it did not have it before.
+    pub fn sync_journal(&mut self) -> bool {
+        let broker = self.shared.broker();
+        if *self.recorder.kept().borrow() == self.recorder.next() {
+            return false;
+        }
+        let below = self.recorder.begin_afresh();
+        let mut image = Image::default();
+        for change in broker.snapshot() {
+            image.apply(change);
+        }
+        drop(broker);
+        self.kept = image;
+        self.recorder.keep(below);
+        true
+    }
+
+    /// The journal's disk fails: nothing waits for it any more, until it is written afresh.
+    pub fn fail_journal(&self) {
+        self.recorder.fail();
+    }
+
+    /// What the broker holds.
+    ///
+    /// # Panics
+    /// If its books are wrong, or if it has stopped keeping the time.
+    pub fn audit(&self) -> Holdings {
+        assert!(!self.timekeeper.is_finished(), "nobody keeps the time");
+        self.shared.broker().audit()
+    }
 }

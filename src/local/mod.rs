@@ -23,8 +23,8 @@
 //! A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained`, `origins` and `broker` are pure;
-//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`,
-//! `connection`, `wills`, `tls`, `websocket`, `transport` and `server` do the I/O with clients, `journal` has
+//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`, `publishing`,
+//! `outbound`, `connection`, `wills`, `tls`, `websocket`, `transport` and `server` do the I/O with clients, `journal` has
 //! sessions and retained messages on disk.
 
 mod acceptor;
@@ -45,11 +45,14 @@ mod input;
 mod journal;
 mod large_packet;
 mod limits;
+mod link;
 mod memory;
 mod origins;
+mod outbound;
 mod packet;
 mod publication;
 mod publisher;
+mod publishing;
 mod retained;
 mod server;
 mod session;

@@ -67,32 +67,39 @@ impl Retained {
         if is_there {
             return Ok(());
         }
-        let cost = publication.cost_bytes();
-        let old = self.messages.remove(&name);
+        self.bytes += publication.cost_bytes();
+        let entry = Entry {
+            publication,
+            qos,
+            change: None,
+        };
+        let old = self.messages.insert(name.clone(), entry);
         self.bytes -= old.as_ref().map_or(0, |old| old.publication.cost_bytes());
-        if !self.has_room(cost, limits) {
+        if self.is_full(limits) {
             self.forget_expired(now);
         }
-        if !self.has_room(cost, limits) {
+        if self.is_full(limits) {
+            if let Some(entry) = self.messages.remove(&name) {
+                self.bytes -= entry.publication.cost_bytes();
+            }
             if old.is_some() {
                 self.note(&name, || Change::Cleared(name.to_string()));
             }
             return Err(Full);
         }
-        let change = self.note(&name, || Change::Retained(publication.clone(), qos));
-        self.bytes += cost;
-        let entry = Entry {
-            publication,
-            qos,
-            change,
+        let Some(entry) = self.messages.get(&name) else {
+            return Ok(()); // it had expired itself
         };
-        self.messages.insert(name, entry);
+        let change = || Change::Retained(entry.publication.clone(), qos);
+        let change = self.note(&name, change);
+        if let Some(entry) = self.messages.get_mut(&name) {
+            entry.change = change;
+        }
         Ok(())
     }
 
-    fn has_room(&self, bytes: usize, limits: &Limits) -> bool {
-        self.messages.len() < limits.retained_messages_max
-            && self.bytes + bytes <= limits.retained_bytes_max
+    fn is_full(&self, limits: &Limits) -> bool {
+        self.messages.len() > limits.retained_messages_max || self.bytes > limits.retained_bytes_max
     }
 
     fn note(&self, name: &str, change: impl FnOnce() -> Change) -> Option<Seq> {
@@ -115,6 +122,18 @@ impl Retained {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// Bytes kept, counted afresh. Panics if the books are wrong; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let messages = self.messages.values();
+        let bytes = messages.map(|entry| entry.publication.cost_bytes());
+        assert_eq!(
+            self.bytes,
+            bytes.sum::<usize>(),
+            "the bytes of retained messages"
+        );
+        self.bytes
     }
 
     /// The retained messages that match `filter` and have not expired, by topic name.

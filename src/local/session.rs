@@ -6,16 +6,19 @@
 //! exceeds `Limits::session_bytes_max`, but for what a restart brought back. What a restart must not change is recorded
 //! in the journal, if the session outlives its connection.
 
+mod kept;
+mod taken;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::taken::{TAKEN_BYTES, Taken};
 use super::acks::Awaits;
-use super::journal::{Change, KeptSession, Recorder, Whereabouts};
+use super::journal::{Change, Recorder};
 use super::limits::Limits;
+use super::link::Link;
 use super::memory::Memory;
 use super::packet::Will;
 use super::publication::{Delivery, QoS};
@@ -25,51 +28,13 @@ use crate::spool::Seq;
 /// An empty queue that has grown beyond this many messages gives its memory back.
 const CAPACITY_KEPT: usize = 256;
 
-/// What an entry of [`Session::taken`] takes, with its share of the table.
-const TAKEN_BYTES: usize = 96;
-
-/// The broker's end of the line to one connection. A new connection has a new link.
-#[derive(Debug, Default)]
-pub(super) struct Link {
-    bell: Notify,
-    taken_over: AtomicBool,
-    session_ended: AtomicBool,
-}
-
-impl Link {
-    /// Resolves when there may be something to send, or the session was taken over.
-    pub(super) async fn rung(&self) {
-        self.bell.notified().await;
-    }
-
-    /// Whether another connection has the session now.
-    pub(super) fn is_taken_over(&self) -> bool {
-        self.taken_over.load(Ordering::Acquire)
-    }
-
-    /// Whether the session did not go on with that connection.
-    pub(super) fn has_session_ended(&self) -> bool {
-        self.session_ended.load(Ordering::Acquire)
-    }
-
-    pub(super) fn take_over(&self, session_ended: bool) {
-        self.session_ended.store(session_ended, Ordering::Release);
-        self.taken_over.store(true, Ordering::Release);
-        self.bell.notify_one();
-    }
-
-    fn ring(&self) {
-        self.bell.notify_one();
-    }
-}
-
 /// How far the delivery of a sent message has come.
 #[derive(Debug)]
 enum Stage {
     /// PUBLISH sent, PUBACK or PUBREC awaited. Kept to be sent again.
     Sent(Delivery),
-    /// PUBREL sent, PUBCOMP awaited.
-    Released,
+    /// PUBREL sent, or to be sent when this change is kept, after which it is the same after a restart; PUBCOMP awaited.
+    Released(Option<Seq>),
 }
 
 /// A sent message that the client has not acknowledged.
@@ -77,15 +42,6 @@ enum Stage {
 struct Flight {
     id: u16,
     stage: Stage,
-}
-
-/// A `QoS` 2 message from the client, of which nothing is kept but this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// What has to be safe before its PUBREC.
-    pub(super) awaits: Awaits,
-    /// Whether it is in the journal.
-    pub(super) is_kept: bool,
 }
 
 /// A message that was not sent yet.
@@ -141,6 +97,8 @@ pub(super) struct Session {
     pub(super) filters: Vec<String>,
     /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier.
     taken: HashMap<u16, Taken>,
+    /// What the PUBCOMPs wait for of all that was released.
+    finished: Awaits,
     queue: VecDeque<Waiting>,
     /// In the order of sending.
     inflight: VecDeque<Flight>,
@@ -167,6 +125,7 @@ impl Session {
             link: None,
             filters: Vec::new(),
             taken: HashMap::new(),
+            finished: Awaits::default(),
             queue: VecDeque::new(),
             inflight: VecDeque::new(),
             sent_here: 0,
@@ -179,88 +138,15 @@ impl Session {
         }
     }
 
-    /// A session that a restart has brought back, with its queue. Of a client that was connected, what may have been
-    /// sent counts as sent.
-    pub(super) fn restored(kept: KeptSession, memory: Memory, limits: &Limits) -> Self {
-        let mut session = Session::new(&kept.client_id, memory);
-        session.expiry_s = kept.expiry_s;
-        session.filters = kept.filters.into_iter().map(|(path, _)| path).collect();
-        for id in kept.taken {
-            let taken = Taken {
-                awaits: Awaits::default(),
-                is_kept: true,
-            };
-            session.remember(id, taken);
-        }
-        let was_connected = kept.client == Whereabouts::Connected;
-        for (position, message) in kept.messages.into_iter().enumerate() {
-            let id = message.id;
-            session.last_id = id;
-            let Some(mut delivery) = message.delivery else {
-                let stage = Stage::Released;
-                session.inflight.push_back(Flight { id, stage });
-                continue;
-            };
-            delivery.publication = delivery.publication.counted(&session.memory);
-            session.charge(&delivery);
-            if message.sent || (was_connected && position < limits.inflight_max) {
-                let stage = Stage::Sent(delivery);
-                session.inflight.push_back(Flight { id, stage });
-            } else {
-                session.queue.push_back(Waiting {
-                    id,
-                    delivery,
-                    awaits: None,
-                });
-            }
-        }
-        session
-    }
-
-    /// From now on what must survive a restart is recorded under this key.
-    pub(super) fn keep(&mut self, key: SessionKey, recorder: &Recorder) {
-        self.journal = recorder.is_on().then(|| (key, recorder.clone()));
-    }
-
-    /// From now on the session ends with the connection.
-    pub(super) fn keep_no_more(&mut self) {
-        self.note(Change::Ended);
-        self.journal = None;
-    }
-
-    /// Records a change of this session, if it is kept.
-    pub(super) fn note(&self, change: impl FnOnce(SessionKey) -> Change) {
-        if let Some((key, recorder)) = &self.journal {
-            recorder.record(change(*key));
-        }
-    }
-
-    /// The messages of the session as changes that lead to them; none if it is not kept.
-    pub(super) fn snapshot(&self, changes: &mut Vec<Change>) {
-        let Some((key, _)) = self.journal else { return };
-        for flight in &self.inflight {
-            match &flight.stage {
-                Stage::Sent(delivery) => {
-                    changes.push(Change::Queued(key, flight.id, delivery.clone()));
-                    changes.push(Change::Sent(key, flight.id));
-                }
-                Stage::Released => changes.push(Change::Released(key, flight.id)),
-            }
-        }
-        let waiting = self.queue.iter().filter(|waiting| waiting.id > 0);
-        changes.extend(waiting.map(|one| Change::Queued(key, one.id, one.delivery.clone())));
-        let taken = self.taken.iter().filter(|(_, taken)| taken.is_kept);
-        changes.extend(taken.map(|(id, _)| Change::Taken(key, *id)));
-    }
-
-    /// Whether the session is in the journal.
-    pub(super) fn is_kept(&self) -> bool {
-        self.journal.is_some()
-    }
-
-    /// Whether the next message has to be in the journal before it is sent.
+    /// Whether the next packet says what has to be in the journal before.
     pub(super) fn is_held_up(&self) -> bool {
-        let awaits = self.queue.front().and_then(|waiting| waiting.awaits);
+        let awaits = match self.inflight.get(self.sent_here) {
+            Some(flight) => match flight.stage {
+                Stage::Sent(_) => None,
+                Stage::Released(awaits) => awaits,
+            },
+            None => self.queue.front().and_then(|waiting| waiting.awaits),
+        };
         let recorder = self.journal.as_ref().map(|(_, recorder)| recorder);
         awaits
             .zip(recorder)
@@ -351,7 +237,7 @@ impl Session {
         let delivery = match self.inflight.get(self.sent_here) {
             Some(flight) => match &flight.stage {
                 Stage::Sent(delivery) => Some(delivery),
-                Stage::Released => None,
+                Stage::Released(_) => None,
             },
             None => self.queue.front().map(|waiting| &waiting.delivery),
         };
@@ -362,7 +248,8 @@ impl Session {
     pub(super) fn next(&mut self, limits: &Limits, now: Instant) -> Option<Outgoing> {
         let inflight_max = limits.inflight_max.min(self.receive_max.into());
         if let Some(flight) = self.inflight.get(self.sent_here) {
-            if matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max {
+            let is_full = matches!(flight.stage, Stage::Sent(_)) && self.sent_here >= inflight_max;
+            if is_full || self.is_held_up() {
                 return None;
             }
             self.sent_here += 1;
@@ -372,7 +259,7 @@ impl Session {
                     id: flight.id,
                     duplicate: true,
                 },
-                Stage::Released => Outgoing::PubRel(flight.id),
+                Stage::Released(_) => Outgoing::PubRel(flight.id),
             });
         }
         let next = self.queue.front()?;
@@ -417,23 +304,28 @@ impl Session {
     }
 
     /// PUBREC from the client. PUBREL is to be sent whether or not the identifier is known, so that
-    /// the client can finish. Returns whether it is known.
-    pub(super) fn pubrec(&mut self, id: u16) -> bool {
-        let Some(flight) = self.inflight.iter_mut().find(|flight| flight.id == id) else {
-            return false;
+    /// the client can finish. Returns what that waits for, if it is known.
+    pub(super) fn pubrec(&mut self, id: u16) -> Option<Awaits> {
+        let flight = self.inflight.iter().find(|flight| flight.id == id)?;
+        let journal = match &flight.stage {
+            Stage::Released(awaits) => *awaits,
+            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => self.release(id),
+            Stage::Sent(_) => return None,
         };
-        match &flight.stage {
-            Stage::Released => true,
-            Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce => {
-                if let Stage::Sent(delivery) = std::mem::replace(&mut flight.stage, Stage::Released)
-                {
-                    self.give_back(&delivery);
-                    self.note(|key| Change::Released(key, id));
-                }
-                true
-            }
-            Stage::Sent(_) => false,
+        Some(Awaits {
+            spool: None,
+            journal,
+        })
+    }
+
+    fn release(&mut self, id: u16) -> Option<Seq> {
+        let awaits = self.note(|key| Change::Released(key, id));
+        let flight = self.inflight.iter_mut().find(|flight| flight.id == id)?;
+        let stage = std::mem::replace(&mut flight.stage, Stage::Released(awaits));
+        if let Stage::Sent(delivery) = stage {
+            self.give_back(&delivery);
         }
+        awaits
     }
 
     /// PUBREC with a refusal from the client: that was the message's end.
@@ -452,57 +344,7 @@ impl Session {
 
     /// PUBCOMP from the client.
     pub(super) fn pubcomp(&mut self, id: u16) {
-        self.finish(id, |stage| matches!(stage, Stage::Released));
-    }
-
-    /// The `QoS` 2 message that was taken under this identifier and is not yet released.
-    pub(super) fn taken(&self, id: u16) -> Option<Taken> {
-        self.taken.get(&id).copied()
-    }
-
-    /// Whether the client must release something before another `QoS` 2 PUBLISH is taken.
-    pub(super) fn must_release(&self, limits: &Limits) -> bool {
-        let is_memory_full = self.memory.kept_bytes() > limits.messages_bytes_max;
-        self.taken.len() >= limits.unreleased_max.into()
-            || (is_memory_full && self.taken.len() * TAKEN_BYTES >= limits.session_bytes_sure)
-    }
-
-    /// A `QoS` 2 PUBLISH was taken, and has gone where it had to. If it went only to places that the journal keeps, and so
-    /// `stays_here`, the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a
-    /// repetition goes there once more, for the spool may have lost it.
-    pub(super) fn take(&mut self, id: u16, stays_here: bool) {
-        let taken = Taken {
-            awaits: Awaits::default(),
-            is_kept: stays_here && self.is_kept(),
-        };
-        if taken.is_kept {
-            self.note(|key| Change::Taken(key, id));
-        }
-        self.remember(id, taken);
-    }
-
-    fn remember(&mut self, id: u16, taken: Taken) {
-        if self.taken.insert(id, taken).is_none() {
-            self.memory.keep(TAKEN_BYTES);
-        }
-    }
-
-    /// What was taken under this identifier waits for that.
-    pub(super) fn took(&mut self, id: u16, awaits: Awaits) {
-        if let Some(taken) = self.taken.get_mut(&id) {
-            taken.awaits = awaits;
-        }
-    }
-
-    /// PUBREL from the client. Returns what was taken under the identifier; what that waits for is over for a client
-    /// that waited for its PUBREC.
-    pub(super) fn pubrel(&mut self, id: u16) -> Option<Taken> {
-        let taken = self.taken.remove(&id)?;
-        self.memory.forget(TAKEN_BYTES);
-        if taken.is_kept {
-            self.note(|key| Change::Finished(key, id));
-        }
-        Some(taken)
+        self.finish(id, |stage| matches!(stage, Stage::Released(_)));
     }
 
     fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {
@@ -526,6 +368,35 @@ impl Session {
             self.give_back(&delivery);
         }
         self.note(|key| Change::Settled(key, id));
+    }
+
+    /// What was not sent yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Delivery> {
+        self.queue.iter().map(|waiting| &waiting.delivery)
+    }
+
+    /// Bytes kept, counted afresh. Panics if the session's books are wrong; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let sent = self
+            .inflight
+            .iter()
+            .filter_map(|flight| match &flight.stage {
+                Stage::Sent(delivery) => Some(delivery),
+                Stage::Released(_) => None,
+            });
+        let waiting = self.queue.iter().map(|waiting| &waiting.delivery);
+        let bytes = waiting.chain(sent).map(Delivery::cost_bytes).sum::<usize>();
+        assert_eq!(self.bytes, bytes, "the bytes of {}", self.client_id);
+        assert!(self.sent_here <= self.inflight.len());
+        let waiting = self.queue.iter().map(|waiting| waiting.id);
+        let ids = waiting.chain(self.inflight.iter().map(|flight| flight.id));
+        let mut ids: Vec<u16> = ids.filter(|id| *id > 0).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "an identifier has two messages");
+        bytes
     }
 
     fn charge(&mut self, delivery: &Delivery) {

@@ -109,6 +109,15 @@ impl Groups {
         Some(*subscription)
     }
 
+    /// How many there are. Panics if one has no members or no name; for tests and fuzzing.
+    pub(super) fn audit(&self) -> usize {
+        let has_members =
+            |key| (self.groups.get(key)).is_some_and(|group| !group.members.is_empty());
+        assert!(self.keys.values().all(has_members));
+        assert_eq!(self.keys.len(), self.groups.len());
+        self.groups.len()
+    }
+
     pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Group> {
         self.groups.get_mut(&key)
     }

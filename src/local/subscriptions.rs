@@ -130,6 +130,13 @@ impl Subscriptions {
         self.root.children.contains_key(level)
     }
 
+    /// Subscriptions and nodes, counted afresh. Panics if the tree keeps what nobody needs; for tests and fuzzing.
+    pub(super) fn audit(&self) -> (usize, usize) {
+        let (subscriptions, nodes) = self.root.count();
+        assert_eq!(self.nodes, nodes, "the nodes of the tree");
+        (subscriptions, nodes)
+    }
+
     /// Collects the subscriptions that match the topic `name` into `found`, by session.
     pub(super) fn matching(&self, name: &str, found: &mut Vec<Match>) {
         found.clear();
@@ -153,6 +160,18 @@ impl Node {
         } else {
             &mut self.exact
         }
+    }
+
+    /// Subscriptions, and nodes below this one.
+    fn count(&self) -> (usize, usize) {
+        let own = (self.exact.len() + self.subtree.len(), 0);
+        let children = self.children.values().map(|child| {
+            assert!(!child.is_empty(), "an empty branch");
+            child.count()
+        });
+        children.fold(own, |(subscriptions, nodes), child| {
+            (subscriptions + child.0, nodes + child.1 + 1)
+        })
     }
 
     /// Returns how many nodes went with the subscription.

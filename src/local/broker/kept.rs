@@ -112,7 +112,7 @@ impl Broker {
         session.snapshot(changes);
     }
 
-    fn subscription(&self, key: SessionKey, path: &str) -> Option<Subscription> {
+    pub(super) fn subscription(&self, key: SessionKey, path: &str) -> Option<Subscription> {
         let Path { filter, is_shared } = Path::new(path)?;
         if is_shared {
             self.groups.subscription(path, key)

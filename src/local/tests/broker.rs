@@ -1,3 +1,4 @@
+use super::super::journal::Image;
 use super::super::packet::Publish;
 use super::*;
 
@@ -76,4 +77,32 @@ fn nothing_of_a_clean_session_remains() {
     let mut matched = Vec::new();
     broker.subscriptions.matching("a/b", &mut matched);
     assert!(matched.is_empty());
+}
+
+#[test]
+fn sessions_that_a_restart_brings_back_beyond_the_limit_make_room_for_new_ones() {
+    let limits = Limits {
+        sessions_max: 1,
+        ..Limits::default()
+    };
+    let mut image = Image::default();
+    for (key, client_id) in (1..).zip(["a", "b", "c"]) {
+        image.apply(Change::Opened(key, client_id.to_owned(), SESSION_FOR_EVER));
+    }
+    let mut broker = Broker::new(limits, Arc::default());
+    let now = Instant::now();
+    broker.restore(image, Recorder::on(true), now);
+    assert_eq!(broker.sessions.len(), 3, "nothing is dropped at the start");
+    for (client_id, sessions) in [("a", 3), ("d", 3), ("e", 4)] {
+        let request = SessionRequest {
+            client_id,
+            clean_start: false,
+            expiry_s: SESSION_FOR_EVER,
+            receive_max: u16::MAX,
+        };
+        broker.connect(request, &Arc::default(), now);
+        assert_eq!(broker.sessions.len(), sessions, "{client_id}");
+    }
+    assert!(broker.knows("a") && !broker.knows("b") && broker.knows("c"));
+    assert_eq!(broker.counters.sessions_discarded.get(), 1);
 }

@@ -89,6 +89,33 @@ async fn a_retained_message_is_acknowledged_when_the_journal_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_pubrel_overtakes_one_that_waits() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.send(&subscribe(9, &[("a", 2)])).await;
+    sync(&recorder);
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&[0x90, 3, 0, 9, 2]).await;
+    let mut client = bench.client("c").await;
+    client.send(&publish("a", "x", 2, 1)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&publish("a", "x", 2, 1)).await;
+    // Its PUBREL waits for the journal, and behind a PUBACK that waits for the spool; that of the other waits for nothing.
+    keeper.send(&publish(ROUTED, "x", 1, 1)).await;
+    keeper.send(&[pubrec(1), pubrec(77)].concat()).await;
+    sync(&recorder);
+    keeper.expect_nothing().await;
+    bench.spool.set_safe(1);
+    keeper.expect(&puback(1)).await;
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&pubrel(1)).await;
+    keeper.expect(&pubrel(77)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_the_disk_fails_nothing_waits_for_the_journal() {
     let (bench, recorder) = bench_with(Image::default());
     let mut keeper = bench.connect(Connect::persistent("s")).await;
@@ -142,4 +169,63 @@ async fn a_qos_2_message_for_local_clients_is_taken_once_over_a_restart() {
         keeper.expect(&publish(topic, "x", 1, id)).await;
     }
     keeper.expect_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pubrel_waits_for_the_journal_however_often_it_is_asked_for() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.send(&subscribe(9, &[("a", 2)])).await;
+    let mut client = bench.client("c").await;
+    client.send(&publish("a", "x", 2, 1)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    keeper.receive().await;
+    keeper.expect(&publish("a", "x", 2, 1)).await;
+    for _ in 0..2 {
+        keeper.send(&pubrec(1)).await;
+        keeper.expect_nothing().await;
+    }
+    keeper.ended().await.unwrap();
+    // Or a restart would send the message again, to a client that has released its identifier.
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&pubrel(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pubcomp_waits_for_the_journal_however_often_it_is_asked_for() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut client = bench.connect(Connect::persistent("c")).await;
+    client.send(&publish("a", "x", 2, 1)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    client.expect(&pubrec(1)).await;
+    for _ in 0..2 {
+        client.send(&pubrel(1)).await;
+        client.expect_nothing().await;
+    }
+    client.ended().await.unwrap();
+    // Or a restart would take the next message under this identifier for a repetition.
+    let mut client = bench.connect(Connect::persistent("c")).await;
+    client.send(&pubrel(1)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    client.expect(&pubcomp(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pubcomp_waits_for_the_spool_however_often_it_is_asked_for() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    client.send(&publish(ROUTED, "x", 2, 1)).await;
+    for _ in 0..2 {
+        client.send(&pubrel(1)).await;
+    }
+    client.expect_nothing().await;
+    bench.spool.set_safe(1);
+    client.expect(&pubrec(1)).await;
+    client.expect(&pubcomp(1)).await;
+    client.expect(&pubcomp(1)).await;
 }

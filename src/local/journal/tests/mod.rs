@@ -20,9 +20,10 @@ use crate::clock::Timestamp;
 use crate::local::broker::{Broker, SessionRequest};
 use crate::local::counters::Counters;
 use crate::local::limits::Limits;
+use crate::local::link::Link;
 use crate::local::packet::{Filter, Publish};
 use crate::local::publication::{Delivery, Publication, QoS};
-use crate::local::session::{Link, Outgoing};
+use crate::local::session::Outgoing;
 use crate::spool::storage::Storage;
 use crate::spool::tests::model::Model;
 

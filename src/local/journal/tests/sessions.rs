@@ -96,7 +96,7 @@ fn a_session_comes_back_at_the_stage_each_message_had_reached() {
         {
             let mut broker = kept.broker.lock().unwrap();
             let session = broker.session(session, &link).unwrap();
-            assert!(session.pubrec(1) && session.pubrec(3));
+            assert!(session.pubrec(1).is_some() && session.pubrec(3).is_some());
             session.pubcomp(3);
         }
         kept.broker
