@@ -53,6 +53,15 @@ pub(super) struct Cursor {
     pub(super) ledger: Ledger,
 }
 
+impl Cursor {
+    /// Whether both are the same on disk, where the number of spooled messages is not.
+    pub(super) fn is_stored_as(&self, other: &Cursor) -> bool {
+        let mut own = self.clone();
+        own.ledger.spooled = other.ledger.spooled;
+        own == *other
+    }
+}
+
 /// The file that holds the cursor.
 #[derive(Debug)]
 pub(super) struct CursorFile {
