@@ -22,7 +22,6 @@ pub use self::audit::Holdings;
 use self::sys::Sys;
 use super::counters::Counters;
 use super::journal::{Change, Recorder};
-use super::keeping::{Desk, Messages};
 use super::limits::Limits;
 use super::link::Link;
 use super::memory::Memory;
@@ -107,11 +106,6 @@ impl Broker {
         }
     }
 
-    /// Has the retained messages kept: those that were, and those to come. Returns how many there was no room for.
-    pub(super) fn restore(&mut self, messages: Messages, desk: Desk, now: Instant) -> usize {
-        self.retained.restore(messages, desk, &self.limits, now)
-    }
-
     /// What clients make it keep.
     pub(super) fn memory(&self) -> Memory {
         self.memory.clone()
@@ -184,7 +178,7 @@ impl Broker {
                 session.keep_no_more();
             }
         }
-        let will = session.will.take();
+        let will = session.will.take(); // if the session goes on, it is not published (MQTT5-3.1.3-9)
         if let Some(previous) = session.attach(Arc::clone(link), request.receive_max) {
             previous.take_over(!goes_on);
         }
@@ -404,7 +398,7 @@ impl Broker {
         for (publication, retained_qos) in self.retained.matching(&filter.path, now) {
             let delivery = Delivery {
                 publication: publication.clone(),
-                qos: filter.subscription.qos.min(*retained_qos),
+                qos: filter.subscription.qos.min(retained_qos),
                 retain: true,
                 subscription_ids: ids_of(filter.subscription),
             };

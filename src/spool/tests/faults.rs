@@ -66,7 +66,7 @@ fn operate(model: &Model, operation: Operation) -> io::Result<()> {
 #[test]
 fn every_fault_happens_at_every_operation() {
     for operation in Operation::ALL {
-        for effect in [Effect::PowerCut, Effect::Eio, Effect::Enospc] {
+        for effect in Effect::ALL {
             let what = format!("{effect:?} at {operation:?}");
             let model = Model::default();
             model.put("there", b"content".to_vec());
