@@ -17,9 +17,9 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rustls::CertificateError;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls_pemfile::Item;
 
 pub use self::device_key::{DeviceKey, DeviceKeyError, UnpairedError};
 pub use self::validity::Validity;
@@ -34,9 +34,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// What every PEM section starts with.
 const PEM_BEGIN: &str = "-----BEGIN ";
-
-/// A section of a PEM text: what it says it is, and its bytes.
-type Section = (SectionKind, Vec<u8>);
 
 /// Which variables the values came from, for the errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,8 +188,10 @@ fn read_chain(
     let found = describe(items.first());
     let chain: Vec<_> = items
         .into_iter()
-        .filter(|(kind, _)| *kind == SectionKind::Certificate)
-        .map(|(_, der)| CertificateDer::from(der))
+        .filter_map(|item| match item {
+            Item::X509Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
         .collect();
     if chain.is_empty() {
         return Err(CredentialsError::WrongContent {
@@ -211,8 +210,12 @@ fn read_private_key(
     const EXPECTED: &str = "a private key";
     let items = read_items(value, variable, EXPECTED)?;
     let found = describe(items.first());
-    let mut items = items.into_iter();
-    let key = items.find_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der));
+    let key = items.into_iter().find_map(|item| match item {
+        Item::Pkcs1Key(key) => Some(PrivateKeyDer::Pkcs1(key)),
+        Item::Pkcs8Key(key) => Some(PrivateKeyDer::Pkcs8(key)),
+        Item::Sec1Key(key) => Some(PrivateKeyDer::Sec1(key)),
+        _ => None,
+    });
     key.ok_or(CredentialsError::WrongContent {
         variable,
         found,
@@ -225,7 +228,7 @@ fn read_items(
     value: &Secret,
     variable: &'static str,
     expected: &'static str,
-) -> Result<Vec<Section>, CredentialsError> {
+) -> Result<Vec<Item>, CredentialsError> {
     let pem = decode(value).ok_or(CredentialsError::NotBase64 { variable })?;
     // Both ways to encrypt a key, PKCS#8's and the older header line, carry this word.
     if contains(&pem, b"ENCRYPTED") {
@@ -241,8 +244,9 @@ fn read_items(
         found,
         expected,
     };
-    let items = Section::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    let items = items.map_err(|_| wrong(damaged))?;
+    let items: Vec<Item> = rustls_pemfile::read_all(&mut pem.as_slice())
+        .collect::<Result<_, _>>()
+        .map_err(|_| wrong(damaged))?;
     if items.is_empty() {
         return Err(wrong(damaged));
     }
@@ -268,14 +272,13 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
         .any(|window| window == needle)
 }
 
-fn describe(item: Option<&Section>) -> &'static str {
-    use SectionKind as Kind;
-    match item.map(|(kind, _)| kind) {
-        Some(Kind::Certificate) => "a certificate",
-        Some(Kind::RsaPrivateKey | Kind::PrivateKey | Kind::EcPrivateKey) => "a private key",
-        Some(Kind::PublicKey) => "a public key",
-        Some(Kind::Csr) => "a certificate signing request",
-        Some(Kind::Crl) => "a revocation list",
+fn describe(item: Option<&Item>) -> &'static str {
+    match item {
+        Some(Item::X509Certificate(_)) => "a certificate",
+        Some(Item::Pkcs1Key(_) | Item::Pkcs8Key(_) | Item::Sec1Key(_)) => "a private key",
+        Some(Item::SubjectPublicKeyInfo(_)) => "a public key",
+        Some(Item::Csr(_)) => "a certificate signing request",
+        Some(Item::Crl(_)) => "a revocation list",
         _ => "PEM text of another kind",
     }
 }

@@ -1,12 +1,10 @@
 //! Which certificates a TLS peer's is traced back to: those of a PEM file, or the built-in ones.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject as _};
 
 /// Why a file of roots cannot be used. Trying again does not help.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +57,10 @@ pub(crate) fn read(variable: &'static str, path: &Path) -> Result<RootCertStore,
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(unreadable)?;
+    let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_reader_iter(file) {
-        let certificate = certificate.map_err(|error| unreadable(io_error(error)))?;
+    for certificate in rustls_pemfile::certs(&mut reader) {
+        let certificate = certificate.map_err(unreadable)?;
         roots
             .add(certificate)
             .map_err(|source| RootsError::BadRoot {
@@ -78,14 +76,6 @@ pub(crate) fn read(variable: &'static str, path: &Path) -> Result<RootCertStore,
         });
     }
     Ok(roots)
-}
-
-/// What is wrong with a PEM file, as what is wrong with a file.
-pub(crate) fn io_error(error: pem::Error) -> io::Error {
-    match error {
-        pem::Error::Io(error) => error,
-        other => io::Error::new(io::ErrorKind::InvalidData, other),
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
@@ -24,7 +23,7 @@ pub fn decode(value: &str) -> Option<String> {
 
 /// The first certificate of a PEM text.
 pub fn certificate(pem: &str) -> Option<CertificateDer<'static>> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).ok()
+    rustls_pemfile::certs(&mut pem.as_bytes()).next()?.ok()
 }
 
 /// Whether two PEM texts hold the same certificate.
@@ -41,8 +40,8 @@ pub fn fingerprint(pem: &str) -> Option<String> {
 
 /// Whether `key` is the private key of the certificate.
 pub fn is_key_of(key_pem: &Secret, certificate_pem: &str) -> bool {
-    let key = PrivateKeyDer::from_pem_slice(key_pem.expose().as_bytes());
-    let (Ok(key), Some(certificate)) = (key, certificate(certificate_pem)) else {
+    let key = rustls_pemfile::private_key(&mut key_pem.expose().as_bytes());
+    let (Ok(Some(key)), Some(certificate)) = (key, certificate(certificate_pem)) else {
         return false;
     };
     let provider = rustls::crypto::ring::default_provider();
@@ -72,7 +71,7 @@ pub fn is_rsa(certificate_pem: &str) -> bool {
 /// Whether the certificate is for the key that the CSR asks one for. DER has one way only to write
 /// a public key, so it stands in the request byte by byte as in the certificate.
 pub fn answers_csr(certificate_pem: &str, csr_pem: &str) -> bool {
-    let Ok(csr) = CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes()) else {
+    let Some(csr) = rustls_pemfile::csr(&mut csr_pem.as_bytes()).ok().flatten() else {
         return false;
     };
     let Some(certificate) = certificate(certificate_pem) else {

@@ -327,9 +327,13 @@ mod tests {
     use super::*;
 
     fn loads_with_ring(identity: &DeviceIdentity) -> bool {
-        let key = PrivateKeyDer::from_pem_slice(identity.private_key_pem.as_bytes()).unwrap();
-        let certificate = identity.certificate_pem.as_bytes();
-        let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+        let key = rustls_pemfile::private_key(&mut identity.private_key_pem.as_bytes())
+            .unwrap()
+            .unwrap();
+        let certificate = rustls_pemfile::certs(&mut identity.certificate_pem.as_bytes())
+            .next()
+            .unwrap()
+            .unwrap();
         let signing_key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
         rustls::sign::CertifiedKey::new(vec![certificate], signing_key)
             .keys_match()
@@ -369,8 +373,10 @@ mod tests {
         let ca = CertificateAuthority::new("root").unwrap();
         let foreign = CertificateAuthority::new("foreign").unwrap();
         let device = ca.issue_device("the-device", KeyFormat::Pkcs8).unwrap();
-        let certificate = device.certificate_pem.as_bytes();
-        let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+        let certificate = rustls_pemfile::certs(&mut device.certificate_pem.as_bytes())
+            .next()
+            .unwrap()
+            .unwrap();
         assert_eq!(
             ca.common_name_of(&certificate).as_deref(),
             Some("the-device")

@@ -48,7 +48,6 @@ pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Validity> {
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-    use rustls::pki_types::pem::PemObject as _;
 
     use super::*;
 
@@ -84,7 +83,10 @@ mod tests {
     #[test]
     fn a_certificate_as_aws_makes_it_is_read() {
         let pem = include_bytes!("../../tests/fixtures/rsa2048-cert.pem");
-        let der = CertificateDer::from_pem_slice(pem).unwrap();
+        let der = rustls_pemfile::certs(&mut pem.as_slice())
+            .next()
+            .unwrap()
+            .unwrap();
         let validity = of(&der).unwrap();
         assert!(
             validity.from_unix_s > 1_700_000_000 && validity.until_unix_s > validity.from_unix_s

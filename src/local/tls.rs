@@ -4,14 +4,13 @@
 //! open keep the old one. Files that cannot be used then are told of, and change nothing.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio::time::Instant;
@@ -141,12 +140,13 @@ impl Tls {
 }
 
 fn server_config(files: &LocalTls) -> Result<Arc<ServerConfig>, TlsFilesError> {
-    let chain = read(CERT, &files.cert_path, "certificate", |file| {
-        let chain = CertificateDer::pem_reader_iter(file).collect::<Result<Vec<_>, _>>()?;
+    let chain = read(CERT, &files.cert_path, "certificate", |reader| {
+        let chain: Vec<CertificateDer<'static>> =
+            rustls_pemfile::certs(reader).collect::<Result<_, _>>()?;
         Ok((!chain.is_empty()).then_some(chain))
     })?;
-    let key = read(KEY, &files.key_path, "private key", |file| {
-        PrivateKeyDer::pem_reader_iter(file).next().transpose()
+    let key: PrivateKeyDer<'static> = read(KEY, &files.key_path, "private key", |reader| {
+        rustls_pemfile::private_key(reader)
     })?;
     let refused = |source| TlsFilesError::Refused {
         cert: files.cert_path.clone(),
@@ -174,10 +174,10 @@ fn read<T>(
     variable: &'static str,
     path: &Path,
     what: &'static str,
-    parse: impl FnOnce(File) -> Result<Option<T>, pem::Error>,
+    parse: impl FnOnce(&mut BufReader<File>) -> io::Result<Option<T>>,
 ) -> Result<T, TlsFilesError> {
     let path = path.to_owned();
-    match File::open(&path).and_then(|file| parse(file).map_err(roots::io_error)) {
+    match File::open(&path).and_then(|file| parse(&mut BufReader::new(file))) {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(TlsFilesError::Empty {
             variable,

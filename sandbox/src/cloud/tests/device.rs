@@ -4,7 +4,6 @@ use bytes::{BufMut, BytesMut};
 use rumqttc::mqttbytes::{QoS, v4};
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::{self, ConnectProperties};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -94,9 +93,14 @@ pub(super) fn client_config(
     let Some(identity) = identity else {
         return builder.with_no_client_auth();
     };
-    let chain = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes());
-    let chain = chain.map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(identity.private_key_pem.as_bytes()).unwrap();
+    let chain: Vec<CertificateDer<'static>> =
+        rustls_pemfile::certs(&mut identity.certificate_pem.as_bytes())
+            .map(Result::unwrap)
+            .collect();
+    let key: PrivateKeyDer<'static> =
+        rustls_pemfile::private_key(&mut identity.private_key_pem.as_bytes())
+            .unwrap()
+            .unwrap();
     builder.with_client_auth_cert(chain, key).unwrap()
 }
 

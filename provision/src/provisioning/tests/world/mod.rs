@@ -12,8 +12,6 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::time::sleep;
 
 use super::super::{Parties, Registration};
@@ -36,7 +34,8 @@ pub(crate) const DEVICE: Registration<'static> = Registration {
 /// RSA as AWS makes them, which ring cannot; each certificate is new all the same.
 static KEYS: LazyLock<Vec<KeyPair>> = LazyLock::new(|| {
     let pem = include_str!("../../../../tests/fixtures/rsa2048-keys.pem");
-    let keys = PrivatePkcs8KeyDer::pem_slice_iter(pem.as_bytes());
+    let mut pem = pem.as_bytes();
+    let keys = rustls_pemfile::pkcs8_private_keys(&mut pem);
     let pairs = keys.map(|key| {
         KeyPair::from_pkcs8_der_and_sign_algo(&key.unwrap(), &rcgen::PKCS_RSA_SHA256).unwrap()
     });
