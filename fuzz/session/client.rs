@@ -106,13 +106,6 @@ impl Connection {
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        if std::env::var_os("TRACE").is_some() {
-            eprintln!(
-                "   -> #{} {:?}",
-                self.number,
-                String::from_utf8_lossy(bytes)
-            );
-        }
         self.output.extend_from_slice(bytes);
     }
 
@@ -194,9 +187,6 @@ impl Connection {
             }
         }
         if is_closed {
-            if std::env::var_os("TRACE").is_some() {
-                eprintln!("   closed #{}", self.number);
-            }
             self.stream = None;
         }
         moved || is_closed
@@ -236,9 +226,6 @@ impl Connection {
                 "larger than the client takes"
             );
             let packet = wire::read(self.is_v5, &bytes);
-            if std::env::var_os("TRACE").is_some() {
-                eprintln!("   <- #{} {packet:?}", self.number);
-            }
             let is_first = self.accepted.is_none();
             assert!(
                 is_first == matches!(packet, Packet::Accepted { .. } | Packet::Refused),
@@ -312,9 +299,6 @@ impl Connection {
         inflight_max: usize,
         memory: &mut Option<&mut Memory>,
     ) {
-        let memory = memory
-            .as_mut()
-            .filter(|memory| memory.connection == self.number);
         if memory.as_ref().is_some_and(|memory| memory.is_wild) {
             return;
         }
@@ -331,6 +315,9 @@ impl Connection {
         if message.qos == 0 {
             return;
         }
+        let memory = memory
+            .as_mut()
+            .filter(|memory| memory.connection == self.number);
         assert!(
             !message.duplicate || self.accepted == Some(true),
             "{message:?} again"

@@ -43,12 +43,6 @@ const READ_PAUSE: Duration = Duration::from_secs(9);
 /// Carries out one script.
 pub(super) fn session(input: &[u8]) {
     fastrand::seed(0);
-    if std::env::var_os("TRACE").is_some() {
-        eprintln!("======");
-    }
-    if std::env::var_os("TRACEIN").is_some() {
-        std::fs::write("/tmp/last-input", input).expect("w");
-    }
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build();
     let runtime = runtime.expect("it needs nothing of the system");
@@ -230,9 +224,13 @@ impl World {
         any
     }
 
+    fn has_witness(&self) -> bool {
+        self.slots[SLOTS].is_some()
+    }
+
     /// The witness is there from now on.
     async fn call_witness(&mut self) {
-        if self.slots[SLOTS].is_some() {
+        if self.has_witness() {
             return;
         }
         self.journal = Journal::Quick;
@@ -243,7 +241,6 @@ impl World {
         connection.send(&wire::packet(0x82, &subscribe));
         connection.expect_codes(true, 1, 1);
         self.settle().await;
-        self.promised.clear(); // that was before
     }
 
     fn open_witness(&mut self) -> (&mut Connection, &mut Memory) {
@@ -273,7 +270,7 @@ impl World {
 
     /// An acknowledged message is never lost.
     fn check_promises(&self) {
-        if self.slots[SLOTS].is_none() || self.is_wild {
+        if self.is_wild {
             return;
         }
         for payload in &self.promised {
@@ -320,7 +317,7 @@ impl World {
         for memory in &mut self.memories {
             memory.forget(self.journal == Journal::Failed);
         }
-        let had_witness = self.slots[SLOTS].is_some();
+        let had_witness = self.has_witness();
         let slots = self.slots.iter_mut().filter_map(Option::take);
         slots.chain(self.lost.drain(..)).for_each(Connection::kill);
         // Those that were killed let go of the broker.

@@ -73,9 +73,6 @@ pub(super) async fn play(world: &mut World, input: &[u8]) {
         }
         let step = script.byte();
         let slot = usize::from(step >> 5 & 3) % SLOTS;
-        if std::env::var_os("TRACE").is_some() {
-            eprintln!("step {} slot {slot} at once {}", step & 0x1f, step >> 7);
-        }
         match step & 0x1F {
             0..=2 => connect(world, slot, &mut script),
             3..=6 => subscribe(world, slot, &mut script),
@@ -215,7 +212,7 @@ fn unsubscribe(world: &mut World, slot: usize, script: &mut Script<'_>) {
 fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
     let (how, what) = (script.byte(), script.byte());
     world.messages += 1;
-    let number = world.messages;
+    let (number, has_witness) = (world.messages, world.has_witness());
     let Some((connection, memory)) = world.client(slot) else {
         return;
     };
@@ -268,10 +265,11 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
     let packet = wire::packet(0x30 | qos << 1 | retain, &body);
     connection.send(&packet);
     let is_known = !by_alias && !payload.is_empty();
+    let is_plain = what & 4 == 0 && LOCAL.contains(&topic) && !connection.is_wild;
     let message = Published {
         payload,
         is_routed: is_known && topic == ROUTED_TOPIC.as_bytes(),
-        is_for_all: is_known && LOCAL.contains(&topic) && what & 4 == 0 && !connection.is_wild,
+        is_for_all: is_known && is_plain && has_witness,
     };
     match (qos, memory) {
         (0, _) => {}
@@ -353,8 +351,12 @@ fn disconnect(world: &mut World, slot: usize, script: &mut Script<'_>) {
     let how = script.byte();
     if connection.is_v5 && how & 1 != 0 {
         let mut body = vec![if how & 2 != 0 { 4 } else { 0 }];
-        let expiry_s = EXPIRIES_S[usize::from(how >> 2 & 3)].to_be_bytes();
-        body.extend(wire::properties(true, &[&[0x11][..], &expiry_s].concat()));
+        let mut expiry_s = EXPIRIES_S[usize::from(how >> 2 & 3)];
+        if connection.client.is_none() {
+            expiry_s = expiry_s.min(60); // as above
+        }
+        let expiry = [&[0x11][..], &expiry_s.to_be_bytes()].concat();
+        body.extend(wire::properties(true, &expiry));
         connection.send(&wire::packet(0xE0, &body));
     } else {
         connection.send(&[0xE0, 0]);

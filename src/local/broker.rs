@@ -178,7 +178,7 @@ impl Broker {
                 session.keep_no_more();
             }
         }
-        let will = session.will.take();
+        let will = session.will.take(); // if the session goes on, it is not published (MQTT5-3.1.3-9)
         if let Some(previous) = session.attach(Arc::clone(link), request.receive_max) {
             previous.take_over(!goes_on);
         }

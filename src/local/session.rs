@@ -52,6 +52,8 @@ struct Waiting {
     delivery: Delivery,
     /// Of `QoS` 2: the change that has to be kept before it is sent, so that the identifier means this message for ever.
     awaits: Option<Seq>,
+    /// Whether it may have been sent before a restart.
+    duplicate: bool,
 }
 
 /// A packet to send to the client.
@@ -154,13 +156,11 @@ impl Session {
     }
 
     /// A new connection takes the session over, with a receive maximum of its own; what was in flight will be sent
-    /// again. A will that was to be published later is not (MQTT5-3.1.3-9). Returns the previous connection's link,
-    /// if there is one.
+    /// again. Returns the previous connection's link, if there is one.
     pub(super) fn attach(&mut self, link: Arc<Link>, receive_max: u16) -> Option<Arc<Link>> {
         self.sent_here = 0;
         self.receive_max = receive_max;
         self.ends = None;
-        self.will = None;
         if !self.inflight.is_empty() || !self.queue.is_empty() {
             link.ring();
         }
@@ -214,6 +214,7 @@ impl Session {
             id,
             delivery,
             awaits,
+            duplicate: false,
         });
         if let Some(link) = &self.link {
             link.ring();
@@ -266,7 +267,12 @@ impl Session {
         if (next.id > 0 && self.inflight.len() >= inflight_max) || self.is_held_up() {
             return None;
         }
-        let Waiting { id, delivery, .. } = self.queue.pop_front()?;
+        let Waiting {
+            id,
+            delivery,
+            duplicate,
+            ..
+        } = self.queue.pop_front()?;
         if self.queue.is_empty() {
             self.full = false;
             if self.queue.capacity() > CAPACITY_KEPT {
@@ -291,7 +297,7 @@ impl Session {
         Some(Outgoing::Publish {
             delivery,
             id,
-            duplicate: false,
+            duplicate,
         })
     }
 

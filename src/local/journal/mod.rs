@@ -31,6 +31,8 @@ mod start;
 mod tests;
 
 pub(super) use change::Change;
+#[cfg(test)]
+pub(super) use image::KeptMessage;
 pub(super) use image::{Image, KeptSession, Whereabouts};
 pub(super) use keeper::Keeper;
 pub(super) use recorder::Recorder;

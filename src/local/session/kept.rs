@@ -9,8 +9,8 @@ use crate::local::subscriptions::SessionKey;
 use crate::spool::Seq;
 
 impl Session {
-    /// A session that a restart has brought back, with its queue. Of a client that was connected, what may have been
-    /// sent counts as sent.
+    /// A session that a restart has brought back, with its queue. To a client that was connected, anything may have been
+    /// sent before, for the journal hears of that later (MQTT-3.3.1-1); the first messages count as sent.
     pub(in crate::local) fn restored(kept: KeptSession, memory: Memory, limits: &Limits) -> Self {
         let mut session = Session::new(&kept.client_id, memory);
         session.expiry_s = kept.expiry_s;
@@ -41,6 +41,7 @@ impl Session {
                     id,
                     delivery,
                     awaits: None,
+                    duplicate: was_connected,
                 });
             }
         }
@@ -77,7 +78,12 @@ impl Session {
             }
         }
         let waiting = self.queue.iter().filter(|waiting| waiting.id > 0);
-        changes.extend(waiting.map(|one| Change::Queued(key, one.id, one.delivery.clone())));
+        for one in waiting {
+            changes.push(Change::Queued(key, one.id, one.delivery.clone()));
+            if one.duplicate {
+                changes.push(Change::Sent(key, one.id));
+            }
+        }
         let taken = self.taken.iter().filter(|(_, taken)| taken.is_kept);
         changes.extend(taken.map(|(id, _)| Change::Taken(key, *id)));
     }

@@ -1,6 +1,9 @@
 use super::super::packet::Publish;
 use super::super::publication::Publication;
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::local::journal::{KeptMessage, KeptSession, Whereabouts};
 
 fn delivery(payload: &str, qos: QoS) -> Delivery {
     Delivery {
@@ -206,4 +209,38 @@ fn when_too_much_is_kept_for_others_few_qos_2_messages_may_wait_for_their_releas
     assert!(!session.must_release(&limits));
     drop(session);
     assert_eq!(memory.kept_bytes(), 10_000);
+}
+
+#[test]
+fn after_a_restart_a_client_that_was_connected_gets_everything_as_a_repetition() {
+    let limits = Limits {
+        inflight_max: 1,
+        ..Limits::default()
+    };
+    for (client, repeated) in [
+        (Whereabouts::Connected, true),
+        (Whereabouts::Left(None), false),
+    ] {
+        let message = |id| KeptMessage {
+            id,
+            delivery: Some(delivery("x", QoS::AtLeastOnce)),
+            sent: false,
+        };
+        let kept = KeptSession {
+            client_id: "client".to_owned(),
+            expiry_s: 60,
+            client,
+            filters: Vec::new(),
+            messages: [1, 2, 3].map(message).to_vec(),
+            taken: BTreeSet::new(),
+        };
+        let mut session = Session::restored(kept, Memory::default(), &limits);
+        session.attach(Arc::default(), u16::MAX);
+        for id in 1..=3 {
+            expect(&mut session, &limits, "x", id, repeated);
+            session.puback(id);
+        }
+        session.offer(delivery("new", QoS::AtLeastOnce), &limits);
+        expect(&mut session, &limits, "new", 4, false);
+    }
 }
