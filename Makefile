@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each works from a fresh clone; what is missing is installed, out loud.
 
 CARGO ?= cargo
-RELAY := target/debug/cloud-relay
+BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
 TOOLS := .tools
 FIGURES := $(or $(CARGO_TARGET_DIR),target)/figures.jsonl
 # The demo's cloud function is the real one where moto is installed; without it, the demo needs nothing but Rust.
@@ -14,8 +14,8 @@ help: ## list the targets
 
 demo: ## the whole story on this machine: cloud, provisioning, relay and sensor; no account needed
 	$(CARGO) build --locked -p cloud-relay $(FUNCTION:%=-p cloud-relay-provision)
-	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(RELAY) \
-	  $(FUNCTION:%=--provision target/debug/provision --python $(TOOLS)/venv/bin/python)
+	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(BUILT)/cloud-relay \
+	  $(FUNCTION:%=--provision $(BUILT)/provision --python $(TOOLS)/venv/bin/python)
 
 test: setup ## every test: the crates, the foreign peers, container files and scripts, the page in a browser
 	$(CARGO) test --workspace --locked
@@ -50,5 +50,5 @@ image: setup ## the image, built as balena does and tested as a container; as ro
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
-setup: # what the tests need, under .tools/
+setup: ## what the tests need, under .tools/
 	tests/setup/install

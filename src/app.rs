@@ -4,6 +4,7 @@
 //! acknowledgements that become due; then the egress waits a moment for what is in flight and says
 //! DISCONNECT; then the spool is synced and closed. The first task that fails starts the same order.
 
+mod state_topic;
 mod uplink;
 
 use std::future::Future;
@@ -22,16 +23,13 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::local::{self, Access, Door, Limits, LocalBroker, LocalError, LocalTls, Tls};
 use crate::logging;
 use crate::provisioning::ProvisionError;
-use crate::spool::Recovery;
 use crate::spool::ledger::Ledger;
+use crate::spool::{self, Recovery};
 use crate::state::{State, StateBoard};
-use crate::state_topic;
 use crate::status::{Heartbeat, Setup, Sources, Status};
 use crate::store::{Store, StoreError};
 
-/// The directory of the spool under `DATA_DIR`.
-pub(crate) const SPOOL_DIRECTORY: &str = "spool";
-/// The directory of what the local broker keeps, beside it.
+/// The directory of what the local broker keeps, beside the spool.
 const BROKER_DIRECTORY: &str = "broker";
 /// The directory of the local sessions.
 const SESSIONS_DIRECTORY: &str = "sessions";
@@ -106,7 +104,7 @@ impl Task {
 impl App {
     /// Opens the spool and takes the local ports. What `log` remembers is shown on the status page.
     pub async fn build(config: Config, log: logging::Memory) -> Result<Self, AppError> {
-        let directory = config.data_dir.join(SPOOL_DIRECTORY);
+        let directory = config.data_dir.join(spool::DIRECTORY);
         let (store, recovery) = Store::open(&directory, config.spool)?;
         log_recovery(&recovery);
         let dead_letters = open_dead_letters(&config);

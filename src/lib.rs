@@ -21,8 +21,8 @@
 //! * [`cloud`]: the egress: TLS, connection, in-flight window.
 //! * [`provisioning`]: the request to `PROVISION_URL` and the Supervisor client.
 //! * [`credentials`]: certificate and key as they come from the environment.
+//! * [`roots`]: which certificates a TLS peer's is traced back to.
 //! * [`state`]: what the relay is doing, told once per change.
-//! * [`state_topic`]: the same for local clients, as a retained message.
 //! * `status`: what the relay shows of itself over HTTP.
 //! * [`logging`]: single lines on stdout, and the memory of the last warnings.
 //! * [`clock_gate`]: waits for a clock that can be believed.
@@ -45,11 +45,11 @@ mod own_name;
 mod printable;
 pub mod provisioning;
 mod rfc3339;
+pub mod roots;
 pub mod routes;
 pub mod secret;
 pub mod spool;
 pub mod state;
-pub mod state_topic;
 mod status;
 pub mod store;
 pub mod topic;

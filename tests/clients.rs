@@ -6,6 +6,9 @@
 
 mod common;
 
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
 use cloud_relay_sandbox::process::Process;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 
@@ -123,6 +126,61 @@ async fn paho_plays_every_scene_in_mqtt_5_and_its_messages_reach_the_cloud() {
 #[tokio::test]
 async fn mqttjs_plays_every_scene_in_mqtt_5_and_its_messages_reach_the_cloud() {
     plays_everything_in_5(Client::MqttJs).await;
+}
+
+/// Plays a stream at `QoS` 2 in both directions, and kills the relay with `kill -9` again and again meanwhile.
+async fn streams_over_kill_9(site: &Site, client: Client, options: &[&str]) {
+    const COUNT: &str = "300";
+    let port = site.relay().listen_addr().port().to_string();
+    let kills = ["heard 20", "heard 100", "heard 150", "heard 230"];
+    let count = kills.len().to_string();
+    let scene = [
+        "stream",
+        "--qos",
+        "2",
+        "--count",
+        COUNT,
+        "--comebacks",
+        &count,
+    ];
+    let scene = [&scene, options].concat();
+    let (program, arguments) = client.command(&port, &scene);
+    let process = start(program, &arguments).await;
+    for heard in kills {
+        let told = process.wait_for_log(heard, PATIENCE).await;
+        told.expect("the stream flows");
+        site.relay().kill_9().await.expect("it dies");
+        site.start().await.expect("it is back");
+    }
+    ended_well(&process).await;
+}
+
+#[tokio::test]
+async fn what_stays_on_the_device_comes_once_and_in_order_at_qos_2_over_kill_9() {
+    let site = site().await;
+    for client in [Client::Paho, Client::MqttJs] {
+        streams_over_kill_9(&site, client, &["--topic", "jobs"]).await;
+    }
+    let five = [&["--topic", "jobs/5"], &IN_5[..]].concat();
+    streams_over_kill_9(&site, Client::Paho, &five).await;
+    assert_eq!(site.cloud().received_count(), 0);
+}
+
+#[tokio::test]
+async fn what_goes_to_the_cloud_at_qos_2_is_complete_there_and_here_over_kill_9() {
+    let site = site().await;
+    let options = ["--topic", "sensors", "--repeats"];
+    streams_over_kill_9(&site, Client::Paho, &options).await;
+    let wanted = (0..300).map(|number| format!("message {number}").into_bytes());
+    let mut missing: HashSet<Vec<u8>> = wanted.collect();
+    let deadline = Instant::now() + PATIENCE;
+    while !missing.is_empty() {
+        assert!(Instant::now() < deadline, "{} are missing", missing.len());
+        for message in site.cloud().received() {
+            missing.remove(&message.payload[..]);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

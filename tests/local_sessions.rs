@@ -30,7 +30,7 @@ async fn subscribe_and_leave(site: &Site) {
     first.terminate(PATIENCE).await.expect("it leaves");
 }
 
-const SESSION: [&str; 7] = ["-i", "keeper", "-c", "-t", LOCAL, "-q", "1"];
+const SESSION: [&str; 9] = ["-V", "311", "-i", "keeper", "-c", "-t", LOCAL, "-q", "1"];
 
 /// What the absent client finds when it comes back, up to a count.
 async fn found(site: &Site, until: &[&str]) -> Vec<String> {

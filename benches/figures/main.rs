@@ -11,6 +11,7 @@
 
 mod direct;
 mod fan_out;
+mod hostile;
 mod kill;
 mod measure;
 mod mosquitto;

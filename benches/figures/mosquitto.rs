@@ -68,6 +68,7 @@ persistence_location {data_dir}/
 max_queued_messages 0
 max_queued_bytes 0
 max_inflight_messages 100
+set_tcp_nodelay true
 
 connection cloud
 address localhost:{cloud_port}

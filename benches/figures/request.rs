@@ -37,10 +37,9 @@ impl Request {
                 name => {
                     let before = asked.len();
                     asked.extend(
-                        scenario::ALL
-                            .iter()
-                            .filter(|known| known.is_called(name))
-                            .copied(),
+                        scenario::all()
+                            .into_iter()
+                            .filter(|known| known.is_called(name)),
                     );
                     if asked.len() == before {
                         return Err(format!("no scenario is called {name:?}").into());
@@ -50,7 +49,7 @@ impl Request {
         }
         let all = asked.is_empty();
         if all {
-            asked.extend(&scenario::ALL);
+            asked.extend(scenario::all());
         }
         let scenarios = asked.into_iter().map(|scenario| {
             let times = if all && scenario.is_long() {

@@ -5,6 +5,7 @@
 
 use crate::Outcome;
 use crate::fan_out::{self, fan_out};
+use crate::hostile::{self, ATTACKS, Attack, hostile};
 use crate::kill::{self, kill};
 use crate::outage::{self, backlog, outage};
 use crate::paced::{Pace, paced};
@@ -39,10 +40,12 @@ pub(crate) enum Scenario {
     Page,
     /// Many local clients get what goes to the cloud.
     FanOut,
+    /// Some local clients mean no good.
+    Hostile(Attack),
 }
 
-/// All of them, in the order in which they are run.
-pub(crate) const ALL: [Scenario; 15] = [
+/// All of them but the attacks.
+const PLAIN: [Scenario; 15] = [
     Scenario::Steady {
         publishers: 1,
         messages: 200_000,
@@ -80,6 +83,12 @@ pub(crate) const ALL: [Scenario; 15] = [
     Scenario::Page,
 ];
 
+/// All of them, in the order in which they are run.
+pub(crate) fn all() -> Vec<Scenario> {
+    let attacks = ATTACKS.into_iter().map(Scenario::Hostile);
+    PLAIN.into_iter().chain(attacks).collect()
+}
+
 impl Scenario {
     /// The name on the command line and in the lines of JSON; what is before the first dash names the whole kind.
     pub(crate) fn name(self) -> String {
@@ -99,6 +108,7 @@ impl Scenario {
             Scenario::Idle => "idle".to_owned(),
             Scenario::Page => "page".to_owned(),
             Scenario::FanOut => "fanout".to_owned(),
+            Scenario::Hostile(attack) => format!("hostile-{}", attack.name()),
         }
     }
 
@@ -156,6 +166,12 @@ impl Scenario {
                 fan_out::MESSAGES,
                 fan_out::SUBSCRIBERS
             ),
+            Scenario::Hostile(attack) => format!(
+                "{}, while one client publishes {} messages/s for {} s",
+                attack.title(),
+                hostile::RATE,
+                hostile::SECONDS
+            ),
         }
     }
 
@@ -174,7 +190,7 @@ impl Scenario {
     pub(crate) fn is_long(self) -> bool {
         matches!(
             self,
-            Scenario::Online(_) | Scenario::Backlog { .. } | Scenario::Page
+            Scenario::Online(_) | Scenario::Backlog { .. } | Scenario::Page | Scenario::Hostile(_)
         )
     }
 
@@ -193,6 +209,10 @@ impl Scenario {
             | Scenario::Start
             | Scenario::Idle
             | Scenario::FanOut => !system.is_pipe(),
+            Scenario::Hostile(_) => {
+                let messages = u64::from(hostile::RATE * hostile::SECONDS);
+                !system.is_pipe() && system.messages_max() >= messages
+            }
         }
     }
 
@@ -212,6 +232,7 @@ impl Scenario {
             Scenario::Idle => idle(system).await,
             Scenario::Page => page(system).await,
             Scenario::FanOut => fan_out(system).await,
+            Scenario::Hostile(attack) => hostile(system, attack).await,
         }
     }
 }

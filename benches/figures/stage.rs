@@ -1,7 +1,6 @@
 //! One system in its setting: started, loaded and read out.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::time::Duration;
 
 use cloud_relay_sandbox::ledger::MessageId;
@@ -150,17 +149,18 @@ impl Stage {
         Ok(Published::from_reports(reports))
     }
 
-    /// Waits until `count` different messages have arrived in the cloud since its start, or nothing comes any
-    /// more: a system may have lost some, which the figures tell.
+    /// Waits until `count` different messages have arrived in the cloud since its start, or nothing new comes any
+    /// more: a system may have lost some, or send the same ones for ever, which the figures tell.
     pub(crate) async fn wait_for_arrivals(&self, count: usize) {
         let cloud = self.setting.cloud();
-        loop {
-            let (arrived, duplicates) = (cloud.received_count(), cloud.counts().duplicates);
-            let all = count + usize::try_from(duplicates).unwrap_or(usize::MAX);
-            match cloud.wait_for(all, STALL).await {
-                Ok(()) if cloud.counts().duplicates == duplicates => return,
-                Err(error) if cloud.received_count() == arrived => return self.stalled(&error),
-                Ok(()) | Err(_) => {}
+        let (mut arrived, mut progressed) = (self.different(), Instant::now());
+        while arrived < count {
+            let waited = cloud.wait_for(count + self.duplicates(), STALL).await;
+            let before = std::mem::replace(&mut arrived, self.different());
+            if arrived > before {
+                progressed = Instant::now();
+            } else if waited.is_err() || progressed.elapsed() >= STALL {
+                return self.stalled(count - arrived);
             }
         }
     }
@@ -168,18 +168,28 @@ impl Stage {
     /// The same for certain messages: others, which nobody acknowledged, may arrive too.
     pub(crate) async fn wait_for_messages(&self, expected: &[MessageId]) {
         let cloud = self.setting.cloud();
-        loop {
-            let arrived = cloud.received_count();
-            match cloud.wait_for_messages(expected, STALL).await {
-                Ok(()) => return,
-                Err(error) if cloud.received_count() == arrived => return self.stalled(&error),
-                Err(_) => {}
+        let mut missing = cloud.audit(expected).missing.len();
+        while let Err(error) = cloud.wait_for_messages(expected, STALL).await {
+            let before = std::mem::replace(&mut missing, error.missing.len());
+            if missing == before {
+                return self.stalled(missing);
             }
         }
     }
 
-    fn stalled(&self, error: &dyn Error) {
-        eprintln!("    nothing more comes, and {error}");
+    fn duplicates(&self) -> usize {
+        usize::try_from(self.setting.cloud().counts().duplicates).unwrap_or(usize::MAX)
+    }
+
+    /// How many different messages have arrived.
+    fn different(&self) -> usize {
+        let duplicates = self.duplicates();
+        let arrived = self.setting.cloud().received_count();
+        arrived.saturating_sub(duplicates)
+    }
+
+    fn stalled(&self, missing: usize) {
+        eprintln!("    nothing new comes any more, and {missing} messages are missing");
         for (breach, times) in self.breaches() {
             eprintln!("    the cloud closed the connection {times} times: {breach}");
         }

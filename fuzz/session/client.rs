@@ -106,6 +106,13 @@ impl Connection {
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) {
+        if std::env::var_os("TRACE").is_some() {
+            eprintln!(
+                "   -> #{} {:?}",
+                self.number,
+                String::from_utf8_lossy(bytes)
+            );
+        }
         self.output.extend_from_slice(bytes);
     }
 
@@ -187,6 +194,9 @@ impl Connection {
             }
         }
         if is_closed {
+            if std::env::var_os("TRACE").is_some() {
+                eprintln!("   closed #{}", self.number);
+            }
             self.stream = None;
         }
         moved || is_closed
@@ -226,6 +236,9 @@ impl Connection {
                 "larger than the client takes"
             );
             let packet = wire::read(self.is_v5, &bytes);
+            if std::env::var_os("TRACE").is_some() {
+                eprintln!("   <- #{} {packet:?}", self.number);
+            }
             let is_first = self.accepted.is_none();
             assert!(
                 is_first == matches!(packet, Packet::Accepted { .. } | Packet::Refused),

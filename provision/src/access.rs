@@ -40,7 +40,9 @@ pub enum Denied {
     )]
     Test,
     /// A device of a fleet that is not listed.
-    #[error("this device's fleet is not among the function's FLEETS")]
+    #[error(
+        "this device's fleet is not among the function's FLEETS; add it there to let its devices register"
+    )]
     Fleet,
     /// A device that balenaCloud does not know, where fleets are listed.
     #[error(

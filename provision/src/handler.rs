@@ -39,9 +39,13 @@ enum Failure {
     Denied(#[from] Denied),
     #[error(transparent)]
     Request(#[from] RequestError),
-    #[error("balenaCloud knows no device {uuid}")]
+    #[error(
+        "balenaCloud knows no device {uuid}, or does not show it to the function's BALENA_API_KEY"
+    )]
     NoDevice { uuid: String },
-    #[error("the device's fleet has no service {service:?}")]
+    #[error(
+        "the device's fleet has no service {service:?}; balena_service must be one of its docker-compose.yml"
+    )]
     NoService { service: String },
     #[error("service {service:?} is not installed on the device yet; try again")]
     NotInstalled { service: String },

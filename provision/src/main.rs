@@ -92,7 +92,8 @@ async fn serve_until_told(
     address: SocketAddr,
     function: Arc<Function<Aws, Api>>,
 ) -> Result<(), AnyError> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     println!("listening {}", listener.local_addr()?);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

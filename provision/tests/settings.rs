@@ -1,6 +1,7 @@
 //! The program with settings and arguments that it cannot use.
 
 use std::ffi::OsStr;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 
@@ -22,6 +23,25 @@ fn a_setting_that_is_not_utf8_is_named_and_another_programs_variable_does_not_ma
     let says = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{says}");
     assert_eq!(says, "PROVISION_TOKEN: expected text in UTF-8\n");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_provision"))
+        .args(["serve", "--listen", &address])
+        .env("AWS_IOT_POLICY", "cloud-relay")
+        .env("BALENA_API_KEY", "key")
+        .env("AWS_REGION", "eu-central-1")
+        .output()
+        .expect("it runs");
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{says}");
+    assert!(
+        says.contains(&format!("cannot listen on {address}")),
+        "{says}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! then on the message is the broker's); at `QoS` 0 a message counts as acknowledged once it is
 //! handed to the connection. A lost connection ends a load with a report, not with an error.
 
+mod alarm;
 mod course;
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,10 @@ use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet};
 use rumqttc::mqttbytes::{Error as CodecError, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::alarm::Alarm;
 use self::course::{Course, Head, put_publish};
 use crate::ledger::MessageId;
 
@@ -31,8 +33,6 @@ const CONNACK_TIMEOUT: Duration = Duration::from_secs(10);
 const PACKET_BYTES_MAX: usize = 1_024;
 /// Keep alive in CONNECT, seconds: none, the sandbox's publishers do not ping.
 const KEEP_ALIVE_S: u16 = 0;
-/// The far future, for timers that are off.
-const NEVER: Duration = Duration::from_hours(24 * 365);
 
 /// What can go wrong for a publisher.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,9 @@ pub enum PublishError {
         /// What it did.
         what: String,
     },
+    /// The messages of an open loop cannot be timed.
+    #[error("cannot set a timer: {0}")]
+    Timer(std::io::Error),
     /// A topic or payload that no packet can hold.
     #[error("a message of {bytes} bytes does not fit into an MQTT packet")]
     TooLarge {
@@ -270,16 +273,23 @@ impl Publisher {
     async fn drive(&mut self, load: &Load, course: &mut Course<'_>) -> Result<(), PublishError> {
         let broker = self.broker;
         let socket = |source| PublishError::Socket { broker, source };
+        let alarm = load.rate_per_second.map(|_| Alarm::new()).transpose();
+        let alarm = alarm.map_err(PublishError::Timer)?;
         loop {
             let next_due = course.fill(Instant::now(), &mut self.out)?;
             if course.is_done() && self.out.is_empty() {
                 return Ok(());
             }
-            let wake = next_due.unwrap_or_else(|| Instant::now() + NEVER);
+            let due = async {
+                match (&alarm, next_due) {
+                    (Some(alarm), Some(due)) => alarm.ring(due).await,
+                    _ => std::future::pending().await,
+                }
+            };
             let (mut reader, mut writer) = self.stream.split();
             tokio::select! {
                 () = load.stop.cancelled() => return Ok(()),
-                () = sleep_until(wake), if next_due.is_some() => {}
+                rung = due => rung.map_err(PublishError::Timer)?,
                 written = writer.write_buf(&mut self.out), if !self.out.is_empty() => {
                     written.map_err(socket)?;
                 }

@@ -37,7 +37,9 @@ enum HealthError {
     Environment(#[from] ConfigErrors),
     #[error("{reason}. {remedy}")]
     Unsafe { reason: String, remedy: String },
-    #[error("nothing takes connections at {address} (LOCAL_MQTT_LISTEN): {source}")]
+    #[error(
+        "nothing takes connections at {address} (LOCAL_MQTT_LISTEN): {source}; the relay's log says why it does not run"
+    )]
     Connect {
         address: SocketAddr,
         source: io::Error,

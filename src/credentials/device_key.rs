@@ -44,7 +44,10 @@ pub struct DeviceKey {
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceKeyError {
     /// The disk.
-    #[error("cannot {operation} the device's key {}: {source}", path.display())]
+    #[error(
+        "cannot {operation} the device's key {}: {source}; DATA_DIR must be a volume that the relay may write to",
+        path.display()
+    )]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -63,7 +66,9 @@ pub enum DeviceKeyError {
         path: PathBuf,
     },
     /// The system has no randomness, or the library refuses its own key.
-    #[error("the cryptography library cannot make or use a P-256 key")]
+    #[error(
+        "the cryptography library cannot make or use a P-256 key: restart the service, and report it if that does not help"
+    )]
     Crypto,
 }
 

@@ -2,13 +2,13 @@
 //!
 //! Invariant: an acknowledgement that waits for a sequence number is not handed out before the
 //! watermark has passed it, and none overtakes an earlier one (MQTT-4.6.0-2, -3): one for a message
-//! that stays on the device waits behind one for the cloud.
+//! that stays on the device waits behind one for the cloud. So it is with PUBRELs among themselves (MQTT-4.6.0-4).
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::packet::Reply;
+use super::packet::{Ack, Reply};
 use crate::spool::Seq;
 
 /// What an entry counts towards the limit of unacknowledged bytes besides its message.
@@ -65,6 +65,12 @@ pub(super) enum Answer {
     Encoded(Bytes),
 }
 
+impl Answer {
+    fn is_pubrel(&self) -> bool {
+        matches!(self, Answer::Reply(reply) if reply.ack == Ack::PubRel)
+    }
+}
+
 struct Entry {
     answer: Answer,
     awaits: Awaits,
@@ -76,12 +82,15 @@ struct Entry {
 pub(super) struct Owed {
     queue: VecDeque<Entry>,
     bytes: usize,
+    /// How many of them are PUBRELs.
+    pubrels: usize,
 }
 
 impl Owed {
     /// Adds an acknowledgement that may leave when what it `awaits` is safe; if nothing, as soon as it is first in line.
     pub(super) fn owe(&mut self, answer: Answer, awaits: impl Into<Awaits>, message_bytes: usize) {
         let cost_bytes = message_bytes + OVERHEAD_BYTES;
+        self.pubrels += usize::from(answer.is_pubrel());
         self.bytes += cost_bytes;
         self.queue.push_back(Entry {
             answer,
@@ -98,10 +107,16 @@ impl Owed {
         }
         let entry = self.queue.pop_front()?;
         self.bytes -= entry.cost_bytes;
+        self.pubrels -= usize::from(entry.answer.is_pubrel());
         if self.queue.is_empty() && self.queue.capacity() > CAPACITY_KEPT {
             self.queue = VecDeque::new();
         }
         Some(entry.answer)
+    }
+
+    /// Whether a PUBREL is owed, which a later one must not overtake.
+    pub(super) fn owes_pubrel(&self) -> bool {
+        self.pubrels > 0
     }
 
     /// Whether nothing is owed.
@@ -118,7 +133,6 @@ impl Owed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::packet::Ack;
 
     fn safe(spool: Seq) -> Safe {
         Safe { spool, journal: 0 }

@@ -327,10 +327,6 @@ impl<I: Ingress> Connection<I> {
             self.deadlines.must_write(now);
         }
         let held_up = self.waiting.is_some() || self.client.is_congested();
-        self.deadlines.listening(!held_up, now);
-        if !std::mem::replace(&mut self.paused, held_up) && held_up {
-            self.client.shared.counters.reads_paused.add(1);
-        }
         let missing = match &self.waiting {
             _ if self.stopping => None,
             Some((size, _)) => {
@@ -340,6 +336,11 @@ impl<I: Ingress> Connection<I> {
             None => (!held_up).then_some(self.missing),
         };
         let reading = missing.is_some_and(|missing| self.make_room(missing));
+        let paused = held_up || !reading;
+        self.deadlines.listening(!paused, now);
+        if !std::mem::replace(&mut self.paused, paused) && paused && !self.stopping {
+            self.client.shared.counters.reads_paused.add(1);
+        }
         let has_large = self.input.is_large()
             || self.input.is_large_with(self.missing)
             || self.client.is_out_large();

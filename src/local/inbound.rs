@@ -1,9 +1,6 @@
-//! What each packet of an admitted client does: to the spool, to the broker, to its acknowledgements.
+//! What each packet of an admitted client does. Messages are `publishing`'s, and what leaves is `outbound`'s.
 //!
-//! Nothing here waits. What is to be sent is put into `out`; what may not be sent yet is owed.
-//!
-//! Invariant: a `QoS` 1 or 2 PUBLISH with a cloud route is appended before anything else happens, and
-//! everything that acknowledges it goes through [`Owed`] with its sequence number.
+//! Nothing here waits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,22 +10,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::access::Rights;
-use super::acks::{Answer, Awaits, Owed, Safe};
+use super::acks::Owed;
 use super::aliases::Aliases;
 use super::ending::End;
 use super::large_packet::LargePacket;
-use super::packet::{
-    self, Ack, Filter, Goodbye, Incoming, Publish, REFUSALS, Reason, Reply, Version,
-};
-use super::publication::QoS;
-use super::publisher::STATE_TOPIC;
+use super::link::Link;
+use super::packet::{self, Ack, Filter, Goodbye, Incoming, REFUSALS, Reason, Reply, Version};
 use super::server::Shared;
-use super::session::{Link, Outgoing, Session};
+use super::session::Session;
 use super::shared::Path;
 use super::subscriptions::SessionKey;
 use super::topic;
 use crate::clock::Timestamp;
-use crate::spool::{AppendError, Message, Seq};
+use crate::spool::Seq;
 use crate::store::Ingress;
 
 /// Whether a packet was dealt with.
@@ -39,17 +33,11 @@ pub(super) enum Handled {
     SpoolFull,
 }
 
-/// What became of a message that has a cloud route, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spooled {
-    /// It is in the spool under this number.
-    As(Seq),
-    /// It has no cloud route, or it is of `QoS` 0 and there was no room.
-    Not,
-    Full,
-}
-
 /// One admitted client.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they have nothing to do with each other"
+)]
 pub(super) struct Client<I> {
     pub(super) shared: Arc<Shared<I>>,
     pub(super) version: Version,
@@ -206,251 +194,7 @@ impl<I: Ingress> Client<I> {
         Ok(())
     }
 
-    /// Puts an acknowledgement into `out`.
-    fn reply(&mut self, reply: Reply) {
-        if reply.is_last() {
-            self.receiving = self.receiving.saturating_sub(1);
-        }
-        packet::put_reply(&mut self.out, self.version, reply);
-        self.shared.counters.packets_sent.add(1);
-    }
-
-    /// Sends SUBACK or UNSUBACK when the journal has what it says; in order with others if it has to wait.
-    fn answer(&mut self, packet: BytesMut, journal: Option<Seq>) {
-        if journal.is_some() {
-            let awaits = Awaits {
-                spool: None,
-                journal,
-            };
-            let bytes = packet.len();
-            (self.owed).owe(Answer::Encoded(packet.freeze()), awaits, bytes);
-        } else {
-            self.out.extend_from_slice(&packet);
-            self.shared.counters.packets_sent.add(1);
-        }
-    }
-
-    /// Sends an acknowledgement, when what it says is safe.
-    fn reply_when(&mut self, reply: Reply, awaits: Awaits) {
-        let safe = Safe {
-            spool: *self.safe.borrow(),
-            journal: *self.kept.borrow(),
-        };
-        if awaits.is_over(safe) {
-            self.reply(reply);
-        } else {
-            self.owed.owe(Answer::Reply(reply), awaits, 0);
-        }
-    }
-
-    /// Puts the acknowledgements into `out` that may leave.
-    pub(super) fn acknowledge(&mut self) {
-        if self.owed.is_empty() {
-            return;
-        }
-        let safe = Safe {
-            spool: *self.safe.borrow_and_update(),
-            journal: *self.kept.borrow_and_update(),
-        };
-        let out_bytes_max = self.shared.limits.write_buffer_bytes_max;
-        while self.out.len() < out_bytes_max
-            && let Some(answer) = self.owed.release(safe)
-        {
-            match answer {
-                Answer::Reply(reply) => self.reply(reply),
-                Answer::Encoded(packet) => {
-                    self.out.extend_from_slice(&packet);
-                    self.shared.counters.packets_sent.add(1);
-                }
-            }
-        }
-    }
-
-    /// Puts messages for the client into `out` while there is room.
-    pub(super) fn deliver(&mut self) -> Result<(), End> {
-        let limits = &self.shared.limits;
-        let room_bytes = limits.write_buffer_bytes_max / 2;
-        self.large_waits = false;
-        if self.out.len() >= room_bytes {
-            return Ok(());
-        }
-        let mut broker = self.shared.broker();
-        let session = broker.session(self.session, &self.link);
-        let session = session.ok_or(End::TakenOver)?;
-        let receiver = (self.version, self.packet_bytes_max);
-        let (mut sent, mut released, mut expired, mut too_large) = (0, 0, 0, 0);
-        let now = Instant::now();
-        while self.out.len() < room_bytes {
-            if session.next_bytes() > room_bytes && !self.large_packet.has_room() {
-                self.large_waits = true;
-                break;
-            }
-            match session.next(limits, now) {
-                None => break,
-                Some(Outgoing::Expired) => expired += 1,
-                Some(Outgoing::PubRel(id)) => {
-                    let pubrel = Reply::new(Ack::PubRel, id);
-                    packet::put_reply(&mut self.out, self.version, pubrel);
-                    released += 1;
-                }
-                Some(Outgoing::Publish {
-                    delivery,
-                    id,
-                    duplicate,
-                }) => {
-                    let number = (id, duplicate);
-                    if packet::put_publish(&mut self.out, receiver, &delivery, number, now) {
-                        sent += 1;
-                    } else {
-                        session.give_up(id);
-                        too_large += 1;
-                    }
-                }
-            }
-        }
-        self.is_held_up = session.is_held_up();
-        let counters = &self.shared.counters;
-        counters.messages_sent.add(sent);
-        counters.packets_sent.add(sent + released);
-        counters.dropped_expired.add(expired);
-        counters.dropped_packet_too_large.add(too_large);
-        Ok(())
-    }
-
-    /// Whether `out` takes more memory than usual.
-    pub(super) fn is_out_large(&self) -> bool {
-        self.out.capacity() > 2 * self.shared.limits.write_buffer_bytes_max
-    }
-
-    /// Whether so much is unacknowledged or unwritten that the client must not be read from.
-    pub(super) fn is_congested(&self) -> bool {
-        let limits = &self.shared.limits;
-        self.owed.unacknowledged_bytes() >= limits.unacknowledged_bytes_max
-            || self.out.len() >= limits.write_buffer_bytes_max
-    }
-
-    fn publish(&mut self, publish: &Publish<'_>, received: Timestamp) -> Result<Handled, End> {
-        let alias_max = self.shared.limits.topic_aliases_max;
-        let Ok(topic) = self.aliases.topic(publish, alias_max) else {
-            return Err(End::Protocol(
-                Reason::TopicAliasInvalid,
-                "it used a topic alias that it has not set or may not set",
-            ));
-        };
-        let publish = &Publish {
-            topic: topic.as_deref().unwrap_or(publish.topic),
-            ..*publish
-        };
-        if !topic::is_valid_name(publish.topic, &self.shared.limits) {
-            return Err(End::Protocol(
-                Reason::TopicNameInvalid,
-                "it published to an invalid topic name",
-            ));
-        }
-        self.aliases.learn(publish);
-        if publish.qos == QoS::ExactlyOnce
-            && let Some(taken) = self.with_session(|session| session.taken(publish.id))?
-        {
-            let pubrec = Reply::new(Ack::PubRec, publish.id);
-            self.owed.owe(Answer::Reply(pubrec), taken.awaits, 0);
-            return Ok(Handled::Done);
-        }
-        self.check_flow(publish.qos)?;
-        if !self.rights.may_publish(publish.topic) {
-            return self.deny(publish);
-        }
-        let spool = match self.shared.spool(publish, received)? {
-            Spooled::As(seq) => Some(seq),
-            Spooled::Not => None,
-            Spooled::Full => return Ok(Handled::SpoolFull),
-        };
-        self.shared.counters.messages_received.add(1);
-        let (wanted, awaits) = self.hand_out(publish, spool)?;
-        self.fed_others |= wanted;
-        let reason = if wanted || spool.is_some() {
-            Reason::Success
-        } else {
-            Reason::NoMatchingSubscribers
-        };
-        let message_bytes = if awaits == Awaits::default() {
-            0
-        } else {
-            publish.topic.len() + publish.properties.bytes().len() + publish.payload.len()
-        };
-        self.owe(publish, reason, awaits, message_bytes);
-        Ok(Handled::Done)
-    }
-
-    /// Hands a message to the local subscribers. Returns whether anyone wants it, and what its acknowledgement awaits.
-    fn hand_out(
-        &mut self,
-        publish: &Publish<'_>,
-        spool: Option<Seq>,
-    ) -> Result<(bool, Awaits), End> {
-        let mut broker = self.shared.broker();
-        let now = Instant::now();
-        if publish.qos == QoS::ExactlyOnce {
-            let own = (self.session, &self.link);
-            let handed_out = broker.publish_once(publish, own, spool, now);
-            return handed_out.ok_or(End::TakenOver);
-        }
-        let before = broker.changes();
-        let wanted = broker.publish(publish, Some(self.session), now);
-        let journal = broker.changed_since(before);
-        Ok((wanted, Awaits { spool, journal }))
-    }
-
-    /// Refuses a message that the client may not publish. MQTT 3.1.1 has no word for it, and an acknowledgement would
-    /// be a lie: the connection ends (MQTT-3.3.5-2).
-    fn deny(&mut self, publish: &Publish<'_>) -> Result<Handled, End> {
-        self.shared.counters.publishes_denied.add(1);
-        (self.shared.access).denied(&self.id, "publish", publish.topic);
-        if self.version == Version::V4 && publish.qos > QoS::AtMostOnce {
-            return Err(End::NotAllowed);
-        }
-        self.owe(publish, Reason::NotAuthorized, Awaits::default(), 0);
-        Ok(Handled::Done)
-    }
-
-    /// Owes the first acknowledgement of a PUBLISH.
-    fn owe(&mut self, publish: &Publish<'_>, reason: Reason, awaits: Awaits, message_bytes: usize) {
-        let ack = match publish.qos {
-            QoS::AtMostOnce => return,
-            QoS::AtLeastOnce => Ack::PubAck,
-            QoS::ExactlyOnce => Ack::PubRec,
-        };
-        self.receiving += 1;
-        let reply = Reply::because(ack, publish.id, reason);
-        self.owed.owe(Answer::Reply(reply), awaits, message_bytes);
-    }
-
-    /// Whether the client keeps to the receive maximum it was told (MQTT5-3.3.4-7), and in MQTT 3.1.1 to what it can
-    /// be allowed.
-    fn check_flow(&self, qos: QoS) -> Result<(), End> {
-        let limits = &self.shared.limits;
-        let exceeded = qos == QoS::ExactlyOnce
-            && self.with_session(|session| session.must_release(limits))?
-            || qos > QoS::AtMostOnce
-                && self.version == Version::V5
-                && self.receiving >= limits.unreleased_max.into();
-        if exceeded {
-            return Err(End::Protocol(
-                Reason::ReceiveMaximumExceeded,
-                "it has too many messages unreleased or unacknowledged",
-            ));
-        }
-        Ok(())
-    }
-
-    /// PUBCOMP says again that the message is taken, so a client that did not wait for its PUBREC
-    /// waits for its PUBCOMP.
-    fn pubrel(&mut self, id: u16) -> Result<(), End> {
-        let (known, awaits) = self.with_session(|session| session.pubrel(id))?;
-        self.reply_when(Reply::because(Ack::PubComp, id, found(known)), awaits);
-        Ok(())
-    }
-
-    fn with_session<T>(&self, change: impl FnOnce(&mut Session) -> T) -> Result<T, End> {
+    pub(super) fn with_session<T>(&self, change: impl FnOnce(&mut Session) -> T) -> Result<T, End> {
         let mut broker = self.shared.broker();
         let session = broker.session(self.session, &self.link);
         session.map(change).ok_or(End::TakenOver)
@@ -458,46 +202,10 @@ impl<I: Ingress> Client<I> {
 }
 
 /// What the answer to an acknowledgement says of its packet identifier.
-fn found(known: bool) -> Reason {
+pub(super) fn found(known: bool) -> Reason {
     if known {
         Reason::Success
     } else {
         Reason::PacketIdNotFound
-    }
-}
-
-impl<I: Ingress> Shared<I> {
-    /// Hands a message to the spool if its topic has a cloud route. One that the cloud will not take, too: it
-    /// becomes a dead letter there. But none to [`STATE_TOPIC`].
-    pub(super) fn spool(&self, publish: &Publish<'_>, received: Timestamp) -> Result<Spooled, End> {
-        if publish.topic == STATE_TOPIC || !self.routes.has_route(publish.topic) {
-            return Ok(Spooled::Not);
-        }
-        let message = Message {
-            topic: publish.topic,
-            attributes: &publish.properties.attributes(),
-            payload: publish.payload,
-            qos: publish.qos as u8,
-            retain: publish.retain,
-            received,
-        };
-        match self.ingress.append(&message) {
-            Ok(seq) => {
-                self.counters.messages_spooled.add(1);
-                Ok(Spooled::As(seq))
-            }
-            Err(AppendError::Full) if publish.qos == QoS::AtMostOnce => {
-                self.counters.dropped_spool_full.add(1);
-                Ok(Spooled::Not)
-            }
-            Err(AppendError::Full) => Ok(Spooled::Full),
-            Err(
-                error @ (AppendError::TooLarge { .. } | AppendError::AttributesTooLarge { .. }),
-            ) => Err(End::TooLarge {
-                topic: publish.topic.to_owned(),
-                error,
-            }),
-            Err(AppendError::Failed) => Err(End::SpoolFailed),
-        }
     }
 }

@@ -132,7 +132,7 @@ impl Default for Limits {
             client_id_bytes_max: 512,
             unacknowledged_bytes_max: MIB,
             buffer_bytes_max: 32 * KIB,
-            large_packets_max: 16,
+            large_packets_max: 32,
             packet_timeout: Duration::from_mins(1),
             write_buffer_bytes_max: 32 * KIB,
             write_timeout: Duration::from_secs(20),

@@ -23,8 +23,8 @@
 //! A stop of the relay publishes no wills: the clients have not died, and will be back when the relay is.
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained`, `origins` and `broker` are pure;
-//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`,
-//! `connection`, `wills`, `tls`, `websocket`, `transport` and `server` do the I/O with clients, `keeping` has the
+//! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`, `publishing`,
+//! `outbound`, `connection`, `wills`, `tls`, `websocket`, `transport` and `server` do the I/O with clients, `keeping` has the
 //! retained messages on disk, `journal` the sessions.
 
 mod acceptor;
@@ -46,11 +46,14 @@ mod journal;
 mod keeping;
 mod large_packet;
 mod limits;
+mod link;
 mod memory;
 mod origins;
+mod outbound;
 mod packet;
 mod publication;
 mod publisher;
+mod publishing;
 mod retained;
 mod server;
 mod session;

@@ -6,16 +6,19 @@
 //! exceeds `Limits::session_bytes_max`, but for what a restart brought back. What a restart must not change is recorded
 //! in the journal, if the session outlives its connection.
 
+mod kept;
+mod taken;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::taken::{TAKEN_BYTES, Taken};
 use super::acks::Awaits;
-use super::journal::{Change, KeptSession, Recorder, Whereabouts};
+use super::journal::{Change, Recorder};
 use super::limits::Limits;
+use super::link::Link;
 use super::memory::Memory;
 use super::packet::Will;
 use super::publication::{Delivery, QoS};
@@ -24,44 +27,6 @@ use crate::spool::Seq;
 
 /// An empty queue that has grown beyond this many messages gives its memory back.
 const CAPACITY_KEPT: usize = 256;
-
-/// What an entry of [`Session::taken`] takes, with its share of the table.
-const TAKEN_BYTES: usize = 96;
-
-/// The broker's end of the line to one connection. A new connection has a new link.
-#[derive(Debug, Default)]
-pub(super) struct Link {
-    bell: Notify,
-    taken_over: AtomicBool,
-    session_ended: AtomicBool,
-}
-
-impl Link {
-    /// Resolves when there may be something to send, or the session was taken over.
-    pub(super) async fn rung(&self) {
-        self.bell.notified().await;
-    }
-
-    /// Whether another connection has the session now.
-    pub(super) fn is_taken_over(&self) -> bool {
-        self.taken_over.load(Ordering::Acquire)
-    }
-
-    /// Whether the session did not go on with that connection.
-    pub(super) fn has_session_ended(&self) -> bool {
-        self.session_ended.load(Ordering::Acquire)
-    }
-
-    pub(super) fn take_over(&self, session_ended: bool) {
-        self.session_ended.store(session_ended, Ordering::Release);
-        self.taken_over.store(true, Ordering::Release);
-        self.bell.notify_one();
-    }
-
-    fn ring(&self) {
-        self.bell.notify_one();
-    }
-}
 
 /// How far the delivery of a sent message has come.
 #[derive(Debug)]
@@ -77,15 +42,6 @@ enum Stage {
 struct Flight {
     id: u16,
     stage: Stage,
-}
-
-/// A `QoS` 2 message from the client, of which nothing is kept but this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// What has to be safe before its PUBREC.
-    pub(super) awaits: Awaits,
-    /// Whether it is in the journal.
-    pub(super) is_kept: bool,
 }
 
 /// A message that was not sent yet.
@@ -182,90 +138,6 @@ impl Session {
             full: false,
             journal: None,
         }
-    }
-
-    /// A session that a restart has brought back, with its queue. To a client that was connected, anything may have been
-    /// sent before, for the journal hears of that later (MQTT-3.3.1-1); the first messages count as sent.
-    pub(super) fn restored(kept: KeptSession, memory: Memory, limits: &Limits) -> Self {
-        let mut session = Session::new(&kept.client_id, memory);
-        session.expiry_s = kept.expiry_s;
-        session.filters = kept.filters.into_iter().map(|(path, _)| path).collect();
-        for id in kept.taken {
-            let taken = Taken {
-                awaits: Awaits::default(),
-                is_kept: true,
-            };
-            session.remember(id, taken);
-        }
-        let was_connected = kept.client == Whereabouts::Connected;
-        for (position, message) in kept.messages.into_iter().enumerate() {
-            let id = message.id;
-            session.last_id = id;
-            let Some(mut delivery) = message.delivery else {
-                let stage = Stage::Released(None);
-                session.inflight.push_back(Flight { id, stage });
-                continue;
-            };
-            delivery.publication = delivery.publication.counted(&session.memory);
-            session.charge(&delivery);
-            if message.sent || (was_connected && position < limits.inflight_max) {
-                let stage = Stage::Sent(delivery);
-                session.inflight.push_back(Flight { id, stage });
-            } else {
-                session.queue.push_back(Waiting {
-                    id,
-                    delivery,
-                    awaits: None,
-                    duplicate: was_connected,
-                });
-            }
-        }
-        session
-    }
-
-    /// From now on what must survive a restart is recorded under this key.
-    pub(super) fn keep(&mut self, key: SessionKey, recorder: &Recorder) {
-        self.journal = recorder.is_on().then(|| (key, recorder.clone()));
-    }
-
-    /// From now on the session ends with the connection.
-    pub(super) fn keep_no_more(&mut self) {
-        self.note(Change::Ended);
-        self.journal = None;
-    }
-
-    /// Records a change of this session, if it is kept. Returns its number, if it has one to wait for.
-    pub(super) fn note(&self, change: impl FnOnce(SessionKey) -> Change) -> Option<Seq> {
-        let (key, recorder) = self.journal.as_ref()?;
-        recorder.record(change(*key))
-    }
-
-    /// The messages of the session as changes that lead to them; none if it is not kept.
-    pub(super) fn snapshot(&self, changes: &mut Vec<Change>) {
-        let Some((key, _)) = self.journal else { return };
-        for flight in &self.inflight {
-            match &flight.stage {
-                Stage::Sent(delivery) => {
-                    changes.push(Change::Queued(key, flight.id, delivery.clone()));
-                    changes.push(Change::Sent(key, flight.id));
-                }
-                Stage::Released(_) => changes.push(Change::Released(key, flight.id)),
-            }
-        }
-        let waiting = self.queue.iter().filter(|waiting| waiting.id > 0);
-        for one in waiting {
-            changes.push(Change::Queued(key, one.id, one.delivery.clone()));
-            if one.duplicate {
-                changes.push(Change::Sent(key, one.id));
-            }
-        }
-        let taken = self.taken.iter().filter(|(_, taken)| taken.is_kept);
-        changes.extend(taken.map(|(id, _)| Change::Taken(key, *id)));
-    }
-
-    /// Whether the session is in the journal.
-    pub(super) fn is_kept(&self) -> bool {
-        self.journal.is_some()
     }
 
     /// Whether the next packet says what has to be in the journal before.
@@ -479,63 +351,6 @@ impl Session {
     /// PUBCOMP from the client.
     pub(super) fn pubcomp(&mut self, id: u16) {
         self.finish(id, |stage| matches!(stage, Stage::Released(_)));
-    }
-
-    /// The `QoS` 2 message that was taken under this identifier and is not yet released.
-    pub(super) fn taken(&self, id: u16) -> Option<Taken> {
-        self.taken.get(&id).copied()
-    }
-
-    /// Whether the client must release something before another `QoS` 2 PUBLISH is taken.
-    pub(super) fn must_release(&self, limits: &Limits) -> bool {
-        let is_memory_full = self.memory.kept_bytes() > limits.messages_bytes_max;
-        self.taken.len() >= limits.unreleased_max.into()
-            || (is_memory_full && self.taken.len() * TAKEN_BYTES >= limits.session_bytes_sure)
-    }
-
-    /// A `QoS` 2 PUBLISH was taken, and has gone where it had to. If it went only to places that the journal keeps, and so
-    /// `stays_here`, the journal remembers it too: then a repetition after a restart is known. If it went to the spool, a
-    /// repetition goes there once more, for the spool may have lost it.
-    pub(super) fn take(&mut self, id: u16, stays_here: bool) {
-        let taken = Taken {
-            awaits: Awaits::default(),
-            is_kept: stays_here && self.is_kept(),
-        };
-        if taken.is_kept {
-            self.note(|key| Change::Taken(key, id));
-        }
-        self.remember(id, taken);
-    }
-
-    fn remember(&mut self, id: u16, taken: Taken) {
-        if self.taken.insert(id, taken).is_none() {
-            self.memory.keep(TAKEN_BYTES);
-        }
-    }
-
-    /// What was taken under this identifier waits for that.
-    pub(super) fn took(&mut self, id: u16, awaits: Awaits) {
-        if let Some(taken) = self.taken.get_mut(&id) {
-            taken.awaits = awaits;
-        }
-    }
-
-    /// PUBREL from the client. Returns whether something was taken under the identifier, and what PUBCOMP waits for;
-    /// that is over for a client that waited for its PUBREC. If nothing was taken, it may have been released just
-    /// before, and PUBCOMP says no less than the one that got lost.
-    pub(super) fn pubrel(&mut self, id: u16) -> (bool, Awaits) {
-        let Some(taken) = self.taken.remove(&id) else {
-            return (false, self.finished);
-        };
-        self.memory.forget(TAKEN_BYTES);
-        let mut awaits = taken.awaits;
-        if taken.is_kept {
-            awaits.journal = self
-                .note(|key| Change::Finished(key, id))
-                .or(awaits.journal);
-        }
-        self.finished = self.finished.and(awaits);
-        (true, awaits)
     }
 
     fn finish(&mut self, id: u16, is_due: impl Fn(&Stage) -> bool) {

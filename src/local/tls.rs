@@ -16,7 +16,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use crate::cloud::tls::{TlsError, read_roots};
+use crate::roots::{self, RootsError};
 
 /// How old what was read may be when a client comes. A file that was renewed is used after this at the latest.
 const FILES_AGE_MAX: Duration = Duration::from_mins(10);
@@ -73,7 +73,7 @@ pub enum TlsFilesError {
     },
     /// The file of the clients' authorities cannot be used.
     #[error(transparent)]
-    ClientCa(#[from] TlsError),
+    ClientCa(#[from] RootsError),
     /// The clients' authorities cannot be used.
     #[error("{CLIENT_CA}: {source}")]
     Verifier {
@@ -159,7 +159,7 @@ fn server_config(files: &LocalTls) -> Result<Arc<ServerConfig>, TlsFilesError> {
         .map_err(refused)?;
     let builder = match &files.client_ca_path {
         Some(path) => {
-            let roots = Arc::new(read_roots(CLIENT_CA, path)?);
+            let roots = Arc::new(roots::read(CLIENT_CA, path)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             builder.with_client_cert_verifier(verifier.build()?)
         }

@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ending::End;
-use super::inbound::Spooled;
 use super::packet::Will;
+use super::publishing::Spooled;
 use super::server::{LocalError, Shared};
 use crate::clock;
 use crate::spool::AppendError;

@@ -282,7 +282,9 @@ impl<T: Transport> Task<'_, T> {
                     return Registered::Now;
                 }
                 Outcome::AlreadyRegistered => {
-                    tracing::info!("this device was registered before");
+                    tracing::info!(
+                        "this device was registered before; its credentials are waited for"
+                    );
                     return Registered::Before;
                 }
                 Outcome::Refused { detail } => {

@@ -121,7 +121,10 @@ fn report(asked: &Asked, force: bool) {
              later (SUPERVISOR_FORCE_UPDATE=1 would override the lock)"
         ),
         Asked::Failed(why) => {
-            tracing::warn!("the Supervisor did not take the request for an update: {why}");
+            tracing::warn!(
+                "the Supervisor did not take the request for an update: {why}; it is asked again, and looks for one \
+                 every 15 minutes by itself"
+            );
         }
     }
 }

@@ -63,6 +63,9 @@ use self::writer::Disk;
 
 pub use self::recovery::{OpenError, Recovery};
 
+/// The directory of the spool under `DATA_DIR`.
+pub const DIRECTORY: &str = "spool";
+
 /// A message's number in the spool, in order of arrival.
 pub type Seq = u64;
 

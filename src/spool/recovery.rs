@@ -120,6 +120,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     let mut report = Recovery::default();
     let (mut found, uncounted) = find_segments(storage, &mut report)?;
     report.cursor_lost = cursor.is_none() && !found.is_empty();
+    let before = cursor.clone();
     let mut cursor = cursor.unwrap_or_default();
 
     let mut records_written = 0;
@@ -150,7 +151,10 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     report.spooled = cursor.ledger.spooled;
     report.ledger = cursor.ledger;
     report.disk_bytes = segments.values().map(|info| info.len).sum();
-    save(&mut cursor_file, &cursor)?;
+    let is_durable = before.is_some_and(|before| before.is_stored_as(&cursor));
+    if !is_durable {
+        save(&mut cursor_file, &cursor)?;
+    }
     storage
         .sync_directory()
         .map_err(|e| io_error("directory", e))?;

@@ -2,9 +2,11 @@
 //
 //   node tests/peers/mqttjs_client.mjs PORT SCENE [--topic T] [--count N] [--qos Q] [--client-id ID]
 //       [--mqtt 5] [--over ws] [--user NAME:PASSWORD] [--expiry S]
+//       [--repeats] [--comebacks N]
 //
 // Prints one line of JSON and exits 0, or says on stderr what was wrong and exits 1. Scenes: see SCENES at the end;
-// paho_client.py has the same ones. `subscribe` prints the line `ready` first, once it is subscribed.
+// paho_client.py has the same ones. `subscribe` prints the line `ready` first, once it is subscribed; `stream` prints `heard N`
+// every ten messages.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -27,6 +29,8 @@ const { positionals, values: options } = parseArgs({
     over: { type: 'string', default: 'mqtt' },
     user: { type: 'string', default: ':' },
     expiry: { type: 'string', default: '3600' },
+    repeats: { type: 'boolean', default: false },
+    comebacks: { type: 'string', default: '0' },
   },
 })
 const port = Number(positionals[0])
@@ -50,11 +54,12 @@ async function soon(promise, what) {
   }
 }
 
-/** One connection, with what it hears in a queue. It does not reconnect. */
+/** One connection, with what it hears in a queue. It comes back only if told to: `reconnectPeriod`. */
 class Peer {
   #client
   #messages = []
   #arrived = () => {}
+  #comebacks = 0
 
   static async connect(settings = {}) {
     const peer = new Peer()
@@ -71,6 +76,7 @@ class Peer {
     const [connack] = await soon(once(client, 'connect'), 'CONNACK')
     client.on('error', () => {}) // a connection that ends is for `lost` to tell
     peer.sessionPresent = connack.sessionPresent
+    client.on('connect', () => (peer.#comebacks += 1))
     return peer
   }
 
@@ -105,6 +111,11 @@ class Peer {
     const payloads = []
     for (const _ of wanted) payloads.push((await this.receive()).payload.toString())
     assert.deepEqual(payloads, wanted, what)
+  }
+
+  /** Waits until it has connected so often since it was made. */
+  async comeBack(times) {
+    while (this.#comebacks < times) await soon(once(this.#client, 'connect'), 'connection')
   }
 
   /** Says DISCONNECT. */
@@ -205,6 +216,32 @@ async function session() {
   return { queued: count }
 }
 
+/**
+ * Sends and hears a stream at one QoS with kept sessions, whatever happens to the connections meanwhile, and until the
+ * subscriber has come back so often. Each message comes once and in order; with --repeats, some may come again.
+ */
+async function stream() {
+  const keep = (name) => ({ clientId: `${name}-${process.pid}`, clean: false, reconnectPeriod: 200 })
+  const subscriber = await Peer.connect(keep('hears'))
+  await subscriber.subscribe(options.topic, Number(options.qos))
+  const publisher = await Peer.connect(keep('sends'))
+  const sent = publisher.publish(options.topic, numbered, Number(options.qos))
+  const heard = []
+  let again = 0
+  while (heard.length < count) {
+    const payload = (await subscriber.receive()).payload.toString()
+    if (options.repeats && heard.includes(payload)) again += 1
+    else if (heard.push(payload) % 10 === 0) console.log(`heard ${heard.length}`)
+  }
+  assert.deepEqual(heard, numbered, 'messages, in their order')
+  await sent
+  await subscriber.comeBack(Number(options.comebacks))
+  await publisher.publish(options.topic, ['that was all'], Number(options.qos))
+  while ((await subscriber.receive()).payload.toString() !== 'that was all') again += 1
+  if (!options.repeats) assert.equal(again, 0, 'messages that came again')
+  return { streamed: count, again }
+}
+
 async function takeover() {
   const clientId = `takeover-${process.pid}`
   const first = await Peer.connect({ clientId })
@@ -287,7 +324,7 @@ async function annotated() {
   return { annotated: count }
 }
 
-const SCENES = { publish, subscribe, qos, retained, will, session, takeover, filters, five, annotated }
+const SCENES = { publish, subscribe, qos, retained, will, session, takeover, filters, five, annotated, stream }
 
 const scene = positionals[1]
 try {

@@ -1,10 +1,11 @@
 """A foreign client of MQTT 3.1.1 or 5, Eclipse Paho for Python, that plays one scene against a broker on 127.0.0.1.
 
     .tools/venv/bin/python tests/peers/paho_client.py PORT SCENE [--topic T] [--count N] [--qos Q] [--client-id ID]
-        [--mqtt 5] [--expiry S]
+        [--mqtt 5] [--expiry S] [--repeats] [--comebacks N]
 
 Prints one line of JSON and exits 0, or says on stderr what was wrong and exits 1. Scenes: see SCENES at the end;
-mqttjs_client.mjs has the same ones. `subscribe` prints the line `ready` first, once it is subscribed.
+mqttjs_client.mjs has the same ones. `subscribe` prints the line `ready` first, once it is subscribed; `stream` prints
+`heard N` every ten messages.
 """
 
 import argparse
@@ -37,9 +38,9 @@ def expect(actual, wanted, what):
 
 
 class Peer:
-    """One connection, with what it hears in queues. It does not reconnect."""
+    """One connection, with what it hears in queues. It comes back only if told to."""
 
-    def __init__(self, port, client_id="", clean=True, will=None):
+    def __init__(self, port, client_id="", clean=True, will=None, comes_back=False):
         self.messages, self._acks = queue.Queue(), queue.Queue()
         self._connected, self._lost = queue.Queue(), queue.Queue()
         is_5 = PROTOCOL == mqtt.MQTTv5
@@ -48,14 +49,17 @@ class Peer:
             client_id=client_id,
             clean_session=None if is_5 else clean,
             protocol=PROTOCOL,
-            reconnect_on_failure=False,
+            reconnect_on_failure=comes_back,
         )
+        client.reconnect_delay_set(min_delay=1, max_delay=1)
         if will:
             client.will_set(*will)
         client.on_connect = lambda _c, _u, flags, reason, _p: self._connected.put((flags.session_present, str(reason)))
         client.on_disconnect = lambda *_args: self._lost.put(True)
         client.on_message = lambda _c, _u, message: self.messages.put(message)
         client.on_subscribe = lambda _c, _u, _mid, reasons, _p: self._acks.put([r.value for r in reasons])
+        self.published = queue.Queue()
+        client.on_publish = lambda *_args: self.published.put(True)
         client.on_unsubscribe = lambda *_args: self._acks.put("unsubscribed")
         kept = {}
         if is_5:
@@ -90,6 +94,16 @@ class Peer:
         for info in sent:
             info.wait_for_publish(PATIENCE_S)
             expect(info.is_published(), True, f"acknowledgement of message {info.mid}")
+
+    def begin_to_publish(self, topic, payloads, qos):
+        """Each goes when it can; what is acknowledged to the end comes into `published`."""
+        for payload in payloads:
+            self._client.publish(topic, payload, qos)
+
+    def come_back(self, times):
+        """Waits until it has connected so often since it was made."""
+        for _ in range(times):
+            self._connected.get(timeout=PATIENCE_S)
 
     def receive(self):
         return self.messages.get(timeout=PATIENCE_S)
@@ -202,6 +216,36 @@ def session(a):
     return {"queued": a.count}
 
 
+def stream(a):
+    """Sends and hears a stream at one QoS with kept sessions, whatever happens to the connections meanwhile, and until
+    the subscriber has come back so often. Each message comes once and in order; with --repeats, some may come again."""
+    subscriber = Peer(a.port, f"hears-{os.getpid()}", clean=False, comes_back=True)
+    subscriber.subscribe((a.topic, a.qos))
+    publisher = Peer(a.port, f"sends-{os.getpid()}", clean=False, comes_back=True)
+    publisher.begin_to_publish(a.topic, numbered(a.count), a.qos)
+    heard, wanted, again = [], numbered(a.count), 0
+    while len(heard) < a.count:
+        payload = subscriber.receive().payload.decode()
+        if a.repeats and payload in heard:
+            again += 1
+            continue
+        heard.append(payload)
+        if len(heard) % 10 == 0:
+            print(f"heard {len(heard)}", flush=True)
+    expect(heard, wanted, "messages, in their order")
+    for _ in wanted:
+        publisher.published.get(timeout=PATIENCE_S)
+    subscriber.come_back(a.comebacks)
+    publisher.begin_to_publish(a.topic, ["that was all"], a.qos)
+    rest = []
+    while rest[-1:] != ["that was all"]:
+        rest.append(subscriber.receive().payload.decode())
+    again += len(rest) - 1
+    if not a.repeats:
+        expect(again, 0, "messages that came again")
+    return {"streamed": a.count, "again": again}
+
+
 def takeover(a):
     client_id = f"takeover-{os.getpid()}"
     first = Peer(a.port, client_id)
@@ -267,7 +311,7 @@ def annotated(a):
     return {"annotated": a.count}
 
 
-SCENES = [publish, subscribe, qos, retained, will, session, takeover, filters, five, annotated]
+SCENES = [publish, subscribe, qos, retained, will, session, takeover, filters, five, annotated, stream]
 
 
 def main():
@@ -280,6 +324,8 @@ def main():
     parser.add_argument("--qos", type=int, default=1)
     parser.add_argument("--client-id", default="")
     parser.add_argument("--expiry", type=int, default=3600)
+    parser.add_argument("--repeats", action="store_true")
+    parser.add_argument("--comebacks", type=int, default=0)
     parser.add_argument("--mqtt", choices=["3.1.1", "5"], default="3.1.1")
     arguments = parser.parse_args()
     global PROTOCOL

@@ -13,8 +13,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app::SPOOL_DIRECTORY;
 use crate::config::{Config, ConfigErrors};
+use crate::spool;
 use crate::spool::offline::{Offline, OfflineError};
 use crate::spool::storage::ReadOnlyError;
 
@@ -125,7 +125,7 @@ impl SpoolCommand {
             Some(data_dir) => data_dir.clone(),
             None => Config::data_dir_from_env()?,
         };
-        let spool = Offline::open(&data_dir.join(SPOOL_DIRECTORY))?;
+        let spool = Offline::open(&data_dir.join(spool::DIRECTORY))?;
         match self.tool {
             SpoolTool::Inspect => inspect::inspect(&spool, out),
             SpoolTool::Verify => verify::verify(&spool, out),

@@ -16,7 +16,7 @@ const MORNING_MS: u64 = 1_795_421_109_000;
 /// A data directory: three messages, of which the first and the last are settled.
 fn data_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let storage = Arc::new(Directory::open(&dir.path().join(SPOOL_DIRECTORY)).unwrap());
+    let storage = Arc::new(Directory::open(&dir.path().join(spool::DIRECTORY)).unwrap());
     let (spool, _) = Spool::open(storage, Options::default(), |_| {}).unwrap();
     for (payload, clock_set) in [
         (b"first".as_slice(), true),
@@ -68,7 +68,7 @@ fn lines(dir: &Path, all: bool) -> Vec<serde_json::Value> {
 }
 
 fn damage_the_first_record(dir: &Path) {
-    let segment = dir.join(SPOOL_DIRECTORY).join("0000000000000001.seg");
+    let segment = dir.join(spool::DIRECTORY).join("0000000000000001.seg");
     let mut bytes = fs::read(&segment).unwrap();
     bytes[60] ^= 1;
     fs::write(&segment, &bytes).unwrap();
@@ -128,7 +128,7 @@ fn verify_calls_a_sound_spool_sound_and_a_torn_tail_too() {
 
     let segment = dir
         .path()
-        .join(SPOOL_DIRECTORY)
+        .join(spool::DIRECTORY)
         .join("0000000000000001.seg");
     let bytes = fs::read(&segment).unwrap();
     fs::write(&segment, &bytes[..bytes.len() - 3]).unwrap();
@@ -162,7 +162,7 @@ fn inspect_and_export_go_on_behind_damage_and_tell_of_it() {
         text.contains("damage    1 places, 1 records cannot be read"),
         "{text}"
     );
-    let spool = Offline::open(&dir.path().join(SPOOL_DIRECTORY)).unwrap();
+    let spool = Offline::open(&dir.path().join(spool::DIRECTORY)).unwrap();
     let (mut out, mut complaints) = (Vec::new(), Vec::new());
     let verdict = export::export(&spool, true, &mut out, &mut complaints).unwrap();
     assert_eq!(verdict, Verdict::Damaged);
@@ -174,7 +174,7 @@ fn inspect_and_export_go_on_behind_damage_and_tell_of_it() {
 #[test]
 fn each_reason_to_give_up_has_its_exit_code() {
     let dir = data_dir();
-    let spool_dir = dir.path().join(SPOOL_DIRECTORY);
+    let spool_dir = dir.path().join(spool::DIRECTORY);
     let relay = Directory::open(&spool_dir).unwrap();
     let (result, _) = output(dir.path(), SpoolTool::Inspect);
     assert_eq!(result.unwrap_err().exit_code(), EXIT_IN_USE);

@@ -2,7 +2,11 @@
 //! and time is paused.
 
 mod attributes;
+mod bed;
+mod closed;
+mod crowded;
 mod packs;
+mod posting;
 mod refused;
 
 use tempfile::TempDir;

@@ -185,8 +185,8 @@ impl Access {
     /// Notes a client that was refused. Returns for how long the answer is to be held back.
     pub(super) fn refused(&self, peer: SocketAddr, reason: Reason) -> Duration {
         tracing::warn!(%peer, "a client was refused: no user name, or a wrong user name or password");
-        let guessed = reason == Reason::BadUserNameOrPassword;
-        let guarded = self.guarded.as_ref().filter(|_| guessed);
+        let is_guess = reason == Reason::BadUserNameOrPassword;
+        let guarded = self.guarded.as_ref().filter(|_| is_guess);
         guarded.map_or(Duration::ZERO, |guarded| {
             let guesses = guarded.guesses.lock();
             let mut guesses = guesses.unwrap_or_else(PoisonError::into_inner);

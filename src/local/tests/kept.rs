@@ -65,6 +65,33 @@ async fn what_concerns_a_persistent_session_is_acknowledged_when_the_journal_has
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_pubrel_overtakes_one_that_waits() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.send(&subscribe(9, &[("a", 2)])).await;
+    sync(&recorder);
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&[0x90, 3, 0, 9, 2]).await;
+    let mut client = bench.client("c").await;
+    client.send(&publish("a", "x", 2, 1)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&publish("a", "x", 2, 1)).await;
+    // Its PUBREL waits for the journal, and behind a PUBACK that waits for the spool; that of the other waits for nothing.
+    keeper.send(&publish(ROUTED, "x", 1, 1)).await;
+    keeper.send(&[pubrec(1), pubrec(77)].concat()).await;
+    sync(&recorder);
+    keeper.expect_nothing().await;
+    bench.spool.set_safe(1);
+    keeper.expect(&puback(1)).await;
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&pubrel(1)).await;
+    keeper.expect(&pubrel(77)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_the_disk_fails_nothing_waits_for_the_journal() {
     let (bench, recorder) = bench_with(Image::default());
     let mut keeper = bench.connect(Connect::persistent("s")).await;

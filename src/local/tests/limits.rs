@@ -373,9 +373,15 @@ async fn large_packets_take_turns_on_their_way_in_and_small_ones_pass() {
     let (begin, end) = large.split_at(100_000);
     let mut slow = bench.client("slow").await;
     slow.send(begin).await;
-    let mut next = bench.client("next").await;
+    let impatient = Connect {
+        keep_alive_s: 10,
+        ..Connect::clean("next")
+    };
+    let mut next = bench.connect(impatient).await;
     next.send(&large).await;
     next.expect_nothing().await;
+    assert_eq!(bench.counters.reads_paused.get(), 1);
+    tokio::time::sleep(Duration::from_secs(40)).await; // no silence of its own
     let mut small = bench.client("small").await;
     small.send(&publish("a", "x", 1, 7)).await;
     small.expect(&puback(7)).await;

@@ -3,7 +3,7 @@ use super::super::publication::Publication;
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::local::journal::KeptMessage;
+use crate::local::journal::{KeptMessage, KeptSession, Whereabouts};
 
 fn delivery(payload: &str, qos: QoS) -> Delivery {
     Delivery {

@@ -50,9 +50,14 @@ async fn the_publishers_dup_is_not_passed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn client_identifiers_of_up_to_23_letters_and_digits_are_taken() {
-    const ALL: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    const IDENTIFIERS: [&str; 4] = [
+        "0",
+        "0123456789abcdefghijklm",
+        "nopqrstuvwxyzABCDEFGHIJ",
+        "KLMNOPQRSTUVWXYZ",
+    ];
     let bench = Bench::new();
-    for id in [&ALL[..1], &ALL[..23], &ALL[23..46], &ALL[46..]] {
+    for id in IDENTIFIERS {
         bench.client(id).await;
         bench.client5(id).await;
     }

@@ -139,3 +139,20 @@ async fn the_highest_qos_of_overlapping_subscriptions_counts() {
     five.expect(&publish((1, 2), "a/b", &[], "x")).await;
     four.expect(&publish4("a/b", "x", 1, 2)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_within_its_receive_maximum_is_told_the_true_reason_when_memory_is_short() {
+    let bench = Bench::with(Limits {
+        messages_bytes_max: 0,
+        session_bytes_sure: 100,
+        ..Limits::default()
+    });
+    let mut client = bench.client5("c").await;
+    for id in 1..=2 {
+        client.send(&publish((2, id), "a", &[], "x")).await;
+        client.expect(&because(0x50, id, 0x10)).await;
+    }
+    client.send(&publish((2, 3), "a", &[], "x")).await;
+    client.expect(&wire5::disconnected(0x97)).await;
+    client.expect_closed().await;
+}

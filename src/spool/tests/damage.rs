@@ -223,7 +223,7 @@ fn any_damage_to_the_cursor_costs_duplicates_only() {
 /// Appends messages until the last one is `last`, each as large as makes 18 of them a segment and 8 of them all that
 /// memory keeps of those that are written.
 fn append_large(stepped: &mut Stepped, last: Seq) {
-    let payload = [7; 60_000];
+    let payload = vec![7; 60_000];
     while stepped.spool.append(&message(&payload)).unwrap() < last {}
     stepped.run();
 }

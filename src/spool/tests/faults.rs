@@ -316,15 +316,14 @@ fn drop_oldest_gives_up_a_segment_that_cannot_even_be_read() {
         full: FullPolicy::DropOldest,
         ..options()
     };
-    for settled in [0, 3] {
+    for settled in [&[][..], &[1, 2, 3]] {
         let model = Model::default();
         let mut stepped = Stepped::open(Arc::new(model.clone()), options).unwrap().0;
         while stepped.spool.append(&message(b"x")).is_ok() {
             stepped.step();
         }
-        let seqs: Vec<_> = (1..=settled).collect();
-        stepped.read(settled as usize).unwrap();
-        stepped.spool.settle(&seqs, Outcome::Delivered);
+        stepped.read(settled.len()).unwrap();
+        stepped.spool.settle(settled, Outcome::Delivered);
         let before = stepped.spool.ledger();
         model.inject(Trigger::Nth(Operation::Read, 1), Effect::Eio);
         stepped.run();
@@ -363,4 +362,23 @@ fn a_spool_opens_on_a_full_disk() {
     empty.set_capacity(None);
     stepped.run_late();
     assert_eq!(stepped.spool.progress().safe, 2);
+}
+
+#[test]
+fn a_start_after_an_orderly_stop_writes_nothing() {
+    let model = Model::default();
+    let (spool, _) = Spool::open(Arc::new(model.clone()), options(), |_| {}).unwrap();
+    spool.append(&message(b"1")).unwrap();
+    spool.close().unwrap();
+    drop(spool);
+    model.inject(Trigger::Nth(Operation::Write, 1), Effect::Eio);
+    let mut stepped = open(&model);
+    assert_eq!(model.fired_as(Effect::Eio), 0);
+    append(&stepped, 1);
+    stepped.run();
+    assert_eq!(
+        model.fired_as(Effect::Eio),
+        1,
+        "the next write is a message's"
+    );
 }

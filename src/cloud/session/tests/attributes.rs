@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 
-use super::refused::{Bed, Does};
+use super::bed::{Bed, Does};
 use super::*;
 use crate::attributes::Attribute;
-use crate::routes::{Names, Rulebook};
 use crate::spool::ledger::DropReason;
 
 const TIME: Duration = Duration::from_mins(2);
@@ -34,9 +33,8 @@ fn append(store: &Store, attributes: &[u8], payload: &[u8]) {
 #[tokio::test(start_paused = true)]
 async fn a_message_with_attributes_goes_alone_and_keeps_its_place_among_packs() {
     let rules = "sensors => site/data {pack:json}";
-    let routes = Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap();
     for version in [MqttVersion::V5, MqttVersion::V311] {
-        let mut bed = Bed::with(routes.clone());
+        let mut bed = Bed::of_rules(rules);
         bed.append(b"1");
         bed.append(b"2");
         let attributes = bytes(&[Attribute::UserProperty("a", "b")]);

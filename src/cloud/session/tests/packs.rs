@@ -4,9 +4,8 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 
-use super::refused::{Bed, Does, message, parse, take_packet};
+use super::bed::{Bed, Does, message, parse, take_packet};
 use super::*;
-use crate::routes::{Names, Rulebook};
 
 /// Long enough for any pack to be closed and answered.
 const TIME: Duration = Duration::from_secs(30);
@@ -17,7 +16,7 @@ const TOPIC_NAME_INVALID: u8 = 0x90;
 
 fn bed() -> Bed {
     let rules = "sensors => site/data {pack:json}";
-    Bed::with(Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap())
+    Bed::of_rules(rules)
 }
 
 /// Messages `0` to `9`, of which the sixth is "bad".
@@ -97,8 +96,7 @@ async fn a_pack_that_comes_too_fast_is_sent_again_as_it_was() {
 async fn what_comes_too_fast_stays_before_the_later_ones_of_its_topic_though_an_older_pack_is_in_line()
  {
     let rules = "sensors => site/data {pack:json}, plain => site/plain";
-    let routes = Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap();
-    let mut bed = Bed::with(routes);
+    let mut bed = Bed::of_rules(rules);
     bed.append(b"1");
     for payload in [b"a", b"b", b"c"] {
         bed.append_to("plain", payload);
@@ -195,7 +193,7 @@ async fn a_pack_that_ends_connections_is_taken_apart_and_only_its_bad_message_be
 #[tokio::test(start_paused = true)]
 async fn a_denied_pack_is_taken_apart_however_much_flows_beside_it() {
     let rules = "bad => site/bad {pack:json}, sensors => site/data";
-    let mut bed = Bed::with(Routes::parse(rules, None, Names::default(), Rulebook::Aws).unwrap());
+    let mut bed = Bed::of_rules(rules);
     for _ in 0..3 {
         bed.append_to("bad", b"\"bad\"");
     }

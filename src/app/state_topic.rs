@@ -12,7 +12,10 @@ use crate::rfc3339;
 use crate::state::State;
 
 /// Tells the present state, and then each change of it, for ever.
-pub async fn keep_telling(mut states: watch::Receiver<State>, publisher: Publisher) -> Infallible {
+pub(super) async fn keep_telling(
+    mut states: watch::Receiver<State>,
+    publisher: Publisher,
+) -> Infallible {
     loop {
         let message = message(&states.borrow_and_update(), clock::now());
         publisher.tell_state(message.as_bytes());
