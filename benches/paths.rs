@@ -85,17 +85,17 @@ fn routes(criterion: &mut Criterion) {
     };
     let parse = |rules: &str| Routes::parse(rules, None, names, Rulebook::Aws).expect("sound");
     let miss: Vec<String> = (0..20)
-        .map(|n| format!("other/{n}/+/x -> cloud/{n}"))
+        .map(|n| format!("other/{n}/+/x => cloud/{n}"))
         .collect();
     let tables = [
-        ("route/one topic", parse(&format!("{TOPIC} -> cloud"))),
+        ("route/one topic", parse(&format!("{TOPIC} => cloud"))),
         (
             "route/wildcard and template",
-            parse("sensors/# -> dt/{uuid}/{topic}"),
+            parse("sensors/# => dt/{uuid}/{topic}"),
         ),
         (
             "route/the last of 21",
-            parse(&[&miss.join(","), ",sensors/# -> cloud"].concat()),
+            parse(&[&miss.join(","), ",sensors/# => cloud"].concat()),
         ),
     ];
     for (name, routes) in tables {
@@ -182,6 +182,8 @@ fn spools(criterion: &mut Criterion) {
             let spool = spool_in(place.path(), nobody);
             append_round(&spool);
             spool.close().expect("the disk is sound");
+            // it holds the directory as long as it lives
+            drop(spool);
             (spool_in(place.path(), nobody), place)
         };
         bencher.iter_batched(

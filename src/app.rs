@@ -31,8 +31,6 @@ use crate::store::{Store, StoreError};
 
 /// The directory of what the local broker keeps, beside the spool.
 const BROKER_DIRECTORY: &str = "broker";
-/// The directory of the local sessions.
-const SESSIONS_DIRECTORY: &str = "sessions";
 /// A shutdown that takes longer is cut short. Half of what balena gives a container.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -183,9 +181,8 @@ impl App {
         };
         status.start(sources, stop_status);
 
-        let directory = config.data_dir.join(BROKER_DIRECTORY);
-        let (mut broker, keeper) = LocalBroker::open(options, &directory);
-        broker.keep_sessions(&config.data_dir.join(SESSIONS_DIRECTORY));
+        let mut broker = LocalBroker::new(options);
+        broker.keep(&config.data_dir.join(BROKER_DIRECTORY));
         let publisher = broker.publisher(stop_local.clone());
         let mut local = Task::spawn({
             let (store, routes) = (store.clone(), Arc::clone(&routes));
@@ -230,9 +227,6 @@ impl App {
         let shutdown = async {
             stop_local.cancel();
             let local = local.ended().await;
-            if let Some(keeper) = keeper {
-                keeper.close().await;
-            }
             stop_uplink.cancel();
             let uplink = uplink.ended().await;
             let ledger = store.close().await.map_err(AppError::SpoolFailed);

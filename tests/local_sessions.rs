@@ -16,7 +16,7 @@ use common::{RELAY, ended_well, mosquitto_pub, mosquitto_sub, run};
 const LOCAL: &str = "jobs";
 
 fn journal(site: &Site) -> PathBuf {
-    site.relay().data_dir().join("sessions/journal")
+    site.relay().data_dir().join("broker/journal")
 }
 
 fn journal_bytes(site: &Site) -> u64 {
@@ -52,6 +52,7 @@ async fn sessions_and_retained_messages_survive_an_orderly_stop_and_a_kill() {
     mosquitto_pub(port, &["-q", "1", "-r", "-t", "gone", "-n"]).await;
     for (payload, qos) in [("one", "1"), ("two", "2")] {
         mosquitto_pub(port, &["-q", qos, "-t", LOCAL, "-m", payload]).await;
+        mosquitto_pub(port, &["-q", qos, "-r", "-t", "state", "-m", payload]).await;
         if payload == "one" {
             site.relay().terminate().await.unwrap();
         } else {
@@ -77,7 +78,7 @@ async fn sessions_and_retained_messages_survive_an_orderly_stop_and_a_kill() {
     let late = mosquitto_sub(port, &retained).await;
     let printed = ended_well(&late).await;
     assert!(
-        printed.iter().any(|line| line == "state kept"),
+        printed.iter().any(|line| line == "state two"),
         "{printed:?}"
     );
     assert!(
@@ -130,13 +131,15 @@ async fn kill_9_during_a_stream_to_an_absent_session_loses_nothing_acknowledged(
 }
 
 #[tokio::test]
-async fn nothing_is_written_when_no_persistent_session_is_touched() {
+async fn nothing_is_written_when_no_session_is_kept_and_nothing_is_retained() {
     let site = Site::started(RELAY).await.unwrap();
     let load = Load::new(1, "sensors", 100);
     let report = site.publish(&load).await.unwrap();
     assert!(report.is_complete(&load), "{:?}", report.broken);
     site.relay().terminate().await.unwrap();
-    assert!(!journal(&site).exists());
+    let files = fs::read_dir(site.relay().data_dir().join("broker")).unwrap();
+    let names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(names, ["lock"]);
 }
 
 #[tokio::test]
@@ -144,7 +147,7 @@ async fn a_journal_that_cannot_be_used_never_stops_the_relay() {
     let site = Site::new(RELAY).await.unwrap();
     // Where the journal's directory would be there is a file.
     fs::create_dir_all(site.relay().data_dir()).unwrap();
-    fs::write(site.relay().data_dir().join("sessions"), b"").unwrap();
+    fs::write(site.relay().data_dir().join("broker"), b"").unwrap();
     site.start().await.unwrap();
     subscribe_and_leave(&site).await;
     let port = site.relay().listen_addr().port();
@@ -154,6 +157,11 @@ async fn a_journal_that_cannot_be_used_never_stops_the_relay() {
     assert!(report.is_complete(&load), "{:?}", report.broken);
     site.arrived(&report.acked).await.unwrap();
     assert_eq!(found(&site, &["-C", "1"]).await, ["in memory"]);
-    let words = "local sessions are in memory only";
+    let words = "local sessions and retained messages are in memory only";
     site.relay().wait_for_log(words, PATIENCE).await.unwrap();
+    // And it is written as soon as it can be, at the stop at the latest.
+    fs::remove_file(site.relay().data_dir().join("broker")).unwrap();
+    mosquitto_pub(port, &["-q", "1", "-r", "-t", LOCAL, "-m", "kept"]).await;
+    site.relay().terminate().await.unwrap();
+    assert!(journal_bytes(&site) > 0);
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::Outcome;
 use crate::measure::{Before, peak_memory, rates};
+use crate::packets::{CLEAN, connect, subscribe};
 use crate::report::{Figure, as_f64};
 use crate::stage::Stage;
 use crate::system::{System, TOPIC};
@@ -74,16 +75,12 @@ pub(crate) async fn fan_out(system: &dyn System) -> Outcome<Vec<Figure>> {
 async fn subscribed(broker: SocketAddr, number: u32) -> Outcome<TcpStream> {
     const CONNACK_AND_SUBACK_BYTES: usize = 4 + 5;
     let client_id = format!("sub{number:02}");
-    let mut packets = vec![0x10, u8::try_from(12 + client_id.len())?];
-    packets.extend(b"\0\x04MQTT\x04\x02\0\0\0");
-    packets.push(u8::try_from(client_id.len())?);
-    packets.extend(client_id.as_bytes());
-    packets.extend([0x82, u8::try_from(5 + TOPIC.len())?, 0, 1, 0]);
-    packets.push(u8::try_from(TOPIC.len())?);
-    packets.extend(TOPIC.as_bytes());
-    packets.push(0);
+    let packets = [
+        connect(&client_id, CLEAN, b""),
+        subscribe(0, [TOPIC.to_owned()]),
+    ];
     let mut stream = TcpStream::connect(broker).await?;
-    stream.write_all(&packets).await?;
+    stream.write_all(&packets.concat()).await?;
     let mut answer = [0; CONNACK_AND_SUBACK_BYTES];
     stream.read_exact(&mut answer).await?;
     if answer != [0x20, 2, 0, 0, 0x90, 3, 0, 1, 0] {

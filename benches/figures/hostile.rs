@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Outcome;
 use crate::measure::{Before, PAYLOAD_BYTES, in_ms, peak_memory, quantile};
+use crate::packets::{CLEAN, WILL, binary, connect, packet, subscribe, text};
 use crate::report::{Figure, as_f64};
 use crate::stage::Stage;
 use crate::system::{System, TOPIC};
@@ -136,7 +137,7 @@ impl Attack {
             Attack::Resets => connect("again", CLEAN, b""),
             Attack::Identifiers => connect(&id, 0, b""),
             Attack::Connects => connect(&id, CLEAN, b""),
-            Attack::SlowConnects => connect(&id, CLEAN, b"")[..8].to_vec(),
+            Attack::SlowConnects => connect(&id, CLEAN, b"").into_iter().take(8).collect(),
             Attack::SlowPublishes => {
                 let mut bytes = connect(&id, CLEAN, b"");
                 let mut publish = packet(0x30, &[text("slow"), vec![b'x'; 250_000]].concat());
@@ -144,7 +145,7 @@ impl Attack {
                 bytes.extend(publish);
                 bytes
             }
-            Attack::Deaf => [connect(&id, CLEAN, b""), subscribe(["#".to_owned()])].concat(),
+            Attack::Deaf => [connect(&id, CLEAN, b""), subscribe(1, ["#".to_owned()])].concat(),
             Attack::Topics => {
                 let mut bytes = connect(&id, CLEAN, b"");
                 for topic in 0..1_000 {
@@ -155,10 +156,10 @@ impl Attack {
             }
             Attack::Filters => {
                 let filters = (0..250).map(|number| format!("filter/{nth}/{number}/+/#"));
-                [connect(&id, CLEAN, b""), subscribe(filters)].concat()
+                [connect(&id, CLEAN, b""), subscribe(1, filters)].concat()
             }
             Attack::Wills => {
-                let will = [text("will"), binary(&[b'x'; 60_000])].concat();
+                let will = [text("will"), binary(&vec![b'x'; 60_000])].concat();
                 connect(&id, CLEAN | WILL, &will)
             }
         }
@@ -272,49 +273,4 @@ async fn let_in(broker: SocketAddr) -> Option<Duration> {
         sleep(RETRY_DELAY).await;
     }
     None
-}
-
-/// Connect flags (MQTT 3.1.2.3).
-const CLEAN: u8 = 2;
-const WILL: u8 = 4;
-
-/// CONNECT of MQTT 3.1.1 without keep alive. `will` is its topic and message, if the flags say so.
-fn connect(client_id: &str, flags: u8, will: &[u8]) -> Vec<u8> {
-    let mut body = text("MQTT");
-    body.extend([4, flags, 0, 0]);
-    body.extend(text(client_id));
-    body.extend(will);
-    packet(0x10, &body)
-}
-
-fn subscribe(filters: impl IntoIterator<Item = String>) -> Vec<u8> {
-    let mut body = vec![0, 1];
-    for filter in filters {
-        body.extend(text(&filter));
-        body.push(1);
-    }
-    packet(0x82, &body)
-}
-
-fn text(text: &str) -> Vec<u8> {
-    binary(text.as_bytes())
-}
-
-fn binary(bytes: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [&len, bytes].concat()
-}
-
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let (mut packet, mut len) = (vec![first], body.len());
-    loop {
-        let more = u8::from(len >= 128) << 7;
-        packet.push((len % 128) as u8 | more);
-        len /= 128;
-        if len == 0 {
-            break;
-        }
-    }
-    packet.extend(body);
-    packet
 }

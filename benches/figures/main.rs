@@ -17,6 +17,7 @@ mod measure;
 mod mosquitto;
 mod outage;
 mod paced;
+mod packets;
 mod page;
 mod plot;
 mod relay;

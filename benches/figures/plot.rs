@@ -17,7 +17,7 @@ pub(crate) const ARGUMENT: &str = "--plot";
 const SYSTEMS: [(&str, &str); 3] = [
     ("relay", "Cloud Relay"),
     ("mosquitto", "mosquitto bridge"),
-    ("mosquitto-sync", "the same, saving on change"),
+    ("mosquitto-sync", "… saving on change"),
 ];
 
 /// A panel: what it is called, its scenario and its figure.
@@ -145,7 +145,7 @@ fn draw(text: &mut String, panel: &Panel, values: &Values, (left, top): (usize, 
     let longest = bars
         .iter()
         .filter_map(|(.., value)| *value)
-        .fold(0.0, f64::max);
+        .fold(f64::MIN_POSITIVE, f64::max);
     // writing to a string cannot fail
     writeln!(
         text,
@@ -155,10 +155,9 @@ fn draw(text: &mut String, panel: &Panel, values: &Values, (left, top): (usize, 
     .ok();
     for (nth, (system, name, value)) in bars.into_iter().enumerate() {
         let y = top + LINE_HEIGHT * (nth + 1);
-        let share = value
-            .filter(|_| longest > 0.0)
-            .map_or(0.0, |value| value / longest);
-        let (x, length) = (left + NAME_WIDTH, (share * BAR_WIDTH_MAX).max(1.0));
+        // nothing is shown of what was not measured, and a little of what is zero
+        let length = value.map_or(0.0, |value| (value / longest * BAR_WIDTH_MAX).max(1.0));
+        let x = left + NAME_WIDTH;
         let class = if system == "relay" { "relay" } else { "other" };
         let baseline = y + 13;
         let shown = value.map_or("–".to_owned(), in_thousands);

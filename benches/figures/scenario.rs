@@ -190,7 +190,11 @@ impl Scenario {
     pub(crate) fn is_long(self) -> bool {
         matches!(
             self,
-            Scenario::Online(_) | Scenario::Backlog { .. } | Scenario::Page | Scenario::Hostile(_)
+            Scenario::Online(_)
+                | Scenario::Idle
+                | Scenario::Backlog { .. }
+                | Scenario::Page
+                | Scenario::Hostile(_)
         )
     }
 

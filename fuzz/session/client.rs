@@ -106,13 +106,6 @@ impl Connection {
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        if std::env::var_os("TRACE").is_some() {
-            eprintln!(
-                "   -> #{} {:?}",
-                self.number,
-                String::from_utf8_lossy(bytes)
-            );
-        }
         self.output.extend_from_slice(bytes);
     }
 
@@ -194,9 +187,6 @@ impl Connection {
             }
         }
         if is_closed {
-            if std::env::var_os("TRACE").is_some() {
-                eprintln!("   closed #{}", self.number);
-            }
             self.stream = None;
         }
         moved || is_closed
@@ -236,9 +226,6 @@ impl Connection {
                 "larger than the client takes"
             );
             let packet = wire::read(self.is_v5, &bytes);
-            if std::env::var_os("TRACE").is_some() {
-                eprintln!("   <- #{} {packet:?}", self.number);
-            }
             let is_first = self.accepted.is_none();
             assert!(
                 is_first == matches!(packet, Packet::Accepted { .. } | Packet::Refused),

@@ -43,12 +43,6 @@ const READ_PAUSE: Duration = Duration::from_secs(9);
 /// Carries out one script.
 pub(super) fn session(input: &[u8]) {
     fastrand::seed(0);
-    if std::env::var_os("TRACE").is_some() {
-        eprintln!("======");
-    }
-    if std::env::var_os("TRACEIN").is_some() {
-        std::fs::write("/tmp/last-input", input).expect("w");
-    }
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build();
     let runtime = runtime.expect("it needs nothing of the system");

@@ -73,9 +73,6 @@ pub(super) async fn play(world: &mut World, input: &[u8]) {
         }
         let step = script.byte();
         let slot = usize::from(step >> 5 & 3) % SLOTS;
-        if std::env::var_os("TRACE").is_some() {
-            eprintln!("step {} slot {slot} at once {}", step & 0x1f, step >> 7);
-        }
         match step & 0x1F {
             0..=2 => connect(world, slot, &mut script),
             3..=6 => subscribe(world, slot, &mut script),

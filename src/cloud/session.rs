@@ -135,6 +135,7 @@ impl Session {
     ) -> Ended {
         self.store.rewind();
         (self.aside.errands).begin(connection.with_will, Instant::now());
+        self.aside.forget_owed();
         let terms = connection.terms;
         let (reader, writer) = tokio::io::split(connection.stream);
         let packing = self.packing;
@@ -276,9 +277,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 biased;
                 () = &mut cancelled => return self.farewell().await,
                 read = self.reader.read_buf(&mut self.received),
-                    if self.unsent.len() < UNREAD_BYTES_MAX => {
+                    if self.unsent.len() < UNREAD_BYTES_MAX && !self.session.aside.is_congested() => {
                     self.answered(read)?;
                 }
+                () = self.session.aside.kept() => self.acknowledge_messages(),
                 sent = send(&mut self.writer, &mut self.unsent, &mut self.flushed),
                     if !self.flushed || !self.unsent.is_empty() => sent.map_err(LostReason::from)?,
                 messages = ready(&mut next), if next.is_some() => {

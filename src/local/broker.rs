@@ -22,7 +22,6 @@ pub use self::audit::Holdings;
 use self::sys::Sys;
 use super::counters::Counters;
 use super::journal::{Change, Recorder};
-use super::keeping::{Desk, Messages};
 use super::limits::Limits;
 use super::link::Link;
 use super::memory::Memory;
@@ -105,11 +104,6 @@ impl Broker {
             recorder: Recorder::default(),
             matched: Vec::new(),
         }
-    }
-
-    /// Has the retained messages kept: those that were, and those to come. Returns how many there was no room for.
-    pub(super) fn restore(&mut self, messages: Messages, desk: Desk, now: Instant) -> usize {
-        self.retained.restore(messages, desk, &self.limits, now)
     }
 
     /// What clients make it keep.
@@ -404,7 +398,7 @@ impl Broker {
         for (publication, retained_qos) in self.retained.matching(&filter.path, now) {
             let delivery = Delivery {
                 publication: publication.clone(),
-                qos: filter.subscription.qos.min(*retained_qos),
+                qos: filter.subscription.qos.min(retained_qos),
                 retain: true,
                 subscription_ids: ids_of(filter.subscription),
             };

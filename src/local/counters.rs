@@ -135,7 +135,7 @@ pub struct Counters {
     pub dropped_from_cloud: Counter,
     /// Sessions of absent clients discarded because `Limits::sessions_max` was reached.
     pub sessions_discarded: Counter,
-    /// Failed attempts to write the journal of sessions and retained messages.
+    /// Failed attempts to read or write the journal of sessions and retained messages.
     pub journal_failures: Counter,
     /// Places in the journal that a start found damaged and skipped.
     pub journal_damaged: Counter,

@@ -97,7 +97,8 @@ impl<I: Ingress> Bench<I> {
         let shutdown = CancellationToken::new();
         let shared = Arc::new(Shared::new(ingress, Arc::new(routes), shutdown, broker));
         let now = Instant::now();
-        (shared.broker()).restore_sessions(image, recorder.clone(), now);
+        let left_out = (shared.broker()).restore(image, recorder.clone(), now);
+        assert_eq!(left_out, 0, "what had room before has room again");
         let mut bench = Bench {
             timekeeper: tokio::spawn(wills::keep_time(Arc::clone(&shared))),
             kept: Image::default(),

@@ -14,8 +14,8 @@
 //! * A `QoS` 1 or 2 PUBLISH to a topic with a cloud route is answered with PUBACK or PUBREC (and
 //!   PUBCOMP) only when the watermark says that the spool has it safe. When the spool is full, the client
 //!   is not read from; when the spool has failed, nothing is acknowledged and [`serve`] returns an error.
-//! * What persistent sessions must survive a restart is in the `journal`, and what puts it there is acknowledged when it
-//!   is synced; a disk that fails holds nobody up.
+//! * What persistent sessions and retained messages must survive a restart is in the `journal`, and what puts it there is
+//!   acknowledged when it is synced; a disk that fails holds nobody up.
 //! * One client never slows another: queues are bounded by bytes, writing has a time-out.
 //! * Whatever bytes a client sends cost at most its own connection.
 //!
@@ -24,8 +24,8 @@
 //!
 //! `topic`, `publication`, `acks`, `session`, `subscriptions`, `shared`, `retained`, `origins` and `broker` are pure;
 //! `packet` is the only module that knows the codec; `access` knows who may connect; `handshake`, `inbound`, `publishing`,
-//! `outbound`, `connection`, `wills`, `tls`, `websocket`, `transport` and `server` do the I/O with clients, `keeping` has the
-//! retained messages on disk, `journal` the sessions.
+//! `outbound`, `connection`, `wills`, `tls`, `websocket`, `transport`, `acceptor` and `server` do the I/O with clients,
+//! `journal` has sessions and retained messages on disk.
 
 mod acceptor;
 mod access;
@@ -43,7 +43,6 @@ mod handshake;
 mod inbound;
 mod input;
 mod journal;
-mod keeping;
 mod large_packet;
 mod limits;
 mod link;
@@ -71,7 +70,6 @@ mod tests;
 pub use acceptor::Door;
 pub use access::{Access, AccessError, LocalLogin};
 pub use counters::{Clients, ConnectedClient, Counter, Counters};
-pub use keeping::Keeper;
 pub use limits::Limits;
 pub use origins::Origins;
 pub use publisher::{Delivered, FromCloud, Publisher, STATE_TOPIC};

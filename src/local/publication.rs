@@ -111,6 +111,12 @@ impl Publication {
         }
     }
 
+    /// The topic name.
+    pub(super) fn topic(&self) -> &str {
+        let (topic, ..) = self.split();
+        std::str::from_utf8(topic).expect("invariant: the topic is UTF-8")
+    }
+
     /// The topic name's bytes, valid UTF-8, and the payload.
     pub(super) fn parts(&self) -> (&[u8], &[u8]) {
         let (topic, _, payload) = self.split();

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,7 @@ use super::limits::Limits;
 use super::packet::{Properties, Publish};
 use super::publication::QoS;
 use super::topic;
+use crate::spool::Seq;
 
 /// The retained topic that tells local clients the relay's state. Only the relay publishes to it.
 pub const STATE_TOPIC: &str = "cloud-relay/state";
@@ -34,8 +36,9 @@ pub struct FromCloud<'a> {
 /// What became of a message from the cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
-    /// The local broker has it.
-    Taken,
+    /// The local broker has it. If sessions that are kept have it, it is safe when the watermark of their journal,
+    /// [`Publisher::kept`], has passed this number.
+    Taken(Option<Seq>),
     /// Its topic is no name that a local client could publish to. It is counted.
     BadTopic,
     /// The local broker has stopped.
@@ -85,12 +88,18 @@ impl Publisher {
         } else {
             QoS::AtMostOnce
         };
-        self.publish(&Publish {
+        let journal = self.publish(&Publish {
             properties: Properties::checked(message.attributes),
             ..Publish::plain(topic, message.payload, qos, false)
         });
         self.counters.messages_from_cloud.add(1);
-        Delivered::Taken
+        Delivered::Taken(journal)
+    }
+
+    /// The watermark of the journal of local sessions: everything below is safe, or nothing has to wait.
+    pub fn kept(&self) -> watch::Receiver<Seq> {
+        let broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
+        broker.kept()
     }
 
     /// Counts a message from the cloud that goes nowhere.
@@ -108,9 +117,12 @@ impl Publisher {
         ));
     }
 
-    fn publish(&self, publish: &Publish<'_>) {
+    /// Returns the last change that this made to the journal.
+    fn publish(&self, publish: &Publish<'_>) -> Option<Seq> {
         let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = broker.changes();
         broker.publish_own(publish, None, Instant::now());
+        broker.changed_since(before)
     }
 }
 

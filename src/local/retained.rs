@@ -1,20 +1,33 @@
-//! The retained message of each topic (MQTT 3.3.1.3). Each change is handed to whoever keeps them on disk, who does not
-//! let it wait.
+//! The retained message of each topic (MQTT 3.3.1.3). Each change is recorded in the journal, but of [`STATE_TOPIC`]:
+//! the relay tells its own state anew at each start.
+
+use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::keeping::{Desk, Messages};
+use super::journal::{Change, Recorder};
 use super::limits::Limits;
 use super::publication::{Publication, QoS};
+use super::publisher::STATE_TOPIC;
 use super::topic;
+use crate::spool::Seq;
+
+/// One retained message.
+struct Entry {
+    publication: Publication,
+    qos: QoS,
+    /// The change in the journal that set it, if it had to be waited for.
+    change: Option<Seq>,
+}
 
 /// All retained messages, by topic name.
 #[derive(Default)]
 pub(super) struct Retained {
-    messages: Messages,
+    messages: BTreeMap<Box<str>, Entry>,
+    /// Before that, none of them expires.
+    first_expires: Option<Instant>,
     bytes: usize,
-    /// `None` if they are in memory only.
-    desk: Option<Desk>,
+    recorder: Recorder,
 }
 
 /// A retained message was not kept because of `Limits::retained_messages_max` or `_bytes_max`. The
@@ -23,83 +36,84 @@ pub(super) struct Retained {
 pub(super) struct Full;
 
 impl Retained {
-    /// Those that were kept, as far as the limits let them, and where changes are handed in from now on. Returns how
-    /// many the limits kept out.
-    pub(super) fn restore(
-        &mut self,
-        messages: Messages,
-        desk: Desk,
-        limits: &Limits,
-        now: Instant,
-    ) -> usize {
-        self.desk = Some(desk);
-        let mut left_out = 0;
-        for (name, (publication, qos)) in messages {
-            self.insert(&name, (publication, qos));
-            if self.is_full(limits) {
-                self.forget_expired(now);
-            }
-            if self.is_full(limits) {
-                self.clear(&name);
-                left_out += 1;
-            }
-        }
-        left_out
+    /// From now on changes are recorded here.
+    pub(super) fn record(&mut self, recorder: Recorder) {
+        self.recorder = recorder;
     }
 
     /// Forgets the retained message of `name`.
     pub(super) fn clear(&mut self, name: &str) {
-        if let Some((old, _)) = self.messages.remove(name) {
-            self.bytes -= old.cost_bytes();
-            self.tell(name);
+        if let Some(old) = self.messages.remove(name) {
+            self.bytes -= old.publication.cost_bytes();
+            self.note(name, || Change::Cleared(name.to_owned()));
         }
     }
 
-    /// Keeps a message as the retained one of `name`.
+    /// Keeps a message as the retained one of its topic. One that is there already is not recorded again, unless
+    /// whoever sends it would have to wait for the first one.
     pub(super) fn set(
         &mut self,
-        name: &str,
         publication: Publication,
         qos: QoS,
         limits: &Limits,
         now: Instant,
     ) -> Result<(), Full> {
-        let message = (publication, qos);
-        if self.messages.get(name) == Some(&message) {
-            return Ok(()); // and nothing is written
+        let name: Box<str> = publication.topic().into();
+        let is_there = self.messages.get(&name).is_some_and(|old| {
+            old.publication == publication
+                && old.qos == qos
+                && old
+                    .change
+                    .is_none_or(|change| self.recorder.is_kept(change))
+        });
+        if is_there {
+            return Ok(());
         }
-        let is_new = self.insert(name, message);
-        if self.is_full(limits) {
+        let cost = publication.cost_bytes();
+        let old = self.messages.remove(&name);
+        self.bytes -= old.as_ref().map_or(0, |old| old.publication.cost_bytes());
+        if !self.has_room(cost, limits) {
             self.forget_expired(now);
         }
-        let is_full = self.is_full(limits);
-        if is_full && let Some((message, _)) = self.messages.remove(name) {
-            self.bytes -= message.cost_bytes();
+        if !self.has_room(cost, limits) {
+            if old.is_some() {
+                self.note(&name, || Change::Cleared(name.to_string()));
+            }
+            return Err(Full);
         }
-        if !(is_full && is_new) {
-            self.tell(name);
-        }
-        if is_full { Err(Full) } else { Ok(()) }
+        let change = self.note(&name, || Change::Retained(publication.clone(), qos));
+        self.bytes += cost;
+        let expiries = [self.first_expires, publication.expires()];
+        self.first_expires = expiries.into_iter().flatten().min();
+        let entry = Entry {
+            publication,
+            qos,
+            change,
+        };
+        self.messages.insert(name, entry);
+        Ok(())
     }
 
-    /// Returns whether the topic had none.
-    fn insert(&mut self, name: &str, message: (Publication, QoS)) -> bool {
-        self.bytes += message.0.cost_bytes();
-        let old = self.messages.insert(name.into(), message);
-        if let Some((old, _)) = &old {
-            self.bytes -= old.cost_bytes();
-        }
-        old.is_none()
+    fn has_room(&self, bytes: usize, limits: &Limits) -> bool {
+        self.messages.len() < limits.retained_messages_max
+            && self.bytes + bytes <= limits.retained_bytes_max
     }
 
-    fn is_full(&self, limits: &Limits) -> bool {
-        self.messages.len() > limits.retained_messages_max || self.bytes > limits.retained_bytes_max
+    fn note(&self, name: &str, change: impl FnOnce() -> Change) -> Option<Seq> {
+        if name == STATE_TOPIC {
+            return None;
+        }
+        self.recorder.record(change())
     }
 
-    fn tell(&self, name: &str) {
-        if let Some(desk) = &self.desk {
-            desk.changed(name, self.messages.get(name), &self.messages);
-        }
+    /// All that are kept, as changes that lead to them.
+    pub(super) fn snapshot(&self, changes: &mut Vec<Change>) {
+        let kept = self
+            .messages
+            .iter()
+            .filter(|(name, _)| &***name != STATE_TOPIC);
+        changes
+            .extend(kept.map(|(_, entry)| Change::Retained(entry.publication.clone(), entry.qos)));
     }
 
     /// How many there are.
@@ -110,7 +124,7 @@ impl Retained {
     /// Bytes kept, counted afresh. Panics if the books are wrong; for tests and fuzzing.
     pub(super) fn audit(&self) -> usize {
         let messages = self.messages.values();
-        let bytes = messages.map(|(publication, _)| publication.cost_bytes());
+        let bytes = messages.map(|entry| entry.publication.cost_bytes());
         assert_eq!(
             self.bytes,
             bytes.sum::<usize>(),
@@ -124,24 +138,30 @@ impl Retained {
         &'a self,
         filter: &'a str,
         now: Instant,
-    ) -> impl Iterator<Item = &'a (Publication, QoS)> {
+    ) -> impl Iterator<Item = (&'a Publication, QoS)> {
         self.messages
             .iter()
             .filter(move |(name, _)| topic::matches(filter, name))
-            .map(|(_, message)| message)
+            .map(|(_, entry)| (&entry.publication, entry.qos))
             .filter(move |(publication, _)| !publication.has_expired(now))
     }
 
+    /// Looks through all of them only if one may have expired: many clients may try to retain more than there is room for.
     fn forget_expired(&mut self, now: Instant) {
+        if self.first_expires.is_none_or(|first| first > now) {
+            return;
+        }
         let mut names = Vec::new();
-        for (name, (publication, _)) in &self.messages {
-            if publication.has_expired(now) {
+        for (name, entry) in &self.messages {
+            if entry.publication.has_expired(now) {
                 names.push(name.clone());
             }
         }
         for name in names {
             self.clear(&name);
         }
+        let left = self.messages.values();
+        self.first_expires = left.filter_map(|entry| entry.publication.expires()).min();
     }
 }
 
@@ -160,12 +180,9 @@ mod tests {
 
     fn set(retained: &mut Retained, name: &str, payload: &[u8], limits: &Limits) -> bool {
         let (qos, now) = (QoS::AtMostOnce, Instant::now());
-        let message = Publication::new(
-            &Publish::plain(name, payload, qos, true),
-            now,
-            &Memory::default(),
-        );
-        retained.set(name, message, qos, limits, now).is_ok()
+        let publish = Publish::plain(name, payload, qos, true);
+        let message = Publication::new(&publish, now, &Memory::default());
+        retained.set(message, qos, limits, now).is_ok()
     }
 
     #[test]
@@ -204,5 +221,31 @@ mod tests {
             "too many bytes"
         );
         assert_eq!(payloads(&retained, "#"), [b"1"]);
+    }
+
+    #[test]
+    fn only_what_changes_is_recorded() {
+        let limits = Limits {
+            retained_messages_max: 2,
+            ..Limits::default()
+        };
+        let (mut retained, recorder) = (Retained::default(), Recorder::on(false));
+        retained.record(recorder.clone());
+        let mut set = |name, payload: &[u8]| {
+            let before = recorder.next();
+            set(&mut retained, name, payload, &limits);
+            recorder.next() - before
+        };
+        assert_eq!(set("a", b"1"), 1);
+        assert_eq!(set("a", b"1"), 1, "the first one is not kept yet");
+        recorder.keep(recorder.next());
+        assert_eq!(set("a", b"1"), 0);
+        assert_eq!(set("a", b"2"), 1);
+        assert_eq!(set(STATE_TOPIC, b"1"), 0);
+        assert_eq!(set("one too many", b"1"), 0);
+        assert_eq!(set("a", &vec![0; limits.retained_bytes_max]), 1, "cleared");
+        let before = recorder.next();
+        retained.clear("a");
+        assert_eq!(recorder.next(), before);
     }
 }

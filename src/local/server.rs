@@ -8,22 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::acceptor::{Acceptor, Door};
 use super::access::{Access, AccessError};
 use super::broker::Broker;
 use super::counters::Counters;
-use super::journal::{self, Clocks, Recorder};
-use super::keeping::{self, Keeper};
+use super::journal::{self, Keeper};
 use super::limits::Limits;
 use super::publisher::Publisher;
 use super::tls::TlsFilesError;
 use super::transport;
 use super::wills;
 use crate::routes::Routes;
-use crate::spool::storage::{Directory, Storage};
 use crate::store::Ingress;
 
 /// Why the local broker cannot start or go on.
@@ -78,8 +75,8 @@ pub struct LocalBroker {
     limits: Limits,
     access: Access,
     counters: Arc<Counters>,
-    /// Keeps the sessions, if they are kept.
-    sessions: Option<journal::Keeper>,
+    /// Keeps sessions and retained messages, if they are kept.
+    keeper: Option<Keeper>,
 }
 
 impl LocalBroker {
@@ -96,85 +93,41 @@ impl LocalBroker {
             limits,
             access,
             counters,
-            sessions: None,
+            keeper: None,
         }
     }
 
-    /// Takes over the persistent sessions that `directory` has, and keeps them there until [`serve`] has ended. Never
-    /// fails: what cannot be read or kept is told, and the relay goes on without.
-    pub fn keep_sessions(&mut self, directory: &Path) {
-        let storage: Arc<dyn Storage> = match Directory::open(directory) {
-            Ok(directory) => Arc::new(directory),
-            Err(error) => {
-                self.counters.journal_failures.add(1);
-                tracing::warn!("local sessions are in memory only: {error}");
-                return;
-            }
-        };
-        let clocks = Clocks::read();
-        let kept = match journal::read(&*storage, &clocks) {
-            Ok(kept) => kept,
-            Err(error) => {
-                self.counters.journal_failures.add(1);
-                tracing::warn!(
-                    %error,
-                    "DATA_DIR: cannot read the journal of the local broker; until the next start, local sessions are in memory only"
-                );
-                return;
-            }
-        };
-        let recorder = Recorder::on(kept.is_some());
-        let image = kept.unwrap_or_default();
-        if let Some(version) = image.unknown_version {
-            tracing::warn!(
-                version,
-                "the journal of the local broker is of a version that this program does not know; it is set aside as \
-                 journal.damaged, and local sessions begin anew"
-            );
-        }
-        if image.damaged > 0 {
-            self.counters.journal_damaged.add(image.damaged);
-            tracing::warn!(
-                places = image.damaged,
-                "the journal of the local broker was damaged; a copy is set aside as journal.damaged"
-            );
-        }
-        tracing::info!(
-            sessions = image.sessions.len(),
-            torn_bytes = image.torn_bytes,
-            "journal of the local broker opened"
-        );
-        (self.broker.lock())
-            .unwrap_or_else(PoisonError::into_inner)
-            .restore_sessions(image, recorder.clone(), clocks.now);
-        let (broker, counters) = (Arc::clone(&self.broker), Arc::clone(&self.counters));
-        match journal::Keeper::start(storage, recorder, broker, counters) {
-            Ok(keeper) => self.sessions = Some(keeper),
-            Err(error) => tracing::warn!(
-                %error,
-                "cannot start the thread that keeps local sessions; they are in memory only"
-            ),
-        }
+    /// Takes over the persistent sessions and retained messages that `directory` has, and keeps them there until [`serve`]
+    /// has ended. Never fails: what cannot be read or kept is told, and the relay goes on without.
+    pub fn keep(&mut self, directory: &Path) {
+        self.keeper = journal::keep(directory, &self.broker, &self.counters);
     }
 
-    /// A broker with the retained messages that `directory` has, which keeps them there. Close the keeper after the
-    /// broker has ended. There is none if the directory cannot be used; that has been told then.
-    pub fn open(options: Options, directory: &Path) -> (Self, Option<Keeper>) {
-        let opened = keeping::open(directory, &options.limits);
-        let this = LocalBroker::new(options);
-        let keeper = opened.map(|opened| {
+    /// One with the session of a client that is away and wants all there is. Its journal has on disk what it had recorded
+    /// when the answer was last called.
+    #[cfg(test)]
+    pub(crate) fn with_absent_client() -> (Self, impl Fn()) {
+        use super::broker::SessionRequest;
+        use super::journal::{Image, Recorder};
+        use super::packet::Filter;
+        use super::publication::QoS;
+        let this = LocalBroker::new(Options::default());
+        let recorder = Recorder::on(false);
+        {
+            let (now, link) = (tokio::time::Instant::now(), Arc::default());
             let mut broker = this.broker.lock().unwrap_or_else(PoisonError::into_inner);
-            let left_out = broker.restore(opened.messages, opened.desk, Instant::now());
-            if left_out > 0 {
-                this.counters.dropped_retained.add(left_out as u64);
-                tracing::warn!(
-                    left_out,
-                    "more retained messages were kept than there is room for"
-                );
-            }
-            opened.keeper
-        });
-        (this, keeper)
+            broker.restore(Image::default(), recorder.clone(), now);
+            let request = SessionRequest {
+                client_id: "away",
+                clean_start: true,
+                expiry_s: 60,
+                receive_max: u16::MAX,
+            };
+            let key = broker.connect(request, &link, now).session;
+            broker.subscribe(key, &link, &[Filter::plain("#", QoS::AtLeastOnce)], now);
+            broker.disconnect(key, &link, None, now);
+        }
+        (this, move || recorder.keep(recorder.next()))
     }
 
     /// A way to publish to its clients from within the relay, until `stopped`: then nobody gets it any more.
@@ -215,7 +168,7 @@ impl<I: Ingress> Shared<I> {
             limits,
             access,
             counters,
-            sessions: _,
+            keeper: _,
         } = broker;
         let places = |count| Arc::new(Semaphore::new(count));
         let large_packets = places(limits.large_packets_max);
@@ -265,7 +218,7 @@ pub async fn serve<I: Ingress>(
     shutdown: CancellationToken,
     mut broker: LocalBroker,
 ) -> Result<(), LocalError> {
-    let sessions = broker.sessions.take();
+    let keeper = broker.keeper.take();
     let mut safe = ingress.safe();
     let spool_closed = async move {
         // Resolves only when the channel closes: no watermark satisfies it.
@@ -295,9 +248,9 @@ pub async fn serve<I: Ingress>(
         check(ended)?;
     }
     // Dropped, it writes what is left: the disk is waited for where nobody minds.
-    let written = tokio::task::spawn_blocking(move || drop(sessions)).await;
+    let written = tokio::task::spawn_blocking(move || drop(keeper)).await;
     if written.is_err() {
-        tracing::error!("the journal of the local sessions ended by a fault; please report it");
+        tracing::error!("the journal of the local broker ended by a fault; please report it");
     }
     Ok(())
 }

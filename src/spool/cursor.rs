@@ -70,6 +70,8 @@ pub(super) struct CursorFile {
     /// The slot to write to: not the one that is synced.
     slot: u64,
     written: bool,
+    /// A slot was found damaged, perhaps by a write that was torn.
+    torn: bool,
 }
 
 impl CursorFile {
@@ -81,7 +83,9 @@ impl CursorFile {
         } else {
             storage.create(FILE)?
         };
-        let best = newest(read_slots(file.as_ref())?);
+        let slots = read_slots(file.as_ref())?;
+        let torn = slots.contains(&Slot::Damaged);
+        let best = newest(slots);
         if best.is_some() {
             // A process that crashed may have written it without a sync, and the other slot is next.
             file.sync_data()?;
@@ -91,8 +95,14 @@ impl CursorFile {
             generation: best.as_ref().map_or(0, |best| best.generation),
             slot: best.as_ref().map_or(0, |best| 1 - best.slot),
             written: false,
+            torn,
         };
         Ok((cursor_file, best.map(|best| best.cursor)))
+    }
+
+    /// Whether something of a torn write was found: the rest of it, had it been written, might say more.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
     }
 
     /// Writes the cursor into the slot that is not synced. Survives a crash of the process;

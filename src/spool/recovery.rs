@@ -152,7 +152,7 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     report.ledger = cursor.ledger;
     report.disk_bytes = segments.values().map(|info| info.len).sum();
     let is_durable = before.is_some_and(|before| before.is_stored_as(&cursor));
-    if !is_durable {
+    if !is_durable || cursor_file.is_torn() {
         save(&mut cursor_file, &cursor)?;
     }
     storage

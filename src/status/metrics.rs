@@ -203,12 +203,12 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
     );
     book.count(
         "local_journal_failures",
-        "Failed attempts to write the journal of local sessions",
+        "Failed attempts to read or write the journal of local sessions and retained messages",
         local.journal_failures,
     );
     book.count(
         "local_journal_damaged",
-        "Damaged places in the journal of local sessions that the start skipped",
+        "Damaged places in the journal of local sessions and retained messages that the start skipped",
         local.journal_damaged,
     );
     let dropped: Vec<_> = local

@@ -115,7 +115,7 @@ pub(crate) struct Local {
     pub(crate) filters_refused: u64,
     /// Sessions of absent clients that were given up for others.
     pub(crate) sessions_discarded: u64,
-    /// Failed attempts to write the journal of sessions and retained messages.
+    /// Failed attempts to read or write the journal of sessions and retained messages.
     #[serde(default)]
     pub(crate) journal_failures: u64,
     /// Damaged places in it that the start skipped.

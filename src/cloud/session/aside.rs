@@ -56,6 +56,34 @@ impl Aside {
     }
 }
 
+/// What the cloud sends to the device.
+impl Aside {
+    /// Resolves when [`Link::acknowledge_messages`] may have something to do.
+    pub(super) async fn kept(&mut self) {
+        match &mut self.downlink {
+            Some(downlink) => downlink.kept().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether a message is not acknowledged.
+    pub(super) fn owes(&self) -> bool {
+        self.downlink.as_ref().is_some_and(Downlink::owes)
+    }
+
+    /// Whether so many are not that no more should come.
+    pub(super) fn is_congested(&self) -> bool {
+        self.downlink.as_ref().is_some_and(Downlink::is_congested)
+    }
+
+    /// A connection begins: the cloud sends again what the last one did not acknowledge.
+    pub(super) fn forget_owed(&mut self) {
+        if let Some(downlink) = &mut self.downlink {
+            downlink.forget_owed();
+        }
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Writes the next errand's packet, if one is due and nothing is in flight.
     pub(super) fn run_errand(&mut self, now: Instant) -> Result<(), Malformed> {
@@ -97,14 +125,22 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         .write_retained(self.version, &mut self.unsent);
     }
 
-    /// Hands a message from the cloud to the local clients and then acknowledges it; one without a way too, for it would
-    /// come again for ever. `None` if none were subscribed to.
+    /// Hands a message from the cloud to the local clients, and acknowledges it as soon as they have it for good; one
+    /// without a way too, for it would come again for ever. `None` if none were subscribed to.
     pub(super) fn take_message(&mut self, incoming: &Incoming) -> Option<()> {
-        let taken = self.session.aside.downlink.as_mut()?.deliver(incoming);
-        if let Some(packet_id) = incoming.packet_id.filter(|_| taken) {
+        self.session.aside.downlink.as_mut()?.deliver(incoming);
+        self.acknowledge_messages();
+        Some(())
+    }
+
+    /// Writes the acknowledgements that may be sent.
+    pub(super) fn acknowledge_messages(&mut self) {
+        let Some(downlink) = &mut self.session.aside.downlink else {
+            return;
+        };
+        while let Some(packet_id) = downlink.due() {
             packet::write_puback(&mut self.unsent, packet_id);
             self.last_sent = Instant::now();
         }
-        Some(())
     }
 }

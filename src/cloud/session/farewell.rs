@@ -34,11 +34,16 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         Ok(())
     }
 
-    /// Waits for the answers that are due, until `deadline`. Returns whether the connection is still there.
+    /// Waits for the answers that are due, from either side, until `deadline`. Returns whether the connection is still
+    /// there.
     async fn settle_down(&mut self, deadline: Instant) -> bool {
-        while !self.window.is_empty() || self.session.aside.errands.waiting() {
+        while !self.window.is_empty()
+            || self.session.aside.errands.waiting()
+            || self.session.aside.owes()
+        {
             tokio::select! {
                 () = sleep_until(deadline) => break,
+                () = self.session.aside.kept() => self.acknowledge_messages(),
                 read = self.reader.read_buf(&mut self.received) => {
                     if self.answered(read).is_err() {
                         return false;

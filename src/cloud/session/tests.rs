@@ -329,8 +329,11 @@ async fn a_quota_ends_a_burst_and_goes_on_a_second_after_the_acknowledgements() 
 
 /// Extras of a device that subscribes to `cmd/#`, and says whether it is online on `status`.
 fn extras() -> (Extras, CancellationToken) {
+    extras_for(&LocalBroker::new(local::Options::default()))
+}
+
+fn extras_for(broker: &LocalBroker) -> (Extras, CancellationToken) {
     let stopped = CancellationToken::new();
-    let broker = LocalBroker::new(local::Options::default());
     let names = Names::default();
     let extras = Extras {
         subscriptions: Routes::parse("cmd/#=>local/{topic:2..}", None, names, Rulebook::Mqtt).ok(),
@@ -372,6 +375,29 @@ async fn a_command_is_acknowledged_and_never_goes_into_the_spool() {
         1,
         "the one that was there"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_for_a_local_session_is_acknowledged_when_it_is_on_disk_and_in_order() {
+    for stops in [false, true] {
+        let (broker, sync) = LocalBroker::with_absent_client();
+        let (extras, _) = extras_for(&broker);
+        let mut running = Running::start_for(MqttVersion::V311, 0, &extras);
+        running.read(SUBSCRIBE.len()).await;
+        running.cloud.write_all(&SUBACK).await.unwrap();
+        let elsewhere = [0x32, 6, 0, 1, b'x', 0, 10, b'x'];
+        for command in [&command(9)[..], &elsewhere] {
+            running.cloud.write_all(command).await.unwrap();
+        }
+        let early = tokio::time::timeout(Duration::from_secs(1), running.cloud.read_u8()).await;
+        assert!(early.is_err(), "{early:?}");
+        if stops {
+            running.shutdown.cancel();
+            sleep(Duration::from_millis(500)).await;
+        }
+        sync();
+        assert_eq!(running.read(8).await, [0x40, 2, 0, 9, 0x40, 2, 0, 10]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,7 +156,7 @@ impl Broker {
         let publication = message.publication();
         let kept = self
             .retained
-            .set(topic, publication, qos, &self.limits, message.now);
+            .set(publication, qos, &self.limits, message.now);
         match kept {
             Ok(()) => self.retained_full = false,
             Err(_full) => {

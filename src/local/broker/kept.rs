@@ -1,4 +1,4 @@
-//! What the journal keeps of the broker's sessions, and the sessions that a journal brings back. Pure.
+//! What the journal keeps of the broker's sessions and retained messages, and what of them a journal brings back. Pure.
 //!
 //! A delayed will is not kept: as a stop publishes no wills, a restart does not.
 
@@ -15,18 +15,28 @@ use crate::local::shared::Path;
 use crate::local::subscriptions::SessionKey;
 
 impl Broker {
-    /// Takes over what a journal has kept, into a broker that nobody has used, and records from now on. Nothing that was
-    /// kept is dropped for a limit's sake.
-    pub(in crate::local) fn restore_sessions(
+    /// Takes over what a journal has kept, into a broker that nobody has used, and records from now on. Nothing of the
+    /// sessions is dropped for a limit's sake. Returns how many retained messages there was no room for.
+    pub(in crate::local) fn restore(
         &mut self,
         image: Image,
         recorder: Recorder,
         now: Instant,
-    ) {
+    ) -> u64 {
+        self.retained.record(recorder.clone());
         self.recorder = recorder;
         for kept in image.sessions.into_values() {
             self.restore_session(kept, now);
         }
+        let mut left_out = 0;
+        for (publication, qos) in image.retained.into_values() {
+            if !publication.has_expired(now) {
+                let publication = publication.counted(&self.memory);
+                let kept = self.retained.set(publication, qos, &self.limits, now);
+                left_out += u64::from(kept.is_err());
+            }
+        }
+        left_out
     }
 
     fn restore_session(&mut self, kept: KeptSession, now: Instant) {
@@ -84,6 +94,7 @@ impl Broker {
                 self.snapshot_of(*key, session, &mut changes);
             }
         }
+        self.retained.snapshot(&mut changes);
         changes
     }
 

@@ -16,6 +16,12 @@ use crate::spool::{Message, Seq};
 /// The version of what follows; the first record of a journal says it.
 pub(in crate::local) const VERSION: u8 = 1;
 
+/// How long a change may wait to be synced whose loss would cost a repetition only.
+pub(super) const REPETITION_PATIENCE: Duration = Duration::from_secs(1);
+/// The same of a retained message of `QoS` 0: nobody was promised anything, and a value that changes each second costs a
+/// sync in this time, not one each second. Flash is spared.
+const UNPROMISED_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A packet identifier.
 type Id = u16;
 
@@ -41,13 +47,17 @@ pub(in crate::local) enum Change {
     Released(SessionKey, Id),
     /// The message has come to its end.
     Settled(SessionKey, Id),
-    /// A message of `QoS` 2 from the client is being taken: what is queued from here on counts only if [`Change::Taken`]
-    /// follows.
+    /// A message of `QoS` 2 from the client is being taken: what is queued and retained from here on counts only if
+    /// [`Change::Taken`] follows.
     Taking(SessionKey),
     /// A message of `QoS` 2 from the client that is not released.
     Taken(SessionKey, Id),
     /// It is released.
     Finished(SessionKey, Id),
+    /// A topic has this retained message, of this `QoS`.
+    Retained(Publication, QoS),
+    /// A topic has none any more.
+    Cleared(String),
 }
 
 /// The clocks at one moment.
@@ -76,18 +86,24 @@ impl Clocks {
 }
 
 impl Change {
-    /// Whether losing it costs no more than a repetition.
-    pub(super) fn is_lazy(&self) -> bool {
-        matches!(self, Change::Sent(..) | Change::Settled(..))
+    /// How long it may wait to be synced.
+    pub(super) fn patience(&self) -> Duration {
+        match self {
+            Change::Sent(..) | Change::Settled(..) => REPETITION_PATIENCE,
+            Change::Retained(_, QoS::AtMostOnce) => UNPROMISED_PATIENCE,
+            _ => Duration::ZERO,
+        }
     }
 
     /// What it costs to keep in memory until it is written, in bytes.
     pub(super) fn cost_bytes(&self) -> usize {
         let own = match self {
             Change::Queued(_, _, delivery) => delivery.cost_bytes(),
+            Change::Retained(publication, _) => publication.cost_bytes(),
             Change::Opened(_, text, _)
             | Change::Subscribed(_, text, _)
-            | Change::Unsubscribed(_, text) => text.len(),
+            | Change::Unsubscribed(_, text)
+            | Change::Cleared(text) => text.len(),
             _ => 0,
         };
         own + size_of::<Change>()
@@ -167,6 +183,14 @@ impl Change {
             Change::Taking(session) => {
                 w.start(13, *session);
             }
+            Change::Retained(publication, qos) => {
+                w.put(&[14, *qos as u8]);
+                w.publication(publication);
+            }
+            Change::Cleared(topic) => {
+                w.put(&[15]);
+                w.put(topic.as_bytes());
+            }
         }
         w.bytes
     }
@@ -224,12 +248,18 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn change(&mut self) -> Option<Change> {
-        let [kind] = self.array()?;
-        if kind == 0 {
-            return Some(Change::Version(self.byte()?));
+        match self.byte()? {
+            0 => Some(Change::Version(self.byte()?)),
+            14 => {
+                let qos = self.qos()?;
+                Some(Change::Retained(self.publication()?, qos))
+            }
+            15 => Some(Change::Cleared(self.text()?)),
+            kind => {
+                let session = SessionKey::from_le_bytes(self.array()?);
+                self.of_session(kind, session)
+            }
         }
-        let session = SessionKey::from_le_bytes(self.array()?);
-        self.of_session(kind, session)
     }
 
     fn of_session(&mut self, kind: u8, session: SessionKey) -> Option<Change> {

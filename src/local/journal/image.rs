@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::change::{Change, Clocks, VERSION};
-use crate::local::publication::{Delivery, Subscription};
+use crate::local::publication::{Delivery, Publication, QoS, Subscription};
 use crate::local::subscriptions::SessionKey;
 use crate::spool::record::{self, Decoded};
 
@@ -46,9 +46,11 @@ pub(in crate::local) struct KeptMessage {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::local) struct Image {
     pub(in crate::local) sessions: BTreeMap<SessionKey, KeptSession>,
-    /// What the message is queued for that is being taken, if one is.
+    /// The retained messages, by topic.
+    pub(in crate::local) retained: BTreeMap<String, (Publication, QoS)>,
+    /// What the message leads to that is being taken, if one is.
     pub(super) taking: Option<Vec<Change>>,
-    /// Places where something is missing in the middle.
+    /// Places where something is missing, other than at the end.
     pub(in crate::local) damaged: u64,
     /// Bytes at the end that are no record.
     pub(in crate::local) torn_bytes: usize,
@@ -79,6 +81,8 @@ impl Image {
                 at = next;
             } else {
                 image.torn_bytes = rest.len();
+                // A journal takes its place when it is whole: it has a first record.
+                image.damaged += u64::from(at == 0);
                 break;
             }
         }
@@ -89,7 +93,10 @@ impl Image {
     /// One change further.
     pub(in crate::local) fn apply(&mut self, change: Change) {
         match (&mut self.taking, change) {
-            (Some(taking), change @ Change::Queued(..)) => taking.push(change),
+            (
+                Some(taking),
+                change @ (Change::Queued(..) | Change::Retained(..) | Change::Cleared(_)),
+            ) => taking.push(change),
             (_, Change::Taking(_)) => {
                 self.apply_taking();
                 self.taking = Some(Vec::new());
@@ -127,6 +134,15 @@ impl Image {
             }
             Change::Ended(key) => {
                 self.sessions.remove(&key);
+                return;
+            }
+            Change::Retained(publication, qos) => {
+                let topic = publication.topic().to_owned();
+                self.retained.insert(topic, (publication, qos));
+                return;
+            }
+            Change::Cleared(topic) => {
+                self.retained.remove(&topic);
                 return;
             }
             Change::Returned(key, _)

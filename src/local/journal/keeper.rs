@@ -8,67 +8,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::change::{Change, Clocks, VERSION};
-use super::image::Image;
+use super::place::Place;
 use super::recorder::{Recorder, Work};
 use crate::local::broker::Broker;
 use crate::local::counters::Counters;
 use crate::spool::Seq;
-use crate::spool::storage::{Storage, StorageFile};
+use crate::spool::storage::StorageFile;
 
-const JOURNAL: &str = "journal";
-/// A snapshot that is being written.
-const FRESH: &str = "journal.new";
-/// A copy of the last journal that was damaged in the middle, or of an unknown version.
-const DAMAGED: &str = "journal.damaged";
 /// A journal is not written afresh below this, in bytes.
 const FLOOR_BYTES: u64 = 1024 * 1024;
 /// How much is written at once while a snapshot is written.
 const CHUNK_BYTES: usize = 256 * 1024;
-
-/// Reads the journal: its state, and whether there was one. What is damaged is copied, for whoever wants to look at it.
-pub(in crate::local) fn read(storage: &dyn Storage, clocks: &Clocks) -> io::Result<Option<Image>> {
-    let files = storage.list()?;
-    let Some((_, len)) = files.iter().find(|(name, _)| name == JOURNAL) else {
-        return Ok(None);
-    };
-    let len = usize::try_from(*len).map_err(io::Error::other)?;
-    let mut bytes = vec![0; len];
-    let read = storage.open(JOURNAL)?.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    let image = Image::replay(&bytes, clocks);
-    if image.damaged > 0 || image.unknown_version.is_some() {
-        set_aside(storage, &files, &bytes)?;
-    }
-    Ok(Some(image))
-}
-
-fn set_aside(storage: &dyn Storage, files: &[(String, u64)], bytes: &[u8]) -> io::Result<()> {
-    if files.iter().any(|(name, _)| name == DAMAGED) {
-        storage.remove(DAMAGED)?;
-    }
-    let copy = storage.create(DAMAGED)?;
-    copy.write_all_at(bytes, 0)?;
-    copy.sync_data()?;
-    storage.sync_directory()
-}
+/// Sessions and retained messages that cost more than this, in bytes, are not written: that is as if the disk were full.
+pub(super) const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The running thread. Ends it, and waits for what is left to be written, when dropped.
 #[derive(Debug)]
 pub(in crate::local) struct Keeper {
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
     /// Starts the thread.
-    pub(in crate::local) fn start(
-        storage: Arc<dyn Storage>,
+    pub(super) fn start(
+        place: Place,
         recorder: Recorder,
         broker: Arc<Mutex<Broker>>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
         let mut journal = Journal {
-            storage,
+            place,
             recorder: recorder.clone(),
             broker,
             counters,
@@ -106,7 +76,7 @@ struct Open {
 }
 
 struct Journal {
-    storage: Arc<dyn Storage>,
+    place: Place,
     recorder: Recorder,
     broker: Arc<Mutex<Broker>>,
     counters: Arc<Counters>,
@@ -148,7 +118,7 @@ impl Journal {
             tracing::warn!(
                 %error,
                 "DATA_DIR: cannot write the journal of the local broker; until it can be written, local sessions \
-                 are in memory only, and acknowledgements do not wait for it"
+                 and retained messages are in memory only, and acknowledgements do not wait for it"
             );
         }
     }
@@ -179,11 +149,12 @@ impl Journal {
             let broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
             (broker.snapshot(), self.recorder.begin_afresh())
         };
-        let is_there = |(name, _): &(String, u64)| name == FRESH;
-        if self.storage.list()?.iter().any(is_there) {
-            self.storage.remove(FRESH)?;
+        if changes.iter().map(Change::cost_bytes).sum::<usize>() > SNAPSHOT_BYTES_MAX {
+            return Err(io::Error::other(
+                "local sessions and retained messages are larger than 64 MiB",
+            ));
         }
-        let file = self.storage.create(FRESH)?;
+        let file = self.place.create()?;
         let clocks = Clocks::read();
         let mut len = 0;
         let mut chunk = encoded(&Change::Version(VERSION), number, &clocks)?;
@@ -198,8 +169,7 @@ impl Journal {
         file.write_all_at(&chunk, len)?;
         len += chunk.len() as u64;
         file.sync_data()?;
-        self.storage.rename(FRESH, JOURNAL)?;
-        self.storage.sync_directory()?;
+        self.place.replace()?;
         self.open = Some(Open {
             file,
             len,

@@ -10,10 +10,8 @@ use crate::spool::Seq;
 
 /// Changes that wait in memory, in bytes. Beyond it they are let go, and the journal is written afresh instead.
 pub(super) const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long changes may wait whose loss would cost a repetition only.
-pub(super) const LAZY_PAUSE: Duration = Duration::from_secs(1);
 /// How long nothing is tried after the disk has failed.
-pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
 /// The watermark when nothing has to wait.
 const NOTHING_WAITS: Seq = Seq::MAX;
@@ -34,9 +32,8 @@ struct State {
     mode: Mode,
     pending: Vec<(Seq, Change)>,
     pending_bytes: usize,
-    /// Since when the oldest of them waits.
-    since: Option<Instant>,
-    urgent: bool,
+    /// When they have to be written.
+    due: Option<Instant>,
     /// What waits is not complete, and may not be written yet.
     held: bool,
     next: Seq,
@@ -80,8 +77,7 @@ impl Recorder {
                 mode,
                 pending: Vec::new(),
                 pending_bytes: 0,
-                since: None,
-                urgent: false,
+                due: None,
                 held: false,
                 next: 0,
                 closing: false,
@@ -143,19 +139,20 @@ impl Recorder {
             }
             Mode::Collecting => state.next += 1,
         }
-        let urgent = !change.is_lazy();
-        let news = state.pending.is_empty() || (urgent && !state.urgent);
-        state.urgent |= urgent;
-        state.since.get_or_insert_with(Instant::now);
+        let due = Instant::now() + change.patience();
+        let is_news = state.due.is_none_or(|already| due < already);
+        if is_news {
+            state.due = Some(due);
+        }
         state.pending_bytes += change.cost_bytes();
         state.pending.push((number, change));
         if state.pending_bytes > PENDING_BYTES_MAX {
             state.forget();
             state.mode = Mode::Afresh;
         }
-        let news = news || state.mode == Mode::Afresh;
+        let is_news = is_news || state.mode == Mode::Afresh;
         drop(state);
-        if news {
+        if is_news {
             self.0.wake.notify_one();
         }
         Some(number)
@@ -175,12 +172,12 @@ impl Recorder {
             let now = Instant::now();
             let until = match state.mode {
                 Mode::Afresh => return Work::Afresh,
-                Mode::Failing(at) if at <= now && !state.closing => return Work::Afresh,
+                Mode::Failing(at) if at <= now => return Work::Afresh,
                 Mode::Failing(at) => Some(at),
-                Mode::Off | Mode::Collecting => state.since.map(|since| since + LAZY_PAUSE),
+                Mode::Off | Mode::Collecting => state.due,
             };
-            let due = state.urgent || state.closing || until.is_some_and(|until| until <= now);
-            if !state.pending.is_empty() && due && !state.held {
+            let is_due = state.closing || until.is_some_and(|until| until <= now);
+            if !state.pending.is_empty() && is_due && !state.held {
                 let pending = std::mem::take(&mut state.pending);
                 state.forget();
                 return Work::Append(pending, state.next);
@@ -229,9 +226,14 @@ impl Recorder {
         self.0.kept.send_replace(NOTHING_WAITS);
     }
 
-    /// No more work will come.
+    /// No more work will come. A disk that has failed is asked once more.
     pub(super) fn close(&self) {
-        self.state().closing = true;
+        let mut state = self.state();
+        state.closing = true;
+        if let Mode::Failing(at) = &mut state.mode {
+            *at = Instant::now();
+        }
+        drop(state);
         self.0.wake.notify_one();
     }
 }
@@ -251,7 +253,6 @@ impl State {
     fn forget(&mut self) {
         self.pending = Vec::new();
         self.pending_bytes = 0;
-        self.since = None;
-        self.urgent = false;
+        self.due = None;
     }
 }

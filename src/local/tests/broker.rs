@@ -91,7 +91,7 @@ fn sessions_that_a_restart_brings_back_beyond_the_limit_make_room_for_new_ones()
     }
     let mut broker = Broker::new(limits, Arc::default());
     let now = Instant::now();
-    broker.restore_sessions(image, Recorder::on(true), now);
+    broker.restore(image, Recorder::on(true), now);
     assert_eq!(broker.sessions.len(), 3, "nothing is dropped at the start");
     for (client_id, sessions) in [("a", 3), ("d", 3), ("e", 4)] {
         let request = SessionRequest {

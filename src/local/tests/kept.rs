@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::super::journal::{Image, Recorder};
 use super::wire::{
-    DISCONNECT, DUP, puback, pubcomp, publish, publish_with, pubrec, pubrel, subscribe,
+    DISCONNECT, DUP, RETAIN, puback, pubcomp, publish, publish_with, pubrec, pubrel, subscribe,
 };
 use super::*;
 
@@ -12,10 +12,7 @@ use super::*;
 fn bench_with(image: Image) -> (Bench, Recorder) {
     let (bench, recorder) = (Bench::new(), Recorder::on(false));
     let now = Instant::now();
-    bench
-        .shared
-        .broker()
-        .restore_sessions(image, recorder.clone(), now);
+    bench.shared.broker().restore(image, recorder.clone(), now);
     (bench, recorder)
 }
 
@@ -89,6 +86,33 @@ async fn no_pubrel_overtakes_one_that_waits() {
     sync(&recorder);
     keeper.expect(&pubrel(1)).await;
     keeper.expect(&pubrel(77)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retained_message_is_acknowledged_when_the_journal_has_it() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut client = bench.client("c").await;
+    for (payload, qos, id) in [("on", 1, 1), ("off", 2, 2), ("", 1, 3)] {
+        let retain = publish_with(RETAIN, "a", payload, qos, id);
+        client.send(&retain).await;
+        client.expect_nothing().await;
+        sync(&recorder);
+        client
+            .expect(&if qos == 1 { puback(id) } else { pubrec(id) })
+            .await;
+    }
+    // What changes nothing waits for nothing, and neither does what nobody is promised.
+    let qos_0 = publish_with(RETAIN, "b", "x", 0, 0);
+    for packet in [qos_0, publish_with(RETAIN, "a", "", 1, 4)] {
+        client.send(&packet).await;
+    }
+    client.expect(&puback(4)).await;
+    // With a route it waits for both.
+    client.send(&publish_with(RETAIN, ROUTED, "x", 1, 5)).await;
+    bench.spool.set_safe(1);
+    client.expect_nothing().await;
+    sync(&recorder);
+    client.expect(&puback(5)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::super::cursor::{SLOT_BYTES, Slot, read_slots};
 use super::super::ledger::Outcome;
 use super::super::{AppendError, FullPolicy, OpenError, Options, Progress, Spool};
 use super::message;
@@ -65,7 +66,7 @@ fn operate(model: &Model, operation: Operation) -> io::Result<()> {
 #[test]
 fn every_fault_happens_at_every_operation() {
     for operation in Operation::ALL {
-        for effect in [Effect::PowerCut, Effect::Eio, Effect::Enospc] {
+        for effect in Effect::ALL {
             let what = format!("{effect:?} at {operation:?}");
             let model = Model::default();
             model.put("there", b"content".to_vec());
@@ -381,4 +382,23 @@ fn a_start_after_an_orderly_stop_writes_nothing() {
         1,
         "the next write is a message's"
     );
+}
+
+#[test]
+fn what_is_left_of_a_torn_cursor_is_written_over_before_numbers_are_given() {
+    let model = Model::default();
+    drop(open(&model).close());
+    let orderly = model.content("cursor").unwrap();
+    let torn = |slot: usize| {
+        let mut content = orderly.clone();
+        content.resize(2 * SLOT_BYTES, 0);
+        content[slot * SLOT_BYTES + 20] ^= 1;
+        model.put("cursor", content);
+        drop(open(&model));
+        let file = model.open("cursor").unwrap();
+        read_slots(file.as_ref()).unwrap()
+    };
+    for slot in [0, 1] {
+        assert!(!torn(slot).contains(&Slot::Damaged), "slot {slot}");
+    }
 }

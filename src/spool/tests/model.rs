@@ -65,6 +65,11 @@ pub(crate) enum Effect {
     Enospc,
 }
 
+impl Effect {
+    /// Each of them.
+    pub(crate) const ALL: [Effect; 3] = [Effect::PowerCut, Effect::Eio, Effect::Enospc];
+}
+
 /// When it happens, counted from the injection; 1 is the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trigger {

@@ -1,12 +1,13 @@
-//! The journal as bytes: every cut, every damaged byte, and time.
+//! Every cut and every damaged byte, other versions, and time.
 
 use proptest::prelude::*;
 
 use super::super::change::VERSION;
 use super::*;
+use crate::local::publication::Subscription;
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let one = (0..14, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
+    let one = (0..16, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
         let subscription = Subscription {
             qos: QoS::AtLeastOnce,
             no_local: id > 2,
@@ -25,11 +26,19 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
             9 => Change::Released(key, id),
             10 => Change::Settled(key, id),
             11 => Change::Taken(key, id),
-            12 => Change::Taking(key),
-            _ => Change::Finished(key, id),
+            12 => Change::Finished(key, id),
+            13 => Change::Cleared(format!("room/{key}")),
+            14 => Change::Taking(key),
+            _ => retained_message(&format!("room/{key}"), &text),
         }
     });
     prop::collection::vec(one, 0..40)
+}
+
+fn retained_message(topic: &str, payload: &str) -> Change {
+    // With a property: the payload is UTF-8.
+    let publication = Publication::restored(topic, &[1, 1], payload.as_bytes(), None);
+    Change::Retained(publication, QoS::AtLeastOnce)
 }
 
 /// The bytes of a journal, and where each record ends.
@@ -61,9 +70,9 @@ proptest! {
         let cut = (bytes.len() as f64 * cut) as usize;
         let whole = ends.iter().filter(|end| **end <= cut).count();
         let mut image = Image::replay(&bytes[..cut], &clocks(1));
-        prop_assert_eq!(image.damaged, 0);
+        prop_assert_eq!(image.damaged, u64::from(whole == 0 && cut > 0), "there is no first record");
         prop_assert_eq!(image.torn_bytes, cut - whole.checked_sub(1).map_or(0, |last| ends[last]));
-        image.torn_bytes = 0;
+        (image.damaged, image.torn_bytes) = (0, 0);
         prop_assert_eq!(image, image_of(&changes[..whole]));
     }
 }
@@ -75,6 +84,8 @@ fn a_byte_that_changed_costs_one_change_and_is_counted() {
         Change::Opened(1, "c".to_owned(), 5),
         Change::Queued(1, 1, delivery("one")),
         Change::Queued(1, 2, delivery("two")),
+        retained_message("room/1", "old"),
+        retained_message("room/1", "new"),
         Change::Settled(1, 1),
     ];
     let (bytes, ends) = journal(&changes);
@@ -108,7 +119,6 @@ fn an_unknown_version_is_said_and_nothing_is_taken_from_it() {
 
 #[test]
 fn time_goes_on_over_a_restart_as_far_as_the_clock_can_tell() {
-    let change = |at: Clocks| Change::Left(1, 200, Some(at.now + Duration::from_secs(100)));
     for (at, read_ms, left_s) in [
         (1_000_000, 1_030_000, 70), // the clock went on
         (1_000_000, 900_000, 100),  // it was set back
@@ -117,20 +127,18 @@ fn time_goes_on_over_a_restart_as_far_as_the_clock_can_tell() {
         (0, 1_030_000, 100),        // or was not then
     ] {
         let (written, read) = (clocks(at), clocks(read_ms));
-        let bytes = [
-            Change::Opened(1, "c".to_owned(), 5)
-                .encode(0, &written)
-                .unwrap(),
-            change(written).encode(1, &written).unwrap(),
+        let then = Some(written.now + Duration::from_secs(100));
+        let publication = Publication::restored("a", b"", b"x", then);
+        let changes = [
+            Change::Opened(1, "c".to_owned(), 5),
+            Change::Left(1, 200, then),
+            Change::Retained(publication, QoS::AtLeastOnce),
         ];
+        let bytes = changes.map(|change| change.encode(0, &written).unwrap());
         let image = Image::replay(&bytes.concat(), &read);
-        let Whereabouts::Left(Some(left)) = image.sessions[&1].client else {
-            panic!("it had left");
-        };
-        assert_eq!(
-            left,
-            read.now + Duration::from_secs(left_s),
-            "{at} {read_ms}"
-        );
+        let now = Some(read.now + Duration::from_secs(left_s));
+        let ends = Whereabouts::Left(now);
+        assert_eq!(image.sessions[&1].client, ends, "{at} {read_ms}");
+        assert_eq!(image.retained["a"].0.expires(), now, "{at} {read_ms}");
     }
 }

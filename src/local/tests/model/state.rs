@@ -269,14 +269,15 @@ impl Model {
             self.retained.remove(message.topic);
             return;
         }
-        self.retained.insert(message.topic, message.clone());
-        if self.retained.len() > RETAINED_MAX {
+        self.retained.remove(message.topic);
+        if self.retained.len() >= RETAINED_MAX {
             let now_s = self.now_s;
             (self.retained).retain(|_, kept| kept.expires_s.is_none_or(|at_s| at_s > now_s));
         }
-        if self.retained.len() > RETAINED_MAX {
-            self.retained.remove(message.topic);
+        if self.retained.len() >= RETAINED_MAX {
             self.dropped.retained += 1;
+        } else {
+            self.retained.insert(message.topic, message.clone());
         }
     }
 
