@@ -24,8 +24,11 @@
 //! The checksum covers the lengths as well as the content, and lengths are checked against
 //! [`RECORD_BYTES_MAX`] before anything is allocated or read.
 
+mod search;
+
 use crate::clock::Timestamp;
 
+pub use self::search::find_next;
 use super::{Message, Seq};
 
 /// Bytes before the part that [`Prefix::body_len`] counts.
@@ -136,6 +139,11 @@ pub fn encode(seq: Seq, message: &Message<'_>) -> Option<Vec<u8>> {
 
 /// Reads what stands at the start of `bytes`.
 pub fn decode(bytes: &[u8]) -> Decoded<'_> {
+    decode_with(bytes, checksum)
+}
+
+/// The same with another way to come to the checksum of a frame.
+fn decode_with(bytes: &[u8], checksum: impl FnOnce(&[u8]) -> Option<[u8; 4]>) -> Decoded<'_> {
     let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() else {
         return if MAGIC.starts_with(bytes.get(..2).unwrap_or(bytes)) {
             Decoded::Incomplete {
@@ -162,20 +170,6 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     match parse(frame, extra_len) {
         Some(record) => Decoded::Record { record, len },
         None => Decoded::Corrupt,
-    }
-}
-
-/// Where, at or after `from`, the next valid record starts.
-pub fn find_next(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    loop {
-        let rest = bytes.get(at..)?;
-        let step = rest.windows(MAGIC.len()).position(|w| w == MAGIC)?;
-        at += step;
-        if matches!(decode(bytes.get(at..)?), Decoded::Record { .. }) {
-            return Some(at);
-        }
-        at += 1;
     }
 }
 

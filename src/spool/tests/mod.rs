@@ -124,7 +124,7 @@ fn open_with(bed: &Bed, options: Options) -> Opened {
     Opened { spool, recovery }
 }
 
-fn message(payload: &[u8]) -> Message<'_> {
+pub(in crate::spool) fn message(payload: &[u8]) -> Message<'_> {
     Message {
         topic: "sensors",
         attributes: b"",
