@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 use tokio::task::{JoinError, JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cloud::Source;
 use crate::config::{CloudConfig, Config, LocalWebSocket};
@@ -143,60 +143,60 @@ impl App {
 
     /// Relays until `stop` resolves or something fails.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let App {
-            config,
-            store,
-            found,
-            dead_letters,
-            access,
-            broker_address,
-            doors,
-            status,
-            log,
-        } = self;
+        let mut running = self.start();
+        let ended = running.until(stop).await;
+        if ended.is_ok() {
+            tracing::info!("stopping");
+        }
+        let finished = tokio::time::timeout(SHUTDOWN_TIMEOUT, running.shut_down())
+            .await
+            .unwrap_or(Err(AppError::ShutdownTimeout));
+        ended.and(finished)
+    }
+
+    /// Starts the tasks.
+    fn start(self) -> Running {
         let state = StateBoard::new(State::Connecting);
-        let routes = Arc::new(config.routes.clone());
+        let routes = Arc::new(self.config.routes.clone());
         let stop_local = CancellationToken::new();
         let stop_uplink = CancellationToken::new();
-        // Ends when `run` does, however that comes about.
         let stop_status = CancellationToken::new();
-        let _stop_status = stop_status.clone().drop_guard();
 
         let files_max = getrlimit(Resource::Nofile).current;
         let options = local::Options {
-            access,
+            access: self.access,
             limits: Limits::default().with_files(files_max),
             ..local::Options::default()
         };
         let heartbeat = Heartbeat::new(Instant::now());
         tokio::spawn(heartbeat.keep_beating(stop_status.clone()));
         let sources = Sources {
-            setup: setup(&config, broker_address),
-            spool: config.spool,
-            store: store.clone(),
+            setup: setup(&self.config, self.broker_address),
+            spool: self.config.spool,
+            store: self.store.clone(),
             state: state.clone(),
             local: Arc::clone(&options.counters),
             heartbeat,
-            log,
+            log: self.log,
         };
-        status.start(sources, stop_status);
+        self.status.start(sources, stop_status.clone());
 
         let mut broker = LocalBroker::new(options);
-        broker.keep(&config.data_dir.join(BROKER_DIRECTORY));
+        broker.keep(&self.config.data_dir.join(BROKER_DIRECTORY));
         let publisher = broker.publisher(stop_local.clone());
-        let mut local = Task::spawn({
-            let (store, routes) = (store.clone(), Arc::clone(&routes));
+        let local = Task::spawn({
+            let (doors, store, routes) = (self.doors, self.store.clone(), Arc::clone(&routes));
             let stop = stop_local.clone();
             async move { Ok(local::serve(doors, store, routes, stop, broker).await?) }
         });
-        let mut uplink = Task::spawn({
+        let uplink = Task::spawn({
             let telling = state_topic::keep_telling(state.subscribe(), publisher.clone());
             let source = Source {
-                store: store.clone(),
+                store: self.store.clone(),
                 routes,
-                dead_letters,
+                dead_letters: self.dead_letters,
             };
-            let stop = stop_uplink.clone();
+            let (config, stop) = (self.config, stop_uplink.clone());
             async move {
                 let uplink = uplink::run(&config, publisher, source, state, stop);
                 tokio::select! {
@@ -205,40 +205,60 @@ impl App {
                 }
             }
         });
+        Running {
+            store: self.store,
+            found: self.found,
+            local,
+            uplink,
+            stop_local,
+            stop_uplink,
+            _stop_status: stop_status.drop_guard(),
+        }
+    }
+}
 
+/// The relay while it runs.
+struct Running {
+    store: Store,
+    /// The ledger as this run found it.
+    found: Ledger,
+    local: Task,
+    uplink: Task,
+    stop_local: CancellationToken,
+    stop_uplink: CancellationToken,
+    /// The status page ends with the run, however that comes about.
+    _stop_status: DropGuard,
+}
+
+impl Running {
+    /// Resolves with `stop`, or with the first failure.
+    async fn until(&mut self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let ended = tokio::select! {
             // In order: the spool's own words say more than the broker's, which ends because of it.
             biased;
-            failure = store.failed() => Err(AppError::SpoolFailed(failure)),
+            failure = self.store.failed() => Err(AppError::SpoolFailed(failure)),
             () = stop => Ok(()),
-            ended = local.ended() => ended,
-            ended = uplink.ended() => ended,
+            ended = self.local.ended() => ended,
+            ended = self.uplink.ended() => ended,
         };
         // The broker sees that the spool has failed, perhaps first; the spool knows why.
-        let ended = match ended {
+        match ended {
             Err(AppError::Local(LocalError::SpoolFailed)) => {
-                Err(AppError::SpoolFailed(store.failed().await))
+                Err(AppError::SpoolFailed(self.store.failed().await))
             }
             other => other,
-        };
-        if ended.is_ok() {
-            tracing::info!("stopping");
         }
-        let shutdown = async {
-            stop_local.cancel();
-            let local = local.ended().await;
-            stop_uplink.cancel();
-            let uplink = uplink.ended().await;
-            let ledger = store.close().await.map_err(AppError::SpoolFailed);
-            ledger.and_then(|ledger| {
-                log_ledger(&found, &ledger);
-                local.and(uplink)
-            })
-        };
-        let finished = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown)
-            .await
-            .unwrap_or(Err(AppError::ShutdownTimeout));
-        ended.and(finished)
+    }
+
+    /// Ends the tasks one after the other, then the spool.
+    async fn shut_down(&mut self) -> Result<(), AppError> {
+        self.stop_local.cancel();
+        let local = self.local.ended().await;
+        self.stop_uplink.cancel();
+        let uplink = self.uplink.ended().await;
+        let ledger = self.store.close().await.map_err(AppError::SpoolFailed)?;
+        log_ledger(&self.found, &ledger);
+        local.and(uplink)
     }
 }
 

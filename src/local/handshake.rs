@@ -13,6 +13,7 @@ use super::ending::End;
 use super::large_packet::LargePacket;
 use super::limits::Limits;
 use super::link::Link;
+use super::memory::Memory;
 use super::packet::{self, Connect, Frame, Incoming, Reason, Terms, Version, Will};
 use super::server::Shared;
 use super::subscriptions::SessionKey;
@@ -109,25 +110,10 @@ async fn let_in<I: Ingress>(
         (Version::V4, asked) => asked,
     };
     let rights = shared.access.rights(user.as_deref(), &client_id);
-    if let Some(will) = &connect.will
-        && !rights.may_publish(&will.topic)
-    {
-        shared.counters.publishes_denied.add(1);
-        shared
-            .access
-            .denied(&client_id, "have its will published", &will.topic);
-        return Err(End::NotAllowed);
-    }
     let memory = broker.memory();
     let will = connect.will.map(|will| will.counted(&memory));
-    if let Some(will) = &will
-        && will.bytes() > limits.session_bytes_sure
-        && memory.kept_bytes() > limits.messages_bytes_max
-    {
-        return Err(End::Protocol(
-            Reason::QuotaExceeded,
-            "there is no room for its will: too much is kept for clients",
-        ));
+    if let Some(will) = &will {
+        check_will(shared, will, (&client_id, &rights), &memory)?;
     }
     // A session that wants what its client may not read ends, with all that waits in it: the rights have changed, or
     // the client identifier was another user's.
@@ -160,6 +146,29 @@ async fn let_in<I: Ingress>(
         rights,
         client_id,
     })
+}
+
+/// Whether the client may have its will published, and there is room for it.
+fn check_will<I>(
+    shared: &Shared<I>,
+    will: &Will,
+    (client_id, rights): (&str, &Rights),
+    memory: &Memory,
+) -> Result<(), End> {
+    let limits = &shared.limits;
+    if !rights.may_publish(&will.topic) {
+        shared.counters.publishes_denied.add(1);
+        let what = "have its will published";
+        shared.access.denied(client_id, what, &will.topic);
+        return Err(End::NotAllowed);
+    }
+    if will.bytes() > limits.session_bytes_sure && memory.kept_bytes() > limits.messages_bytes_max {
+        return Err(End::Protocol(
+            Reason::QuotaExceeded,
+            "there is no room for its will: too much is kept for clients",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the client may connect at all, and as which user.

@@ -62,6 +62,7 @@ pub(super) fn render(snapshot: &Snapshot) -> String {
     let mut book = Book(Registry::with_prefix("cloud_relay"));
     describe(&mut book, snapshot);
     messages(&mut book, snapshot);
+    deliveries(&mut book, &snapshot.local);
     refusals(&mut book, &snapshot.local);
     costs(&mut book, snapshot);
     let mut text = String::new();
@@ -130,7 +131,7 @@ fn describe(book: &mut Book, snapshot: &Snapshot) {
 }
 
 fn messages(book: &mut Book, snapshot: &Snapshot) {
-    let Snapshot { ledger, local, .. } = snapshot;
+    let ledger = &snapshot.ledger;
     book.count(
         "messages_accepted",
         "Messages taken into the spool",
@@ -175,6 +176,10 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         Some(Unit::Bytes),
         snapshot.spool.limit_bytes,
     );
+}
+
+/// What passes between local clients, and what is kept for them.
+fn deliveries(book: &mut Book, local: &Local) {
     book.gauge(
         "local_clients",
         "Local clients that are connected",
