@@ -265,6 +265,9 @@ impl Connection {
                 Ack::PubComp => {
                     let message = self.take_owed(kind, id).expect("PUBREL was sent");
                     check_safe(&message, spool, false);
+                    if let Some(memory) = memory {
+                        memory.releasing.remove(&id);
+                    }
                 }
             },
             Packet::SubAck { id, codes } => self.check_codes(true, id, Some(codes)),

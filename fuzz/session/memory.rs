@@ -1,6 +1,6 @@
 //! What a client remembers of its session, whichever connection it is on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::wire::{Ack, Publish};
 
@@ -37,6 +37,8 @@ pub(super) struct Memory {
     pub(super) received: BTreeMap<u16, Received>,
     /// The PUBLISH packets of `QoS` 2 that it has not released.
     pub(super) unreleased: BTreeMap<u16, (Vec<u8>, Published)>,
+    /// Identifiers that it has released, and may not use again before their PUBCOMP.
+    pub(super) releasing: BTreeSet<u16>,
     /// The topic filters it has ever subscribed to: after a kill, a session may be there that had ended just before.
     pub(super) filters: Vec<&'static [u8]>,
     /// The connection it is on.
@@ -46,6 +48,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// PUBREL for `id` is sent. Returns what was published under it.
+    pub(super) fn release(&mut self, id: u16) -> Option<(Vec<u8>, Published)> {
+        let released = self.unreleased.remove(&id)?;
+        self.releasing.insert(id);
+        Some(released)
+    }
+
     /// The broker was killed. It has forgotten which identifiers meant a message of `QoS` 1, and everything if its
     /// journal was out of order.
     pub(super) fn forget(&mut self, everything: bool) {

@@ -247,9 +247,9 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
     let mut id = 0;
     if qos > 0 {
         let open = |id: &u16| {
-            memory
-                .as_ref()
-                .is_some_and(|memory| memory.unreleased.contains_key(id))
+            memory.as_ref().is_some_and(|memory| {
+                memory.unreleased.contains_key(id) || memory.releasing.contains(id)
+            })
         };
         loop {
             connection.next_id = connection.next_id.checked_add(1).unwrap_or(1);
@@ -311,9 +311,7 @@ fn release(world: &mut World, slot: usize, script: &mut Script<'_>) {
     } else {
         first.copied().unwrap_or(1)
     };
-    let released = memory
-        .as_mut()
-        .and_then(|memory| memory.unreleased.remove(&id));
+    let released = memory.as_mut().and_then(|memory| memory.release(id));
     let (_, message) = released.unwrap_or_default();
     connection.send(&wire::ack(Ack::PubRel, id, None));
     connection.expect(Ack::PubComp, id, message);
