@@ -112,11 +112,7 @@ impl App {
         let access = Access::new(local.login.as_ref(), local.password_file.as_deref());
         let access = access.and_then(|access| access.with_rules(local.acl_file.as_deref()));
         let access = access.map_err(LocalError::from)?;
-        let listener = local::bind("LOCAL_MQTT_LISTEN", local.listen).await?;
-        let address = listener.local_addr().unwrap_or(local.listen);
-        tracing::info!("accepting MQTT on {address}");
-        warn_if_open("LOCAL_MQTT_LISTEN", address, local.asks_for_login());
-        let mut doors = vec![Door::plain(listener)];
+        let mut doors = Vec::new();
         if let Some(tls) = &local.tls {
             let door = open_tls(tls).await?;
             let guarded = local.asks_for_login() || tls.client_ca_path.is_some();
@@ -128,6 +124,12 @@ impl App {
             let listen = websocket.listen;
             warn_if_open("LOCAL_MQTT_WS_LISTEN", listen, local.asks_for_login());
         }
+        // Last, so that whoever finds it open finds the others open too.
+        let listener = local::bind("LOCAL_MQTT_LISTEN", local.listen).await?;
+        let address = listener.local_addr().unwrap_or(local.listen);
+        tracing::info!("accepting MQTT on {address}");
+        warn_if_open("LOCAL_MQTT_LISTEN", address, local.asks_for_login());
+        doors.push(Door::plain(listener));
         Ok(App {
             config,
             store,

@@ -43,6 +43,8 @@ pub(super) struct Connection {
     pub(super) receive_max: usize,
     pub(super) packet_bytes_max: usize,
     pub(super) next_id: u16,
+    /// Identifiers of `QoS` 2 that were used before CONNACK: they are not used again.
+    pub(super) early: Vec<u16>,
     filters: Vec<&'static [u8]>,
     /// Messages of this connection that are not acknowledged to the end.
     unacknowledged: BTreeMap<u16, Received>,
@@ -79,6 +81,7 @@ impl Connection {
             receive_max: usize::MAX,
             packet_bytes_max: usize::MAX,
             next_id: 0,
+            early: Vec::new(),
             filters: Vec::new(),
             unacknowledged: BTreeMap::new(),
             owed: VecDeque::new(),
@@ -293,6 +296,7 @@ impl Connection {
                     ..Memory::default()
                 };
             }
+            memory.releasing.extend(self.early.drain(..));
         }
     }
 

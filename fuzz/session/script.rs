@@ -278,7 +278,10 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
             memory.unreleased.insert(id, (packet, message.clone()));
             connection.expect(Ack::PubRec, id, message);
         }
-        _ => connection.expect(Ack::PubRec, id, message),
+        _ => {
+            connection.early.push(id);
+            connection.expect(Ack::PubRec, id, message);
+        }
     }
 }
 
