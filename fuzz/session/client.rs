@@ -119,6 +119,14 @@ impl Connection {
         }
     }
 
+    /// The next identifier from `id` on that no SUBSCRIBE or UNSUBSCRIBE has whose answer is to come.
+    pub(super) fn free_id(&self, mut id: u16) -> u16 {
+        while self.owed_codes.iter().any(|(_, owed, _)| *owed == id) {
+            id += 100;
+        }
+        id
+    }
+
     /// SUBACK or UNSUBACK is to come.
     pub(super) fn expect_codes(&mut self, subscribed: bool, id: u16, codes: usize) {
         self.owed_codes.push((subscribed, id, codes));

@@ -170,7 +170,7 @@ fn subscribe(world: &mut World, slot: usize, script: &mut Script<'_>) {
     if how & 0x0C != 0 {
         properties = [&[0x0B][..], &wire::number(usize::from(how >> 2 & 3) * 100)].concat();
     }
-    let id = u16::from(how >> 4) + 1;
+    let id = connection.free_id(u16::from(how >> 4) + 1);
     let mut body = id.to_be_bytes().to_vec();
     body.extend(wire::properties(is_v5, &properties));
     let count = usize::from(how % 3) + 1;
@@ -202,11 +202,12 @@ fn unsubscribe(world: &mut World, slot: usize, script: &mut Script<'_>) {
         return;
     };
     let filter = script.one(&FILTERS);
-    let mut body = 7_u16.to_be_bytes().to_vec();
+    let id = connection.free_id(7);
+    let mut body = id.to_be_bytes().to_vec();
     body.extend(wire::properties(connection.is_v5, &[]));
     body.extend(wire::text(filter));
     connection.send(&wire::packet(0xA2, &body));
-    connection.expect_codes(false, 7, 1);
+    connection.expect_codes(false, id, 1);
 }
 
 fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
