@@ -173,7 +173,7 @@ impl Broker {
             self.absent.retain(|absent| *absent != key);
             session.expiry_s = request.expiry_s;
             if request.expiry_s > 0 {
-                session.note(|key| Change::Returned(key, request.expiry_s));
+                session.returned = session.note(|key| Change::Returned(key, request.expiry_s));
             } else {
                 session.keep_no_more();
             }

@@ -97,6 +97,9 @@ pub(super) struct Session {
     link: Option<Arc<Link>>,
     /// The filters it is subscribed to, so that they can be removed.
     pub(super) filters: Vec<String>,
+    /// The change by which its client came back. Until it is kept, nothing is sent that would come again after a restart
+    /// without DUP.
+    pub(super) returned: Option<Seq>,
     /// `QoS` 2 messages from the client, taken and not yet released, by packet identifier.
     taken: HashMap<u16, Taken>,
     /// What the PUBCOMPs wait for of all that was released.
@@ -128,6 +131,7 @@ impl Session {
             filters: Vec::new(),
             taken: HashMap::new(),
             finished: Awaits::default(),
+            returned: None,
             queue: VecDeque::new(),
             inflight: VecDeque::new(),
             sent_here: 0,
@@ -147,7 +151,8 @@ impl Session {
                 Stage::Sent(_) => None,
                 Stage::Released(awaits) => awaits,
             },
-            None => self.queue.front().and_then(|waiting| waiting.awaits),
+            None => (self.queue.front().filter(|waiting| waiting.id > 0))
+                .and_then(|waiting| waiting.awaits.max(self.returned)),
         };
         let recorder = self.journal.as_ref().map(|(_, recorder)| recorder);
         awaits

@@ -110,6 +110,7 @@ fn a_session_comes_back_at_the_stage_each_message_had_reached() {
         let kept = open(&storage());
         let (session, present) = kept.connect(&link);
         assert!(present);
+        kept.settle();
         let expected: [(u16, bool, &[u8]); 4] = [
             (1, true, b"PUBREL"),
             (2, true, b"sent"),
@@ -197,8 +198,10 @@ fn a_full_set_of_sessions_is_back_in_a_moment() {
         expiry_s: 1_000,
         receive_max: u16::MAX,
     };
+    let connect = |broker: &mut Broker| broker.connect(request, &link, Instant::now()).session;
+    let key = connect(&mut kept.broker.lock().unwrap());
+    kept.settle();
     let mut broker = kept.broker.lock().unwrap();
-    let key = broker.connect(request, &link, Instant::now()).session;
     let session = broker.session(key, &link).unwrap();
     let mut count = 0;
     while let Some(Outgoing::Publish { id, .. }) = session.next(&Limits::default(), Instant::now())
