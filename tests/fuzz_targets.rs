@@ -33,7 +33,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     let files = files.map(|file| file.expect("a listed file").path());
     let mut files: Vec<PathBuf> = files.collect();
     files.sort();
-    let contents = files.iter().map(|file| std::fs::read(file));
+    let contents = files.iter().map(std::fs::read);
     contents
         .map(|content| content.expect("it can be read"))
         .collect()
