@@ -35,8 +35,8 @@ pub(super) enum Stage {
 pub(super) struct Memory {
     /// Messages that it has not acknowledged to the end.
     pub(super) received: BTreeMap<u16, Received>,
-    /// The PUBLISH packets of `QoS` 2 that it has not released.
-    pub(super) unreleased: BTreeMap<u16, (Vec<u8>, Published)>,
+    /// The PUBLISH packets of `QoS` 2 that it has not released, and whether they are of MQTT 5.
+    pub(super) unreleased: BTreeMap<u16, (Vec<u8>, bool, Published)>,
     /// Identifiers that it has released, and may not use again before their PUBCOMP.
     pub(super) releasing: BTreeSet<u16>,
     /// The topic filters it has ever subscribed to: after a kill, a session may be there that had ended just before.
@@ -49,10 +49,10 @@ pub(super) struct Memory {
 
 impl Memory {
     /// PUBREL for `id` is sent. Returns what was published under it.
-    pub(super) fn release(&mut self, id: u16) -> Option<(Vec<u8>, Published)> {
-        let released = self.unreleased.remove(&id)?;
+    pub(super) fn release(&mut self, id: u16) -> Option<Published> {
+        let (_, _, published) = self.unreleased.remove(&id)?;
         self.releasing.insert(id);
-        Some(released)
+        Some(published)
     }
 
     /// The broker was killed. It has forgotten which identifiers meant a message of `QoS` 1, and everything if its

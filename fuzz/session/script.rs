@@ -276,7 +276,9 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
         (0, _) => {}
         (1, _) => connection.expect(Ack::PubAck, id, message),
         (_, Some(memory)) if connection.accepted.is_some() => {
-            memory.unreleased.insert(id, (packet, message.clone()));
+            memory
+                .unreleased
+                .insert(id, (packet, is_v5, message.clone()));
             connection.expect(Ack::PubRec, id, message);
         }
         _ => {
@@ -291,7 +293,8 @@ fn repeat(world: &mut World, slot: usize) {
     if let Some((connection, Some(memory))) = world.client(slot)
         && connection.accepted.is_some()
         && memory.connection == connection.number
-        && let Some((id, (packet, message))) = memory.unreleased.first_key_value()
+        && let Some((id, (packet, is_v5, message))) = memory.unreleased.first_key_value()
+        && *is_v5 == connection.is_v5
     {
         let mut packet = packet.clone();
         packet[0] |= 8;
@@ -316,7 +319,7 @@ fn release(world: &mut World, slot: usize, script: &mut Script<'_>) {
         first.copied().unwrap_or(1)
     };
     let released = memory.as_mut().and_then(|memory| memory.release(id));
-    let (_, message) = released.unwrap_or_default();
+    let message = released.unwrap_or_default();
     connection.send(&wire::ack(Ack::PubRel, id, None));
     connection.expect(Ack::PubComp, id, message);
 }
@@ -393,6 +396,7 @@ fn raw(world: &mut World, slot: usize, script: &mut Script<'_>) {
             memory.is_wild = true; // for it may call itself anything
         }
     }
+    world.spool.may_repeat();
     if let Some((connection, memory)) = world.client(slot) {
         connection.is_wild = true;
         connection.send(bytes);

@@ -20,6 +20,8 @@ struct Inner {
 struct State {
     next: Seq,
     is_full: bool,
+    /// Whether messages may have payloads that others have.
+    may_repeat: bool,
     /// The numbers under which each payload was taken.
     taken: HashMap<Vec<u8>, Vec<Seq>>,
 }
@@ -57,6 +59,11 @@ impl Spool {
             .send_modify(|safe| *safe = next.min(safe.saturating_add(count)));
     }
 
+    /// Whatever bytes are published now, too.
+    pub(super) fn may_repeat(&self) {
+        self.state().may_repeat = true;
+    }
+
     /// The number of the message that comes next.
     pub(super) fn next(&self) -> Seq {
         self.state().next
@@ -70,7 +77,12 @@ impl Spool {
     pub(super) fn taken(&self, payload: &[u8]) -> (usize, bool) {
         let (state, safe) = (self.state(), self.safe());
         let seqs = state.taken.get(payload).map_or(&[][..], Vec::as_slice);
-        (seqs.len(), seqs.iter().all(|seq| *seq < safe))
+        let count = if state.may_repeat {
+            seqs.len().min(1)
+        } else {
+            seqs.len()
+        };
+        (count, seqs.iter().all(|seq| *seq < safe))
     }
 }
 
