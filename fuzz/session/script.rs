@@ -223,7 +223,7 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
     let mut payload = format!("{number}").into_bytes();
     match what & 3 {
         0 if topic != ROUTED_TOPIC.as_bytes() => payload.clear(),
-        1 => payload.resize(usize::from(what), b'x'),
+        1 => payload.resize(usize::from(what).max(payload.len()), b'x'),
         _ => {}
     }
     let mut properties = Vec::new();
