@@ -347,10 +347,6 @@ impl<I: Ingress> Connection<I> {
         if !has_large && !self.client.large_waits {
             self.client.large_packet.leave();
         }
-        if !reading && !held_up && self.missing > 0 {
-            // It is not the client that takes its time.
-            self.deadlines.complete();
-        }
         reading
     }
 
