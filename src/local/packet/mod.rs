@@ -5,6 +5,7 @@
 //! last flag. Whether a topic or filter may be used is not decided here.
 
 mod bytes;
+mod connect_flag;
 mod properties;
 mod reason;
 mod v4;

@@ -7,19 +7,12 @@ use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{self as codec, Protocol, v4};
 
 use super::bytes::{binary, packet_id, split_first, text, two_bytes};
+use super::connect_flag::{CLEAN, PASSWORD, RESERVED, USER_NAME, WILL, WILL_QOS_AND_RETAIN};
 use super::{Connect, Filter, Incoming, Login, PacketError, SESSION_FOR_EVER, Version, Will};
 use crate::local::publication::QoS;
 
 /// Reads a CONNECT from what follows its protocol level.
 pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
-    /// The connect flags (MQTT 3.1.2.3).
-    const RESERVED: u8 = 0x01;
-    const CLEAN_SESSION: u8 = 0x02;
-    const WILL: u8 = 0x04;
-    const WILL_QOS_AND_RETAIN: u8 = 0x38;
-    const PASSWORD: u8 = 0x40;
-    const USER_NAME: u8 = 0x80;
-
     let impossible = || PacketError::Malformed("impossible connect flags");
     let (flags, rest) = split_first(after_level)?;
     let (keep_alive_s, rest) = two_bytes(rest)?;
@@ -51,7 +44,7 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
         // MQTT-3.1.2-11, -18, -20
         return Err(PacketError::Malformed("more than the connect flags say"));
     }
-    let clean_session = flags & CLEAN_SESSION != 0;
+    let clean_session = flags & CLEAN != 0;
     Ok(Connect {
         version: Version::V4,
         client_id: client_id.to_owned(),

@@ -4,6 +4,7 @@
 //! properties that occur twice or where they do not belong, and loses their order.
 
 use super::bytes::{binary, packet_id, split_first, text, two_bytes};
+use super::connect_flag::{CLEAN, PASSWORD, RESERVED, USER_NAME, WILL, WILL_QOS_AND_RETAIN};
 use super::properties::{self as property, Properties, Value};
 use super::{
     Connect, Filter, Goodbye, Incoming, Login, PacketError, RetainHandling, Version, Will,
@@ -47,14 +48,6 @@ const IN_PUBLISH: [u8; 7] = [
 
 /// Reads a CONNECT from what follows its protocol level.
 pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
-    /// The connect flags (MQTT 5, 3.1.2.3).
-    const RESERVED: u8 = 0x01;
-    const CLEAN_START: u8 = 0x02;
-    const WILL: u8 = 0x04;
-    const WILL_QOS_AND_RETAIN: u8 = 0x38;
-    const PASSWORD: u8 = 0x40;
-    const USER_NAME: u8 = 0x80;
-
     let (flags, rest) = split_first(after_level)?;
     let (keep_alive_s, rest) = two_bytes(rest)?;
     let (properties, rest) = Properties::read(Version::V5, rest, &IN_CONNECT)?;
@@ -90,7 +83,7 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
     Ok(Connect {
         version: Version::V5,
         client_id: client_id.to_owned(),
-        clean_start: flags & CLEAN_START != 0,
+        clean_start: flags & CLEAN != 0,
         session_expiry_s: properties.number(property::SESSION_EXPIRY).unwrap_or(0),
         keep_alive_s,
         receive_max: (properties.short(property::RECEIVE_MAXIMUM)).unwrap_or(u16::MAX),
