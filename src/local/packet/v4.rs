@@ -59,7 +59,8 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
     })
 }
 
-fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
+/// The will of a CONNECT with these flags.
+pub(super) fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
     let (topic, rest) = text(bytes)?;
     let (payload, rest) = binary(rest)?;
     let will = Will {
@@ -68,7 +69,7 @@ fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
         qos: QoS::from_bits(flags >> 3 & 0b11).ok_or(PacketError::Malformed("QoS 3"))?,
         retain: flags & 0x20 != 0,
         delay_s: 0,
-        properties: bytes::Bytes::new(),
+        properties: Bytes::new(),
     };
     Ok((will, rest))
 }

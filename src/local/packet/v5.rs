@@ -7,7 +7,7 @@ use super::bytes::{binary, packet_id, split_first, text, two_bytes};
 use super::connect_flag::{CLEAN, PASSWORD, RESERVED, USER_NAME, WILL, WILL_QOS_AND_RETAIN};
 use super::properties::{self as property, Properties, Value};
 use super::{
-    Connect, Filter, Goodbye, Incoming, Login, PacketError, RetainHandling, Version, Will,
+    Connect, Filter, Goodbye, Incoming, Login, PacketError, RetainHandling, Version, Will, v4,
 };
 use crate::local::publication::{QoS, Subscription};
 
@@ -100,15 +100,11 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
 fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
     let (properties, rest) = Properties::read(Version::V5, bytes, &IN_WILL)?;
     check_message(properties)?;
-    let (topic, rest) = text(rest)?;
-    let (payload, rest) = binary(rest)?;
+    let (will, rest) = v4::will(flags, rest)?;
     let will = Will {
-        topic: topic.to_owned(),
-        payload: bytes::Bytes::copy_from_slice(payload),
-        qos: QoS::from_bits(flags >> 3 & 0b11).ok_or(PacketError::Malformed("QoS 3"))?,
-        retain: flags & 0x20 != 0,
         delay_s: properties.number(property::WILL_DELAY).unwrap_or(0),
         properties: bytes::Bytes::copy_from_slice(properties.bytes()),
+        ..will
     };
     Ok((will, rest))
 }
