@@ -6,17 +6,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::spool::{Message, Seq, storage};
-
-use self::model::{Effect, Model, Operation, Trigger};
-
-#[allow(
-    dead_code,
-    clippy::duplicate_mod,
-    reason = "the spool's tests have it as their own, and use the rest"
-)]
-#[path = "../spool/tests/model.rs"]
-mod model;
+use crate::spool::Seq;
+use crate::spool::tests::message;
+use crate::spool::tests::model::{Effect, Model, Operation, Trigger};
 
 const LIMIT: u64 = 1 << 20;
 const NOW: Timestamp = Timestamp {
@@ -25,17 +17,8 @@ const NOW: Timestamp = Timestamp {
 };
 
 fn letter_of(seq: Seq, payload: &[u8]) -> Letter {
-    let message = Message {
-        topic: "sensors",
-        attributes: b"",
-        payload,
-        qos: 1,
-        retain: false,
-        received: Timestamp {
-            unix_ms: 1_795_421_109_000 + seq,
-            clock_set: true,
-        },
-    };
+    let mut message = message(payload);
+    message.received.unix_ms += seq;
     let reason = Reason {
         why: "refused",
         words: "the cloud refused it".to_owned(),

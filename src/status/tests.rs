@@ -26,6 +26,7 @@ use crate::local::Counters;
 use crate::logging;
 use crate::secret::Secret;
 use crate::spool::ledger::{DropReason, Outcome};
+use crate::spool::tests::message;
 use crate::spool::{self, Message};
 use crate::state::{State, StateBoard};
 use crate::store::{Ingress as _, Store};
@@ -66,12 +67,8 @@ impl Parts {
 
     fn publish(&self) {
         let message = Message {
-            topic: "sensors",
-            attributes: b"",
-            payload: b"21.5",
-            qos: 1,
-            retain: false,
             received: clock::now(),
+            ..message(b"21.5")
         };
         self.sources.store.append(&message).unwrap();
     }

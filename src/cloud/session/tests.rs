@@ -21,6 +21,7 @@ use crate::cloud::packet::Terms;
 use crate::dead_letters::DeadLetters;
 use crate::local::{self, LocalBroker};
 use crate::routes::{Names, Rulebook};
+use crate::spool::tests::message;
 use crate::spool::{Message, Options};
 use crate::store::Ingress;
 
@@ -63,14 +64,11 @@ impl Running {
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(directory.path(), Options::default()).unwrap();
+        let payload = vec![b'x'; payload_bytes];
         for _ in 0..count {
             let message = Message {
-                topic: "sensors",
-                attributes: b"",
-                payload: &vec![b'x'; payload_bytes],
-                qos: 1,
-                retain: false,
                 received: clock::now(),
+                ..message(&payload)
             };
             store.append(&message).unwrap();
         }

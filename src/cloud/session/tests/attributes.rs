@@ -20,12 +20,9 @@ fn bytes(attributes: &[Attribute<'_>]) -> Vec<u8> {
 
 fn append(store: &Store, attributes: &[u8], payload: &[u8]) {
     let message = Message {
-        topic: "sensors",
         attributes,
-        payload,
-        qos: 1,
-        retain: false,
         received: clock::now(),
+        ..message(payload)
     };
     store.append(&message).unwrap();
 }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 
-use super::bed::{Bed, Does, message, parse, take_packet};
+use super::bed::{Bed, Does, parse, take_packet};
 use super::*;
 
 /// Long enough for any pack to be closed and answered.
