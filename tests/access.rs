@@ -5,15 +5,13 @@ mod common;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use cloud_relay_sandbox::ca::CertificateAuthority;
 use cloud_relay_sandbox::process::Process;
 use cloud_relay_sandbox::relay::program;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 use tempfile::TempDir;
 
-use common::{RELAY, mosquitto_pub, run, start};
+use common::{RELAY, mosquitto_pub, pem, run, start};
 
 /// A user in the environment.
 const LOGIN: [(&str, &str); 2] = [
@@ -144,9 +142,7 @@ async fn an_open_door_for_websocket_or_tls_is_warned_about_by_its_own_name() {
     let directory = tempfile::tempdir().unwrap();
     let pem_file = |name: &str, label: &str, der: &[u8]| {
         let path = directory.path().join(name).display().to_string();
-        let text = STANDARD.encode(der);
-        let pem = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
-        std::fs::write(&path, pem).expect("a file is written");
+        std::fs::write(&path, pem(label, der)).expect("a file is written");
         path
     };
     let key = server.private_key.secret_der();

@@ -19,7 +19,9 @@ const SCENES: [&str; 6] = ["qos", "retained", "will", "session", "takeover", "fi
 
 /// Plays in MQTT 5, and has a scene of its own.
 const IN_5: [&str; 2] = ["--mqtt", "5"];
-const SCENE_OF_5: &str = "five";
+const SCENES_OF_5: [&str; 7] = [
+    "qos", "retained", "will", "session", "takeover", "filters", "five",
+];
 
 /// A scripted client.
 #[derive(Clone, Copy, Debug)]
@@ -63,10 +65,10 @@ async fn site() -> Site {
 }
 
 /// Each scene by itself, then publishing at each `QoS` to the topic that goes to the cloud.
-async fn plays_everything(client: Client) {
+async fn plays_everything(client: Client, scenes: &[&str], version: &[&str]) {
     let site = site().await;
-    for scene in SCENES {
-        let printed = client.play(&site, &[scene]).await;
+    for scene in scenes {
+        let printed = client.play(&site, &[&[*scene], version].concat()).await;
         let said = format!(r#""scene": "{scene}""#);
         let said_compactly = said.replace(' ', "");
         let told = |line: &String| line.contains(&said) || line.contains(&said_compactly);
@@ -78,9 +80,8 @@ async fn plays_everything(client: Client) {
         "these topics have no route"
     );
     for (nth, qos) in ["0", "1", "2"].into_iter().enumerate() {
-        client
-            .play(&site, &["publish", "--qos", qos, "--count", "100"])
-            .await;
+        let publish = ["publish", "--qos", qos, "--count", "100"];
+        client.play(&site, &[&publish, version].concat()).await;
         let arrived = site.cloud().wait_for(100 * (nth + 1), PATIENCE).await;
         arrived.expect("what was published at this QoS arrives");
     }
@@ -96,36 +97,22 @@ async fn plays_everything(client: Client) {
 
 #[tokio::test]
 async fn paho_plays_every_scene_and_its_messages_reach_the_cloud() {
-    plays_everything(Client::Paho).await;
+    plays_everything(Client::Paho, &SCENES, &[]).await;
 }
 
 #[tokio::test]
 async fn mqttjs_plays_every_scene_and_its_messages_reach_the_cloud() {
-    plays_everything(Client::MqttJs).await;
-}
-
-/// Every scene in MQTT 5, then publishing at each `QoS` to the topic that goes to the cloud.
-async fn plays_everything_in_5(client: Client) {
-    let site = site().await;
-    for scene in SCENES.into_iter().chain([SCENE_OF_5]) {
-        client.play(&site, &[&[scene], &IN_5[..]].concat()).await;
-    }
-    for (nth, qos) in ["0", "1", "2"].into_iter().enumerate() {
-        let publish = ["publish", "--qos", qos, "--count", "100"];
-        client.play(&site, &[&publish, &IN_5[..]].concat()).await;
-        let arrived = site.cloud().wait_for(100 * (nth + 1), PATIENCE).await;
-        arrived.expect("what was published at this QoS arrives");
-    }
+    plays_everything(Client::MqttJs, &SCENES, &[]).await;
 }
 
 #[tokio::test]
 async fn paho_plays_every_scene_in_mqtt_5_and_its_messages_reach_the_cloud() {
-    plays_everything_in_5(Client::Paho).await;
+    plays_everything(Client::Paho, &SCENES_OF_5, &IN_5).await;
 }
 
 #[tokio::test]
 async fn mqttjs_plays_every_scene_in_mqtt_5_and_its_messages_reach_the_cloud() {
-    plays_everything_in_5(Client::MqttJs).await;
+    plays_everything(Client::MqttJs, &SCENES_OF_5, &IN_5).await;
 }
 
 /// Plays a stream at `QoS` 2 in both directions, and kills the relay with `kill -9` again and again meanwhile.

@@ -3,41 +3,39 @@
 
 mod common;
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
-use cloud_relay_sandbox::ca::DeviceIdentity;
-use cloud_relay_sandbox::process::Environment;
 use cloud_relay_sandbox::publisher::Load;
 use cloud_relay_sandbox::site::{DEVICE_UUID, PATIENCE, Site};
 
-use common::RELAY;
+use common::{RELAY, publish};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-fn environment(site: &Site, identity: &DeviceIdentity) -> Environment {
-    site.environment_with([
+/// A relay whose certificate is valid for this time, started.
+async fn site(valid: Range<SystemTime>) -> Site {
+    let site = Site::new(RELAY).await.expect("a site");
+    let identity = site.authority().issue_device_valid(DEVICE_UUID, valid);
+    let identity = identity.expect("a certificate");
+    let environment = site.environment_with([
         ("AWS_CERT", &identity.certificate_base64()),
         ("AWS_PRIVATE_KEY", &identity.private_key_base64()),
-    ])
+    ]);
+    site.start_with(&environment).await.expect("it starts");
+    site
 }
 
 #[tokio::test]
 async fn a_clock_before_the_certificates_start_is_waited_for_while_messages_are_accepted() {
-    let site = Site::new(RELAY).await.unwrap();
     let from = SystemTime::now() + Duration::from_secs(4);
-    let identity = site
-        .authority()
-        .issue_device_valid(DEVICE_UUID, from..from + HOUR);
-    let all = environment(&site, &identity.unwrap());
-    site.start_with(&all).await.unwrap();
+    let site = site(from..from + HOUR).await;
     let waits = "state: clock-unset: this device's clock says ";
     site.relay().wait_for_log(waits, PATIENCE).await.unwrap();
-    let load = Load::new(1, "sensors", 20);
-    let report = site.publish(&load).await.unwrap();
-    assert!(report.is_complete(&load), "{:?}", report.broken);
+    let acked = publish(&site, &Load::new(1, "sensors", 20)).await;
 
-    site.arrived(&report.acked).await.unwrap();
+    site.arrived(&acked).await.unwrap();
     assert!(
         SystemTime::now() >= from,
         "nothing was sent before the certificate was valid"
@@ -52,14 +50,8 @@ async fn a_clock_before_the_certificates_start_is_waited_for_while_messages_are_
 
 #[tokio::test]
 async fn a_relay_that_waits_for_the_clock_stops_at_once_when_it_is_told_to() {
-    let site = Site::new(RELAY).await.unwrap();
     let from = SystemTime::now() + DAY;
-    let identity = site
-        .authority()
-        .issue_device_valid(DEVICE_UUID, from..from + DAY);
-    site.start_with(&environment(&site, &identity.unwrap()))
-        .await
-        .unwrap();
+    let site = site(from..from + DAY).await;
     site.relay()
         .wait_for_log("state: clock-unset", PATIENCE)
         .await
@@ -71,15 +63,9 @@ async fn a_relay_that_waits_for_the_clock_stops_at_once_when_it_is_told_to() {
 
 #[tokio::test]
 async fn a_certificate_that_ends_within_a_month_is_warned_of_and_works() {
-    let site = Site::new(RELAY).await.unwrap();
     let now = SystemTime::now();
     let until = now + 10 * DAY + HOUR;
-    let identity = site
-        .authority()
-        .issue_device_valid(DEVICE_UUID, now - HOUR..until);
-    site.start_with(&environment(&site, &identity.unwrap()))
-        .await
-        .unwrap();
+    let site = site(now - HOUR..until).await;
     let warning =
         "WARN cloud::expiry: this device's certificate (AWS_CERT) expires in 10 days, on 20";
     site.relay().wait_for_log(warning, PATIENCE).await.unwrap();
@@ -88,14 +74,8 @@ async fn a_certificate_that_ends_within_a_month_is_warned_of_and_works() {
 
 #[tokio::test]
 async fn a_certificate_that_has_expired_is_called_so() {
-    let site = Site::new(RELAY).await.unwrap();
     let now = SystemTime::now();
-    let identity = site
-        .authority()
-        .issue_device_valid(DEVICE_UUID, now - DAY..now - HOUR);
-    site.start_with(&environment(&site, &identity.unwrap()))
-        .await
-        .unwrap();
+    let site = site(now - DAY..now - HOUR).await;
     let refused =
         "disconnected: TLS with localhost failed: it does not accept this device's certificate";
     let refused = site

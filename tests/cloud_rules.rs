@@ -11,28 +11,22 @@
 )]
 
 mod common;
+#[path = "cloud_rules/trial.rs"]
+mod trial;
 
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cloud_relay_sandbox::cloud::{Breach, Connections, Counts, Faults, Rules};
-use cloud_relay_sandbox::ledger::MessageId;
+use cloud_relay_sandbox::cloud::{Breach, Connections, Faults, Rules};
 use cloud_relay_sandbox::publisher::Load;
 use cloud_relay_sandbox::relay::RelayProcess;
-use cloud_relay_sandbox::site::{PATIENCE, Site};
+use cloud_relay_sandbox::site::PATIENCE;
 
 use common::RELAY;
-use common::totals::Totals;
+use trial::{Trial, VERSIONS, in_both, messages, through};
 
-/// Messages of each rule, unless `CLOUD_RULES_MESSAGES` says otherwise.
-const MESSAGES: u64 = 300;
 /// From so many on, rules are tried that take minutes however few messages there are.
 const MESSAGES_IN_FULL: u64 = 5_000;
-/// Messages that a publisher sends ahead of their acknowledgements: enough to fill the window to the cloud, though
-/// the relay may acknowledge them only when the cloud has.
-const WINDOW: u16 = 1_000;
-/// What a message may take on top of [`PATIENCE`]: a rule may let no more than a hundred through in ten seconds.
-const PATIENCE_A_MESSAGE: Duration = Duration::from_millis(200);
 /// A way that lets the window of 100 fill.
 const ACK_DELAY: Duration = Duration::from_millis(20);
 /// A mobile network's round trip: the window of 100 lets 1,250 messages a second through it.
@@ -53,173 +47,6 @@ const KEEP_ALIVE_S: u16 = 8;
 /// The largest payload that AWS takes, and a topic with the most bytes and slashes.
 const PAYLOAD_BYTES_MAX: usize = 131_072;
 const TOPIC_BYTES_MAX: usize = 256;
-
-fn messages() -> u64 {
-    std::env::var("CLOUD_RULES_MESSAGES").map_or(MESSAGES, |text| {
-        text.parse()
-            .expect("CLOUD_RULES_MESSAGES is a number of messages")
-    })
-}
-
-/// A version of MQTT, as `CLOUD_MQTT_VERSION` has it.
-type Version = &'static str;
-const VERSIONS: [Version; 2] = ["5", "3.1.1"];
-
-/// A relay in its cloud, and what is to be said of them in the end.
-struct Trial {
-    name: &'static str,
-    version: Version,
-    site: Site,
-    topic: String,
-    acked: Vec<MessageId>,
-    began: Instant,
-}
-
-/// What is left of a [`Trial`] whose promise was kept.
-struct Ended {
-    in_order: bool,
-    counts: Counts,
-    breaches: Vec<Breach>,
-    site: Site,
-}
-
-impl Trial {
-    /// A relay that speaks `version`, with `settings` besides, to a cloud that is as `set` makes it.
-    async fn begin(
-        name: &'static str,
-        version: Version,
-        settings: &[(&str, &str)],
-        set: impl FnOnce(&mut Rules, &mut Faults),
-    ) -> Self {
-        let site = Site::new(RELAY).await.unwrap();
-        let (mut rules, mut faults) = (Rules::default(), Faults::default());
-        set(&mut rules, &mut faults);
-        site.cloud().set_rules(|all| *all = rules);
-        site.cloud().set_faults(|all| *all = faults);
-        let mut variables = site.environment_with([("CLOUD_MQTT_VERSION", version)]);
-        let settings = settings.iter().map(|(name, value)| (*name, *value));
-        variables.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        site.start_with(&variables).await.unwrap();
-        Trial {
-            name,
-            version,
-            site,
-            topic: "sensors".to_owned(),
-            acked: Vec::new(),
-            began: Instant::now(),
-        }
-    }
-
-    /// Publishes `count` messages of the default size.
-    async fn publish_small(&mut self, publisher: u32, count: u64) {
-        let load = Load {
-            window: WINDOW,
-            ..Load::new(publisher, self.topic.clone(), count)
-        };
-        self.publish(&load).await;
-    }
-
-    /// Publishes `load`, all of which must be acknowledged.
-    async fn publish(&mut self, load: &Load) {
-        let report = self.site.publish(load).await.unwrap();
-        assert!(
-            report.is_complete(load),
-            "{}: {:?}",
-            self.name,
-            report.broken
-        );
-        self.acked.extend(report.acked);
-    }
-
-    /// Waits until all that was acknowledged is in the cloud.
-    async fn arrived(&self) {
-        let count = u32::try_from(self.acked.len()).unwrap();
-        let patience = PATIENCE + PATIENCE_A_MESSAGE * count;
-        let arrived = self.site.cloud().wait_for_messages(&self.acked, patience);
-        if let Err(error) = arrived.await {
-            panic!("{error}\n{}", self.said());
-        }
-    }
-
-    fn said(&self) -> String {
-        let Trial { name, version, .. } = self;
-        format!(
-            "{name}, MQTT {version}:\n{}",
-            self.site.relay().log().tail()
-        )
-    }
-
-    /// Nothing is missing; with the cloud as it should be one more message passes; the ledger has all of them.
-    async fn end(mut self) -> Ended {
-        self.arrived().await;
-        let took = self.began.elapsed();
-        let counts = self.site.cloud().counts();
-        let breaches = self.site.cloud().breaches();
-        self.site.cloud().set_rules(|all| *all = Rules::default());
-        self.site.cloud().set_faults(|all| *all = Faults::default());
-        self.publish_small(u32::MAX, 1).await;
-        self.arrived().await;
-        self.site.relay().terminate().await.unwrap();
-
-        let totals = Totals::on_disk(self.site.relay().data_dir());
-        let acked = self.acked.len() as u64;
-        // a load that was cut short may have been taken without hearing of it
-        let kept = totals.accepted >= acked && totals.dropped + totals.dead_lettered == 0;
-        assert!(
-            kept && totals.balances(),
-            "{acked} of {totals:?}\n{}",
-            self.said()
-        );
-        let v5 = if self.version == "5" {
-            counts.connects
-        } else {
-            0
-        };
-        assert_eq!(counts.connects_v5, v5, "{}", self.said());
-        let found = self.site.cloud().audit(&self.acked);
-        eprintln!(
-            "{:<44} MQTT {:<5} {acked:>6} messages in {:>6.1} s, missing {}, twice {}, connections {}, \
-             acknowledgements lost {}, publishes lost {}, refused {}, at most {}/s",
-            self.name,
-            self.version,
-            took.as_secs_f64(),
-            found.missing.len(),
-            counts.duplicates,
-            counts.connects,
-            counts.lost_pubacks,
-            counts.lost_publishes,
-            counts.refused_publishes,
-            self.site.cloud().peaks().publishes,
-        );
-        Ended {
-            in_order: found.is_complete_and_ordered(),
-            counts,
-            breaches,
-            site: self.site,
-        }
-    }
-}
-
-/// `run` in both versions at the same time.
-async fn in_both<T>(run: impl AsyncFn(Version) -> T) -> [T; 2] {
-    let [five, three] = VERSIONS;
-    let (five, three) = tokio::join!(run(five), run(three));
-    [five, three]
-}
-
-/// All messages through a cloud that is as `set` makes it, in both versions.
-async fn through(
-    name: &'static str,
-    settings: &[(&str, &str)],
-    set: impl Fn(&mut Rules, &mut Faults),
-) -> [Ended; 2] {
-    in_both(async |version| {
-        let mut trial = Trial::begin(name, version, settings, &set).await;
-        trial.publish_small(1, messages()).await;
-        trial.end().await
-    })
-    .await
-}
 
 /// A topic as long as AWS takes it, with as many slashes.
 fn longest_topic() -> String {
@@ -283,12 +110,7 @@ async fn a_topic_that_the_policy_denies_for_a_while_is_kept_until_it_is_allowed(
         let mut trial = Trial::begin("denied, then allowed", version, &[], denied).await;
         trial.publish_small(1, messages()).await;
         let told = "does the policy allow";
-        trial
-            .site
-            .relay()
-            .wait_for_log(told, PATIENCE)
-            .await
-            .unwrap();
+        trial.says(told, PATIENCE).await;
         let cloud = trial.site.cloud();
         cloud.set_rules(|rules| rules.denied_topic_prefixes.clear());
         trial.end().await;
@@ -471,12 +293,7 @@ async fn a_frozen_cloud_is_noticed_and_its_connection_replaced() {
         cloud.set_faults(|faults| faults.connections = Connections::Freeze);
         trial.publish_small(2, messages()).await;
         let told = "disconnected: the cloud stopped acknowledging";
-        trial
-            .site
-            .relay()
-            .wait_for_log(told, PATIENCE)
-            .await
-            .unwrap();
+        trial.says(told, PATIENCE).await;
         let cloud = trial.site.cloud();
         cloud.set_faults(|faults| faults.connections = Connections::Accept);
         let ended = trial.end().await;
@@ -503,12 +320,7 @@ async fn a_cloud_that_answers_no_ping_is_left_for_another_connection() {
         trial.publish_small(1, messages()).await;
         let said = "disconnected: the cloud did not answer a ping";
         let patience = 2 * PATIENCE;
-        trial
-            .site
-            .relay()
-            .wait_for_log(said, patience)
-            .await
-            .unwrap();
+        trial.says(said, patience).await;
         trial.publish_small(2, messages()).await;
         trial
             .site

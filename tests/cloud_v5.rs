@@ -9,14 +9,12 @@ use cloud_relay_sandbox::cloud::{PubackReason, RefuseV5};
 use cloud_relay_sandbox::publisher::Load;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 
-use common::RELAY;
+use common::{RELAY, publish};
 
 /// Publishes `count`; all must arrive.
 async fn relays(site: &Site, count: u64) {
-    let load = Load::new(1, "sensors", count);
-    let report = site.publish(&load).await.expect("the publisher connects");
-    assert!(report.is_complete(&load), "{:?}", report.broken);
-    if let Err(error) = site.arrived(&report.acked).await {
+    let acked = publish(site, &Load::new(1, "sensors", count)).await;
+    if let Err(error) = site.arrived(&acked).await {
         panic!("{error}\n{}", site.relay().log().tail());
     }
 }

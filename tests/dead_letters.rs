@@ -19,7 +19,7 @@ use cloud_relay_sandbox::publisher::{Load, Publisher};
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 use serde_json::Value;
 
-use common::RELAY;
+use common::{RELAY, publish};
 
 const LARGE_BYTES: usize = 204_800;
 const LARGE_REASON: &str = "payload of 204800 bytes: AWS IoT Core takes at most 131072";
@@ -43,13 +43,6 @@ async fn site_that_denies(settings: &[(&str, &str)]) -> (Site, Environment) {
     let settings = settings.iter();
     environment.extend(settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     (site, environment)
-}
-
-/// Publishes, and all is acknowledged.
-async fn publish(site: &Site, load: Load) -> Vec<MessageId> {
-    let report = site.publish(&load).await.unwrap();
-    assert!(report.is_complete(&load), "{:?}", report.broken);
-    report.acked
 }
 
 async fn arrived(site: &Site, ids: &[MessageId]) {
@@ -125,7 +118,7 @@ async fn poison_among_a_thousand(version: &str, denied_reason: &str) {
     ];
     let (site, environment) = site_that_denies(&settings).await;
     site.start_with(&environment).await.unwrap();
-    let mut good = publish(&site, Load::new(1, "sensors", 500)).await;
+    let mut good = publish(&site, &Load::new(1, "sensors", 500)).await;
 
     let large = vec![b'x'; LARGE_BYTES];
     let mut publisher = Publisher::connect(site.relay().listen_addr(), "large")
@@ -133,17 +126,17 @@ async fn poison_among_a_thousand(version: &str, denied_reason: &str) {
         .unwrap();
     publisher.publish("sensors", &large, 1).await.unwrap();
     publisher.publish(DEEP, b"deep", 1).await.unwrap();
-    publish(&site, Load::new(3, DENIED, 1)).await;
+    publish(&site, &Load::new(3, DENIED, 1)).await;
     let twice = Load {
         qos: 2,
         ..Load::new(2, "sensors", 1)
     };
-    good.extend(publish(&site, twice).await);
+    good.extend(publish(&site, &twice).await);
     let more = Load {
         first_seq: 500,
         ..Load::new(1, "sensors", 500)
     };
-    good.extend(publish(&site, more).await);
+    good.extend(publish(&site, &more).await);
 
     arrived(&site, &good).await;
     logged(&site, LARGE_REASON).await;
@@ -219,12 +212,12 @@ async fn killed_again_and_again_no_letter_is_lost_or_doubled() {
             first_seq: turn,
             ..Load::new(2, "sensors", 1)
         };
-        publish(&site, large).await;
+        publish(&site, &large).await;
         let between = Load {
             first_seq: turn * GOOD_BETWEEN,
             ..Load::new(1, "sensors", GOOD_BETWEEN)
         };
-        good.extend(publish(&site, between).await);
+        good.extend(publish(&site, &between).await);
     }
     site.cloud().resume().await.unwrap();
     for kill in 1..=6 {
@@ -244,10 +237,9 @@ async fn a_flood_of_denied_messages_does_not_stop_the_others() {
     let (site, environment) = site_that_denies(&[("CLOUD_DENIED_HOLD_S", "0")]).await;
     site.cloud().stop().await.unwrap();
     site.start_with(&environment).await.unwrap();
-    let (good, _) = tokio::join!(
-        publish(&site, Load::new(1, "sensors", COUNT)),
-        publish(&site, Load::new(2, DENIED, COUNT)),
-    );
+    let good = Load::new(1, "sensors", COUNT);
+    let denied = Load::new(2, DENIED, COUNT);
+    let (good, _) = tokio::join!(publish(&site, &good), publish(&site, &denied));
     site.cloud().resume().await.unwrap();
     let began = Instant::now();
     arrived(&site, &good).await;

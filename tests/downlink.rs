@@ -9,7 +9,7 @@ use cloud_relay_sandbox::relay::RelayProcess;
 use cloud_relay_sandbox::site::{DEVICE_UUID, PATIENCE, Site, environment};
 
 use common::mosquitto::{Key, MosquittoCloud};
-use common::{RELAY, ended_well, mosquitto_sub};
+use common::{RELAY, ended_well, mosquitto_sub, publish, started};
 
 const VERSIONS: [&str; 2] = ["5", "3.1.1"];
 /// Shows two commands with their topics.
@@ -50,9 +50,8 @@ fn topic(name: &str) -> String {
 
 /// Waits until the relay is subscribed: its first message of the spool goes behind that.
 async fn subscribed(site: &Site) {
-    let report = site.publish(&Load::new(1, "sensors", 1)).await;
-    let report = report.expect("the relay accepts");
-    site.arrived(&report.acked).await.expect("it arrives");
+    let acked = publish(site, &Load::new(1, "sensors", 1)).await;
+    site.arrived(&acked).await.expect("it arrives");
 }
 
 /// What the sandbox's cloud was told of the device's status.
@@ -138,13 +137,11 @@ async fn a_subscription_that_the_policy_denies_never_stops_the_relay() {
         ),
     ] {
         let site = site(version, false).await;
-        let load = Load::new(1, "sensors", 50);
-        let report = site.publish(&load).await.unwrap();
-        assert!(report.is_complete(&load), "{:?}", report.broken);
-        site.arrived(&report.acked).await.unwrap();
+        let acked = publish(&site, &Load::new(1, "sensors", 50)).await;
+        site.arrived(&acked).await.unwrap();
         says(site.relay(), words).await;
         says(site.relay(), "iot:Subscribe").await;
-        let audit = site.cloud().audit(&report.acked);
+        let audit = site.cloud().audit(&acked);
         assert_eq!(
             (audit.missing.len(), audit.duplicates.len()),
             (0, 0),
@@ -219,8 +216,7 @@ async fn mosquitto_delivers_commands_and_keeps_birth_will_and_stop() {
             ("CLOUD_SUBSCRIBE", SUBSCRIBE),
             ("CLOUD_STATUS_TOPIC", STATUS),
         ]));
-        let relay = RelayProcess::start_new(RELAY, &variables).await.unwrap();
-        relay.wait_until_listening(PATIENCE).await.unwrap();
+        let relay = started(&variables).await;
         let status = format!("devices/{DEVICE_UUID}/status");
         let watcher = cloud.subscriber(&["-q", "1", "-t", &status]).await;
         shows(&watcher, "\"online\"").await;

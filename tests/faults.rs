@@ -10,8 +10,8 @@ use cloud_relay_sandbox::port::ReservedPort;
 use cloud_relay_sandbox::publisher::Load;
 use cloud_relay_sandbox::site::{DEVICE_UUID, PATIENCE, Site};
 
-use common::RELAY;
 use common::secrets::{TOKEN, assert_no_secret};
+use common::{RELAY, publish};
 
 /// Starts the relay with `changes` and every detail in its log: it must say `message`, accept and
 /// spool, show no secret, stop in peace, and deliver once the fault is gone.
@@ -31,9 +31,7 @@ async fn says_accepts_and_delivers_later(site: &Site, changes: &[(&str, &str)], 
     site.start_with(&faulty).await.expect("the relay runs");
     let said = relay.log().wait_for(message, from, PATIENCE).await;
     said.expect("the relay says what is wrong");
-    let load = Load::new(1, "sensors", 50);
-    let report = site.publish(&load).await.expect("the relay accepts");
-    assert!(report.is_complete(&load), "{:?}", report.broken);
+    let acked = publish(site, &Load::new(1, "sensors", 50)).await;
     let stopped = relay.terminate().await.expect("the relay stops");
     assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
     assert_no_secret(relay, &faulty);
@@ -41,7 +39,7 @@ async fn says_accepts_and_delivers_later(site: &Site, changes: &[(&str, &str)], 
     site.cloud()
         .set_faults(|faults| faults.connections = Connections::Accept);
     site.start().await.expect("the relay runs");
-    site.arrived(&report.acked)
+    site.arrived(&acked)
         .await
         .expect("what was accepted arrives");
 }

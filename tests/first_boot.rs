@@ -83,6 +83,12 @@ impl Fleet {
         line.expect("the relay says so");
     }
 
+    /// Of each update that the Supervisor was asked for, whether it was to be forced.
+    fn forced(&self) -> Vec<bool> {
+        let updates = self.balena.updates();
+        updates.iter().map(|call| call.force).collect()
+    }
+
     fn set_credentials(&self) {
         let identity = self.site.identity();
         self.balena
@@ -219,13 +225,7 @@ async fn a_thing_that_already_exists_makes_the_relay_ask_the_supervisor_for_an_u
         .await
         .unwrap();
     fleet.site.arrived(&acked).await.unwrap();
-    let forced: Vec<bool> = fleet
-        .balena
-        .updates()
-        .iter()
-        .map(|call| call.force)
-        .collect();
-    assert_eq!(forced, [false]);
+    assert_eq!(fleet.forced(), [false]);
 }
 
 #[tokio::test]
@@ -235,13 +235,7 @@ async fn an_update_is_forced_only_if_the_owner_says_so() {
     fleet
         .says("asked the Supervisor to look for an update force=true")
         .await;
-    let forced: Vec<bool> = fleet
-        .balena
-        .updates()
-        .iter()
-        .map(|call| call.force)
-        .collect();
-    assert_eq!(forced, [true]);
+    assert_eq!(fleet.forced(), [true]);
 }
 
 #[tokio::test]

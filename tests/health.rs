@@ -11,7 +11,7 @@ use cloud_relay_sandbox::publisher::{Load, publish_load};
 use cloud_relay_sandbox::relay::{RelayProcess, program};
 use cloud_relay_sandbox::site::{PATIENCE, Site, environment};
 
-use common::RELAY;
+use common::{RELAY, started};
 
 /// Asks the relay at `listen`, and its status server if it has one; there is nothing else in the environment.
 fn health(listen: &str, status: &str) -> Output {
@@ -39,10 +39,7 @@ fn line(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_relay_without_cloud_or_settings_is_healthy_and_logs_nothing_of_being_asked() {
-    let relay = RelayProcess::start_new(RELAY, &environment([]))
-        .await
-        .unwrap();
-    relay.wait_until_listening(PATIENCE).await.unwrap();
+    let relay = started(&environment([])).await;
     let unconfigured = relay.wait_for_log("unconfigured", PATIENCE).await;
     unconfigured.unwrap();
     let before = relay.log().lines();
@@ -92,10 +89,7 @@ async fn a_relay_whose_spool_is_full_lets_clients_in_and_is_unhealthy_and_says_w
         ("SPOOL_MAX_BYTES", "4194304"),
         ("SPOOL_FULL", "drop_newest"),
     ];
-    let relay = RelayProcess::start_new(RELAY, &environment(small))
-        .await
-        .unwrap();
-    relay.wait_until_listening(PATIENCE).await.unwrap();
+    let relay = started(&environment(small)).await;
     assert_eq!(health_of(&relay).status.code(), Some(0));
     let too_much = Load {
         payload_bytes: 40_000,
@@ -120,10 +114,7 @@ async fn a_relay_without_a_status_server_of_its_own_is_judged_by_its_broker() {
     for answer in [&ill[..], b""] {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = other.local_addr().unwrap().to_string();
-        let relay = RelayProcess::start_new(RELAY, &environment([("STATUS_LISTEN", &taken)]))
-            .await
-            .unwrap();
-        relay.wait_until_listening(PATIENCE).await.unwrap();
+        let relay = started(&environment([("STATUS_LISTEN", &taken)])).await;
         let other = thread::spawn(move || {
             let (mut stream, _) = other.accept().unwrap();
             stream.read_exact(&mut [0; 16]).unwrap();
@@ -136,10 +127,7 @@ async fn a_relay_without_a_status_server_of_its_own_is_judged_by_its_broker() {
         other.join().unwrap();
     }
 
-    let relay = RelayProcess::start_new(RELAY, &environment([("STATUS_LISTEN", "off")]))
-        .await
-        .unwrap();
-    relay.wait_until_listening(PATIENCE).await.unwrap();
+    let relay = started(&environment([("STATUS_LISTEN", "off")])).await;
     let asked = health(&relay.listen_addr().to_string(), "off");
     assert_eq!(asked.status.code(), Some(0), "{asked:?}");
     let said = line(&asked.stdout);

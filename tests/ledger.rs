@@ -20,10 +20,7 @@ const KILLS: u32 = 4;
 
 /// Publishes `count` messages, all of which are acknowledged.
 async fn publish(site: &Site, publisher: u32, count: u64) -> Vec<MessageId> {
-    let load = Load::new(publisher, "sensors", count);
-    let report = site.publish(&load).await.expect("the publisher connects");
-    assert!(report.is_complete(&load), "{:?}", report.broken);
-    report.acked
+    common::publish(site, &Load::new(publisher, "sensors", count)).await
 }
 
 /// Messages that are in the cloud, each counted once.

@@ -10,7 +10,7 @@ use cloud_relay_sandbox::ledger::MessageId;
 use cloud_relay_sandbox::publisher::Load;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 
-use common::{RELAY, ended_well, mosquitto_pub, mosquitto_sub, run};
+use common::{RELAY, ended_well, mosquitto_pub, mosquitto_sub, publish, run};
 
 /// A topic that does not go to the cloud.
 const LOCAL: &str = "jobs";
@@ -133,9 +133,7 @@ async fn kill_9_during_a_stream_to_an_absent_session_loses_nothing_acknowledged(
 #[tokio::test]
 async fn nothing_is_written_when_no_session_is_kept_and_nothing_is_retained() {
     let site = Site::started(RELAY).await.unwrap();
-    let load = Load::new(1, "sensors", 100);
-    let report = site.publish(&load).await.unwrap();
-    assert!(report.is_complete(&load), "{:?}", report.broken);
+    publish(&site, &Load::new(1, "sensors", 100)).await;
     site.relay().terminate().await.unwrap();
     let files = fs::read_dir(site.relay().data_dir().join("broker")).unwrap();
     let names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
@@ -152,10 +150,8 @@ async fn a_journal_that_cannot_be_used_never_stops_the_relay() {
     subscribe_and_leave(&site).await;
     let port = site.relay().listen_addr().port();
     mosquitto_pub(port, &["-q", "1", "-t", LOCAL, "-m", "in memory"]).await;
-    let load = Load::new(1, "sensors", 100);
-    let report = site.publish(&load).await.unwrap();
-    assert!(report.is_complete(&load), "{:?}", report.broken);
-    site.arrived(&report.acked).await.unwrap();
+    let acked = publish(&site, &Load::new(1, "sensors", 100)).await;
+    site.arrived(&acked).await.unwrap();
     assert_eq!(found(&site, &["-C", "1"]).await, ["in memory"]);
     let words = "local sessions and retained messages are in memory only";
     site.relay().wait_for_log(words, PATIENCE).await.unwrap();

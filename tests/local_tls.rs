@@ -2,25 +2,18 @@
 
 mod common;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use cloud_relay_sandbox::ca::{CertificateAuthority, KeyFormat};
 use cloud_relay_sandbox::port::ReservedPort;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 use tempfile::TempDir;
 
-use common::{PYTHON, RELAY, mosquitto_pub, mosquitto_sub, require_tools, run, start};
+use common::{PYTHON, RELAY, mosquitto_pub, mosquitto_sub, pem, require_tools, run, start};
 
 /// A relay that listens for TLS, and the files of both sides.
 struct TlsSite {
     site: Site,
     port: ReservedPort,
     directory: TempDir,
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
 impl TlsSite {

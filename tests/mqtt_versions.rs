@@ -2,11 +2,10 @@
 
 mod common;
 
-use cloud_relay_sandbox::relay::RelayProcess;
 use cloud_relay_sandbox::site::{DEVICE_UUID, PATIENCE, environment};
 
-use common::RELAY;
 use common::mosquitto::{Key, MosquittoCloud};
+use common::started;
 
 /// Relays a message with `CLOUD_MQTT_VERSION` as given; mosquitto must have seen `protocol`, its number for a version.
 async fn relays_with(version: &str, protocol: &str) {
@@ -16,11 +15,7 @@ async fn relays_with(version: &str, protocol: &str) {
     let subscriber = cloud
         .subscriber(&["-q", "1", "-t", "sensors", "-C", "1"])
         .await;
-    let relay = RelayProcess::start_new(RELAY, &variables)
-        .await
-        .expect("the relay starts");
-    let listening = relay.wait_until_listening(PATIENCE).await;
-    listening.expect("the relay listens");
+    let relay = started(&variables).await;
     let port = relay.listen_addr().port();
     common::mosquitto_pub(port, &["-q", "1", "-t", "sensors", "-m", "as it was sent"]).await;
 
@@ -46,8 +41,7 @@ async fn a_message_that_is_not_authorised_is_kept_and_arrives_once_the_policy_al
     let subscriber = cloud
         .subscriber(&["-q", "1", "-t", "sensors", "-C", "1"])
         .await;
-    let relay = RelayProcess::start_new(RELAY, &variables).await.unwrap();
-    relay.wait_until_listening(PATIENCE).await.unwrap();
+    let relay = started(&variables).await;
     let port = relay.listen_addr().port();
     common::mosquitto_pub(port, &["-q", "1", "-t", "sensors", "-m", "kept"]).await;
     let refused = "does not accept a message to \"sensors\": not authorized (0x87)";

@@ -13,7 +13,7 @@ use cloud_relay_sandbox::process::{Environment, Process};
 use cloud_relay_sandbox::publisher::Load;
 use cloud_relay_sandbox::site::{DEVICE_UUID, PATIENCE, Site, environment};
 
-use common::{RELAY, require_tools, run, run_prepared};
+use common::{RELAY, publish, require_tools, run, run_prepared};
 
 /// The old Lambda behind HTTP.
 struct OldLambda {
@@ -87,9 +87,7 @@ async fn provisions(event_format: &str, provision_key: &str) {
     let variables = lambda.variables().await;
     let names: Vec<&str> = variables.keys().map(String::as_str).collect();
     assert_eq!(names, ["AWS_CERT", "AWS_PRIVATE_KEY"]);
-    let load = Load::new(1, "sensors", 20);
-    let report = site.publish(&load).await.expect("the relay accepts");
-    assert!(report.is_complete(&load));
+    let acked = publish(&site, &Load::new(1, "sensors", 20)).await;
 
     // the Supervisor's part: a new container with the variables
     relay.terminate().await.expect("the relay stops");
@@ -116,7 +114,7 @@ async fn provisions(event_format: &str, provision_key: &str) {
 
     // nothing was lost on the way
     site.start().await.expect("the relay starts");
-    site.arrived(&report.acked).await.expect("all is there");
+    site.arrived(&acked).await.expect("all is there");
     lambda.process.terminate(PATIENCE).await.expect("it ends");
 }
 
@@ -165,12 +163,10 @@ async fn a_device_key_that_is_lost_is_told_of_where_the_old_lambda_knows_the_thi
         .expect("the relay starts");
     says("was the volume replaced?", from).await;
     says("this device was registered before", from).await;
-    let load = Load::new(1, "sensors", 20);
-    let report = site.publish(&load).await.expect("the relay accepts");
-    assert!(report.is_complete(&load));
+    let acked = publish(&site, &Load::new(1, "sensors", 20)).await;
 
     relay.terminate().await.expect("the relay stops");
     site.start().await.expect("the relay starts");
-    site.arrived(&report.acked).await.expect("all is there");
+    site.arrived(&acked).await.expect("all is there");
     lambda.process.terminate(PATIENCE).await.expect("it ends");
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cloud_relay_sandbox::publisher::Load;
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 
-use common::RELAY;
+use common::{RELAY, publish};
 
 /// Quota of the test, messages a second.
 const RATE: usize = 50;
@@ -25,11 +25,9 @@ async fn a_backlog_drains_at_the_quota_and_never_above_it_in_any_second() {
     let rate = RATE.to_string();
     let environment = site.environment_with([("CLOUD_PUBLISH_RATE", &rate)]);
     site.start_with(&environment).await.unwrap();
-    let load = Load::new(1, "sensors", SPOOLED);
-    let report = site.publish(&load).await.unwrap();
-    assert!(report.is_complete(&load), "{:?}", report.broken);
+    let acked = publish(&site, &Load::new(1, "sensors", SPOOLED)).await;
     site.cloud().resume().await.unwrap();
-    site.arrived(&report.acked).await.unwrap();
+    site.arrived(&acked).await.unwrap();
 
     let times: Vec<_> = (site.cloud().received().iter())
         .map(|message| message.at)

@@ -10,7 +10,7 @@ use cloud_relay_sandbox::publisher::{Load, Publisher};
 use cloud_relay_sandbox::site::{PATIENCE, Site};
 use tokio::sync::broadcast::Receiver;
 
-use common::RELAY;
+use common::{RELAY, publish};
 
 /// Messages are packed as lines.
 const LINES: (&str, &str) = ("PRODUCER_TOPIC", "sensors => sensors {pack:lines}");
@@ -157,14 +157,12 @@ async fn a_backlog_drains_in_packs_and_each_message_once() {
     site.cloud().stop().await.unwrap();
     let environment = site.environment_with([LINES]);
     site.start_with(&environment).await.unwrap();
-    let load = Load::new(1, "sensors", 5_000);
-    let report = site.publish(&load).await.unwrap();
-    assert!(report.is_complete(&load));
+    let acked = publish(&site, &Load::new(1, "sensors", 5_000)).await;
     let news = site.cloud().follow();
     site.cloud().resume().await.unwrap();
-    all_arrived(&site, news, &report.acked).await;
+    all_arrived(&site, news, &acked).await;
     let received = site.cloud().received();
-    let found = audit(report.acked.iter().copied(), lines(&received));
+    let found = audit(acked.iter().copied(), lines(&received));
     assert!(found.is_exact(), "{found}");
     // 256 bytes each: 19 are just under 5,000.
     assert!(received.len() <= 5_000 / 19 + 2, "{}", received.len());

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use cloud_relay_sandbox::cloud::PublishProperties;
 use cloud_relay_sandbox::publisher::Load;
-use cloud_relay_sandbox::relay::RelayProcess;
 use cloud_relay_sandbox::site::{PATIENCE, Site, environment};
 use serde_json::Value;
 
 use common::mosquitto::{Key, MosquittoCloud};
 use common::totals::Totals;
-use common::{PYTHON, RELAY, ended_well, mosquitto_pub, mosquitto_sub, require_tools, run};
+use common::{
+    PYTHON, RELAY, ended_well, mosquitto_pub, mosquitto_sub, require_tools, run, started,
+};
 
 const PAHO: (&str, &str) = (PYTHON, "tests/peers/paho_client.py");
 const MQTT_JS: (&str, &str) = ("node", "tests/peers/mqttjs_client.mjs");
@@ -422,10 +423,7 @@ async fn mosquitto_as_the_cloud_sees_what_paho_says() {
     let variables = cloud.relay_environment(Key::RsaPkcs8).await;
     let watch = [&FORMAT[..], &["-q", "1", "-t", "sensors"]].concat();
     let subscriber = cloud.subscriber(&watch).await;
-    let relay = RelayProcess::start_new(RELAY, &variables).await;
-    let relay = relay.expect("the relay starts");
-    let listening = relay.wait_until_listening(PATIENCE).await;
-    listening.expect("the relay listens");
+    let relay = started(&variables).await;
     annotated(PAHO, relay.listen_addr().port(), "sensors", EXPIRY_S).await;
     let line = printed(&subscriber).await;
     for part in ["b:1", "a:2", "|text/plain|", "|1|answers|message 0"] {
@@ -438,10 +436,7 @@ async fn a_local_subscriber_learns_what_the_cloud_says_of_its_message() {
     let cloud = MosquittoCloud::start().await;
     let mut variables = cloud.relay_environment(Key::RsaPkcs8).await;
     variables.extend(environment([("CLOUD_SUBSCRIBE", "commands => commands")]));
-    let relay = RelayProcess::start_new(RELAY, &variables).await;
-    let relay = relay.expect("the relay starts");
-    let listening = relay.wait_until_listening(PATIENCE).await;
-    listening.expect("the relay listens");
+    let relay = started(&variables).await;
     let port = relay.listen_addr().port();
     let watch = [&FORMAT[..], &["-q", "1", "-t", "commands"]].concat();
     let subscriber = mosquitto_sub(port, &watch).await;

@@ -46,6 +46,9 @@ async fn each_message_goes_where_the_first_rule_that_matches_sends_it_and_the_re
         ("rooms", Some("fleet/greenhouse/rooms")),
         ("Rooms/7", None),
         ("sensors", None),
+        ("plai", None),
+        ("plain/1", None),
+        ("/plain", None),
         ("$SYS/rooms", None),
         ("plain", Some("fleet/greenhouse/plain")),
     ];

@@ -42,7 +42,7 @@ pub(super) struct Connection {
     pub(super) accepted: Option<bool>,
     pub(super) receive_max: usize,
     pub(super) packet_bytes_max: usize,
-    pub(super) next_id: u16,
+    next_id: u16,
     /// Identifiers of `QoS` 2 that were used before CONNACK: they are not used again.
     pub(super) early: Vec<u16>,
     filters: Vec<&'static [u8]>,
@@ -125,6 +125,19 @@ impl Connection {
             id += 100;
         }
         id
+    }
+
+    /// The next identifier of a PUBLISH that no open message of `QoS` 2 has.
+    pub(super) fn unused_id(&mut self, memory: Option<&Memory>) -> u16 {
+        let is_open = |memory: &Memory, id| {
+            memory.unreleased.contains_key(&id) || memory.releasing.contains(&id)
+        };
+        loop {
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            if !memory.is_some_and(|memory| is_open(memory, self.next_id)) {
+                return self.next_id;
+            }
+        }
     }
 
     /// SUBACK or UNSUBACK is to come.

@@ -226,20 +226,9 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
         1 => payload.resize(usize::from(what).max(payload.len()), b'x'),
         _ => {}
     }
-    let mut properties = Vec::new();
-    if what & 4 != 0 {
-        properties.push(0x02);
-        properties.extend([0_u32, 1, 5, u32::MAX][usize::from(what >> 3 & 3)].to_be_bytes());
-    }
-    if what & 0x80 != 0 {
-        properties.extend(b"\x26\0\x01n\0\x01v");
-    }
     // 1 and 2 may be set and used, 3 may not; a topic may be left out where there is an alias.
     let alias = if is_v5 { how >> 6 & 3 } else { 0 };
     let by_alias = alias != 0 && what & 0x40 != 0;
-    if alias != 0 {
-        properties.extend([0x23, 0, alias]);
-    }
     if by_alias && memory.is_some() {
         // Which topic it is then is not known here.
         payload.insert(0, b'?');
@@ -247,21 +236,10 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
     let mut body = wire::text(if by_alias { b"" } else { topic });
     let mut id = 0;
     if qos > 0 {
-        let open = |id: &u16| {
-            memory.as_ref().is_some_and(|memory| {
-                memory.unreleased.contains_key(id) || memory.releasing.contains(id)
-            })
-        };
-        loop {
-            connection.next_id = connection.next_id.checked_add(1).unwrap_or(1);
-            id = connection.next_id;
-            if !open(&id) {
-                break;
-            }
-        }
+        id = connection.unused_id(memory.as_deref());
         body.extend(id.to_be_bytes());
     }
-    body.extend(wire::properties(is_v5, &properties));
+    body.extend(wire::properties(is_v5, &of_message(what, alias)));
     body.extend(&payload);
     let packet = wire::packet(0x30 | qos << 1 | retain, &body);
     connection.send(&packet);
@@ -286,6 +264,22 @@ fn publish(world: &mut World, slot: usize, script: &mut Script<'_>) {
             connection.expect(Ack::PubRec, id, message);
         }
     }
+}
+
+/// The properties of a PUBLISH.
+fn of_message(what: u8, alias: u8) -> Vec<u8> {
+    let mut properties = Vec::new();
+    if what & 4 != 0 {
+        properties.push(0x02);
+        properties.extend([0_u32, 1, 5, u32::MAX][usize::from(what >> 3 & 3)].to_be_bytes());
+    }
+    if what & 0x80 != 0 {
+        properties.extend(b"\x26\0\x01n\0\x01v");
+    }
+    if alias != 0 {
+        properties.extend([0x23, 0, alias]);
+    }
+    properties
 }
 
 /// A PUBLISH of `QoS` 2 that was not released, again.

@@ -50,10 +50,6 @@ use raw::Raw;
 
 /// `DATA_DIR`: where the spool lives unless told otherwise; the mount point of the named volume.
 pub const DEFAULT_DATA_DIR: &str = "/data";
-/// `LOCAL_MQTT_LISTEN`: this device only, on MQTT's registered port.
-pub const DEFAULT_LOCAL_LISTEN: &str = "127.0.0.1:1883";
-/// `STATUS_LISTEN`: this device only.
-pub const DEFAULT_STATUS_LISTEN: &str = "127.0.0.1:9180";
 /// `PRODUCER_TOPIC` and, but for ClearBlade, `CLOUD_CONSUMER_TOPIC`.
 pub const DEFAULT_TOPIC: &str = "sensors";
 /// `CLOUD_CONSUMER_TOPIC` for Google and ClearBlade.

@@ -28,10 +28,10 @@ fn an_empty_environment_gives_the_documented_defaults() {
     let config = config(&[]);
     assert_eq!(config.data_dir, PathBuf::from(DEFAULT_DATA_DIR));
     assert_eq!(config.log_level, Level::INFO);
-    assert_eq!(config.local.listen.to_string(), DEFAULT_LOCAL_LISTEN);
+    assert_eq!(config.local.listen.to_string(), "127.0.0.1:1883");
     assert_eq!(config.log_format, Format::Plain);
     let listen = config.status.listen.map(|address| address.to_string());
-    assert_eq!(listen.as_deref(), Some(DEFAULT_STATUS_LISTEN));
+    assert_eq!(listen.as_deref(), Some("127.0.0.1:9180"));
     assert_eq!(config.status.password, None);
     assert_eq!(config.routes, Routes::new("sensors", "sensors"));
     assert_eq!(config.provider, Provider::Aws);

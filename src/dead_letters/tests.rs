@@ -6,17 +6,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::spool::{Message, Seq, storage};
-
-use self::model::{Effect, Model, Operation, Trigger};
-
-#[allow(
-    dead_code,
-    clippy::duplicate_mod,
-    reason = "the spool's tests have it as their own, and use the rest"
-)]
-#[path = "../spool/tests/model.rs"]
-mod model;
+use crate::spool::Seq;
+use crate::spool::tests::message;
+use crate::spool::tests::model::{Effect, Model, Operation, Trigger};
 
 const LIMIT: u64 = 1 << 20;
 const NOW: Timestamp = Timestamp {
@@ -25,17 +17,8 @@ const NOW: Timestamp = Timestamp {
 };
 
 fn letter_of(seq: Seq, payload: &[u8]) -> Letter {
-    let message = Message {
-        topic: "sensors",
-        attributes: b"",
-        payload,
-        qos: 1,
-        retain: false,
-        received: Timestamp {
-            unix_ms: 1_795_421_109_000 + seq,
-            clock_set: true,
-        },
-    };
+    let mut message = message(payload);
+    message.received.unix_ms += seq;
     let reason = Reason {
         why: "refused",
         words: "the cloud refused it".to_owned(),
@@ -229,19 +212,13 @@ fn a_failure_at_any_step_is_an_error_and_the_next_try_succeeds() {
             }
             assert!(put.is_err(), "{step}");
             dead_letters.put(&batch).unwrap();
-            check_sound_without_9(&model, &batch);
+            for letter in &batch {
+                assert_eq!(model.content(&letter.name).as_ref(), Some(&letter.bytes));
+            }
+            let bytes = batch.iter().map(Letter::len_bytes).sum::<usize>();
+            assert_eq!(model.used_bytes(), bytes);
         }
     }
-}
-
-fn check_sound_without_9(model: &Model, batch: &[Letter]) {
-    for letter in batch {
-        assert_eq!(model.content(&letter.name).as_ref(), Some(&letter.bytes));
-    }
-    assert_eq!(
-        model.used_bytes(),
-        batch.iter().map(Letter::len_bytes).sum::<usize>()
-    );
 }
 
 #[test]

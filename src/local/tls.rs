@@ -194,4 +194,4 @@ fn read<T>(
 
 #[cfg(test)]
 #[path = "tests/tls.rs"]
-mod tests;
+pub(super) mod tests;

@@ -79,6 +79,12 @@ fn answer(status: u16, body: &str) -> Reply {
     })
 }
 
+fn unresolved() -> Reply {
+    Err(HttpError::Unresolved {
+        authority: "example.com:443".to_owned(),
+    })
+}
+
 /// A running task and what can be seen of it.
 struct Running {
     seen: mpsc::UnboundedReceiver<Seen>,
@@ -207,11 +213,6 @@ async fn a_device_that_exists_has_the_supervisor_asked_at_once_and_by_force_only
 
 #[tokio::test(start_paused = true)]
 async fn what_may_pass_is_retried_with_growing_jittered_delays() {
-    let unresolved = || {
-        Err(HttpError::Unresolved {
-            authority: "example.com:443".to_owned(),
-        })
-    };
     let provision = (0..12).map(|n| {
         if n % 2 == 0 {
             unresolved()
@@ -246,11 +247,6 @@ async fn what_may_pass_is_retried_with_growing_jittered_delays() {
 #[tokio::test(start_paused = true)]
 async fn a_network_that_stays_down_is_told_of_once() {
     let (log, _guard) = Captured::start(Level::INFO);
-    let unresolved = || {
-        Err(HttpError::Unresolved {
-            authority: "example.com:443".to_owned(),
-        })
-    };
     let down = (0..20).map(|_| unresolved());
     let provision = down.chain([answer(201, "device created")]).collect();
     let mut running = Running::start(settings(), provision, vec![]);

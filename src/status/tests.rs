@@ -26,6 +26,7 @@ use crate::local::Counters;
 use crate::logging;
 use crate::secret::Secret;
 use crate::spool::ledger::{DropReason, Outcome};
+use crate::spool::tests::message;
 use crate::spool::{self, Message};
 use crate::state::{State, StateBoard};
 use crate::store::{Ingress as _, Store};
@@ -66,12 +67,8 @@ impl Parts {
 
     fn publish(&self) {
         let message = Message {
-            topic: "sensors",
-            attributes: b"",
-            payload: b"21.5",
-            qos: 1,
-            retain: false,
             received: clock::now(),
+            ..message(b"21.5")
         };
         self.sources.store.append(&message).unwrap();
     }
@@ -259,6 +256,12 @@ fn the_hours_totals_are_one_line() {
     assert!(hours[1].contains("accepted=0"), "{text}");
 }
 
+/// For one thread.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
 /// A server on its own thread, as the relay has it.
 struct Served {
     address: SocketAddr,
@@ -280,11 +283,7 @@ fn serve(parts: &Parts, limits: Limits) -> Served {
     thread::spawn({
         let stop = stop.clone();
         move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(server::run(
+            runtime().block_on(server::run(
                 Some(listener),
                 Door::new(None),
                 observer,
@@ -472,11 +471,7 @@ fn a_main_task_that_is_stuck_makes_health_fail_until_it_moves_again() {
     let main_task = thread::spawn({
         let stop = stop.clone();
         move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
+            runtime().block_on(async move {
                 let beating = tokio::spawn(heart.keep_beating(stop));
                 // What a defect would do: the runtime's only thread waits for something else.
                 blocked.recv().unwrap();

@@ -246,7 +246,7 @@ impl Ingress for Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::FullPolicy;
+    use crate::spool::{self, FullPolicy};
 
     #[tokio::test]
     async fn what_drop_newest_gives_up_is_acknowledged_at_once() {
@@ -259,15 +259,7 @@ mod tests {
         let (store, _) = Store::open(directory.path(), options).unwrap();
         let safe = store.safe();
         for _ in 0..2 {
-            let message = Message {
-                topic: "sensors",
-                attributes: b"",
-                payload: b"x",
-                qos: 1,
-                retain: false,
-                received: clock::now(),
-            };
-            let seq = store.append(&message).unwrap();
+            let seq = store.append(&spool::tests::message(b"x")).unwrap();
             assert!(*safe.borrow() > seq);
         }
     }
@@ -275,12 +267,9 @@ mod tests {
     /// One with attributes, as those have that can expire.
     fn message(received: Timestamp) -> Message<'static> {
         Message {
-            topic: "sensors",
             attributes: b"some",
-            payload: b"x",
-            qos: 1,
-            retain: false,
             received,
+            ..spool::tests::message(b"x")
         }
     }
 

@@ -7,13 +7,35 @@ pub(crate) mod totals;
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use cloud_relay_sandbox::ledger::MessageId;
 use cloud_relay_sandbox::process::{Environment, Process};
-use cloud_relay_sandbox::site::{PATIENCE, environment};
+use cloud_relay_sandbox::publisher::Load;
+use cloud_relay_sandbox::relay::RelayProcess;
+use cloud_relay_sandbox::site::{PATIENCE, Site, environment};
 
 /// The real program.
 pub(crate) const RELAY: &str = env!("CARGO_BIN_EXE_cloud-relay");
 /// The Python that has paho-mqtt.
 pub(crate) const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/venv/bin/python");
+
+/// Publishes `load`, all of which must be acknowledged.
+pub(crate) async fn publish(site: &Site, load: &Load) -> Vec<MessageId> {
+    let report = site.publish(load).await.expect("the publisher connects");
+    assert!(report.is_complete(load), "{:?}", report.broken);
+    report.acked
+}
+
+/// A relay of its own in this environment, which takes connections.
+pub(crate) async fn started(environment: &Environment) -> RelayProcess {
+    let relay = RelayProcess::start_new(RELAY, environment).await;
+    let relay = relay.expect("the relay starts");
+    let listening = relay.wait_until_listening(PATIENCE).await;
+    listening.expect("the relay listens");
+    relay
+}
 
 /// Where foreign programs find each other; Debian's mosquitto is in `/usr/sbin`.
 pub(crate) fn foreign_environment() -> Environment {
@@ -53,6 +75,12 @@ pub(crate) async fn ended_well(process: &Process) -> Vec<String> {
         Err(error) => panic!("{error}"),
     }
     process.log().lines()
+}
+
+/// DER as PEM.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
 /// Fails, and says what to do, unless `tests/setup/install` has run.

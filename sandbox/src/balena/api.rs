@@ -112,13 +112,6 @@ impl BalenaApi {
         let key = (Owner::Service(0), name.to_owned());
         account.variables.get(&key).cloned()
     }
-
-    /// A variable of the whole device.
-    pub fn device_variable(&self, name: &str) -> Option<String> {
-        let account = self.shared.account();
-        let key = (Owner::Device, name.to_owned());
-        account.variables.get(&key).cloned()
-    }
 }
 
 impl Shared {

@@ -8,27 +8,20 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::dead_letters::{DIRECTORY, DeadLetters, Letter, Reason};
 use crate::routes::Routes;
-use crate::spool::Message;
-
-/// 2026-11-23T08:05:09Z in milliseconds.
-const MORNING_MS: u64 = 1_795_421_109_000;
+use crate::spool::tests::message;
 
 /// A data directory with two letters: 7 is text, 8 is not and came when the clock was not set.
 fn data_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let letters =
         [(7, &b"21.5"[..], true), (8, b"\xFF\x00", false)].map(|(seq, payload, clock_set)| {
-            let message = Message {
-                topic: "sensors",
-                attributes: b"",
-                payload,
-                qos: 1,
-                retain: false,
-                received: Timestamp {
-                    unix_ms: if clock_set { MORNING_MS } else { 42 },
+            let mut message = message(payload);
+            if !clock_set {
+                message.received = Timestamp {
+                    unix_ms: 42,
                     clock_set,
-                },
-            };
+                };
+            }
             let reason = Reason {
                 why: "denied",
                 words: "not authorized\u{1b}[2J".to_owned(),

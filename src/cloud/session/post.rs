@@ -192,22 +192,14 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::dead_letters::Reason;
-    use crate::spool::Message;
+    use crate::spool::tests::message;
 
     fn letter(seq: Seq) -> Letter {
-        let message = Message {
-            topic: "sensors",
-            attributes: b"",
-            payload: b"x",
-            qos: 1,
-            retain: false,
-            received: clock::now(),
-        };
         let reason = Reason {
             why: "refused",
             words: String::new(),
         };
-        Letter::new(seq, &message, "site/data", reason, clock::now())
+        Letter::new(seq, &message(b"x"), "site/data", reason, clock::now())
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ use crate::cloud::packet::Terms;
 use crate::dead_letters::DeadLetters;
 use crate::local::{self, LocalBroker};
 use crate::routes::{Names, Rulebook};
+use crate::spool::tests::message;
 use crate::spool::{Message, Options};
 use crate::store::Ingress;
 
@@ -63,14 +64,11 @@ impl Running {
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(directory.path(), Options::default()).unwrap();
+        let payload = vec![b'x'; payload_bytes];
         for _ in 0..count {
             let message = Message {
-                topic: "sensors",
-                attributes: b"",
-                payload: &vec![b'x'; payload_bytes],
-                qos: 1,
-                retain: false,
                 received: clock::now(),
+                ..message(&payload)
             };
             store.append(&message).unwrap();
         }
@@ -104,6 +102,11 @@ impl Running {
         let mut bytes = vec![0; len];
         self.cloud.read_exact(&mut bytes).await.unwrap();
         bytes
+    }
+
+    /// The cloud says this.
+    async fn send(&mut self, bytes: &[u8]) {
+        self.cloud.write_all(bytes).await.unwrap();
     }
 
     async fn lost(self) -> (LostReason, bool) {
@@ -140,7 +143,7 @@ async fn a_close_instead_of_the_first_acknowledgement_points_at_the_policy() {
 async fn a_close_after_an_acknowledgement_is_a_close() {
     let mut running = Running::start(2, 1);
     running.read(2 * publish_len(1)).await;
-    running.cloud.write_all(&[0x40, 2, 0, 1]).await.unwrap();
+    running.send(&[0x40, 2, 0, 1]).await;
     running.cloud.shutdown().await.unwrap();
     let store = running.store.clone();
     let (reason, progress) = running.lost().await;
@@ -155,7 +158,7 @@ async fn a_cloud_that_falls_silent_is_noticed_by_its_missing_pong() {
     let start = Instant::now();
     assert_eq!(running.read(2).await, PINGREQ);
     assert_eq!(start.elapsed().as_secs(), PING_AFTER.as_secs());
-    running.cloud.write_all(&PINGRESP).await.unwrap();
+    running.send(&PINGRESP).await;
     assert_eq!(running.read(2).await, PINGREQ);
     let (reason, _) = running.lost().await;
     assert!(matches!(reason, LostReason::NoPong), "{reason}");
@@ -172,9 +175,9 @@ async fn a_pong_may_wait_behind_what_a_slow_link_carries() {
     for id in 1..=4 {
         // The pace of a link that carries 5 KiB/s.
         sleep(Duration::from_secs(24)).await;
-        running.cloud.write_all(&[0x40, 2, 0, id]).await.unwrap();
+        running.send(&[0x40, 2, 0, id]).await;
     }
-    running.cloud.write_all(&PINGRESP).await.unwrap();
+    running.send(&PINGRESP).await;
     assert_eq!(running.read(2).await, PINGREQ);
     running.shutdown.cancel();
     assert_eq!(running.read(2).await, DISCONNECT);
@@ -208,7 +211,7 @@ async fn a_refused_message_is_sent_again_on_the_same_connection_while_the_others
         &[0x40, 2, 0, 2],
         &[0x40, 2, 0, 3],
     ] {
-        running.cloud.write_all(puback).await.unwrap();
+        running.send(puback).await;
     }
     assert_eq!(packet_id(&running.read(publish5_len(1)).await), 4);
     assert!(
@@ -217,7 +220,7 @@ async fn a_refused_message_is_sent_again_on_the_same_connection_while_the_others
     );
     let ledger = running.store.ledger();
     assert_eq!((ledger.delivered, ledger.spooled), (2, 1));
-    running.cloud.write_all(&[0x40, 2, 0, 4]).await.unwrap();
+    running.send(&[0x40, 2, 0, 4]).await;
     running.shutdown.cancel();
     assert_eq!(running.read(2).await, DISCONNECT);
     assert!(matches!(running.task.await, Ok(Ended::Shutdown)));
@@ -231,16 +234,12 @@ async fn a_message_that_is_refused_for_long_keeps_the_connection_alive() {
     for id in 1..=20 {
         let mut publish = running.read(2).await;
         while publish == PINGREQ {
-            running.cloud.write_all(&PINGRESP).await.unwrap();
+            running.send(&PINGRESP).await;
             publish = running.read(2).await;
         }
         let rest = running.read(publish5_len(1) - 2).await;
         assert_eq!(packet_id(&rest), id);
-        running
-            .cloud
-            .write_all(&[0x40, 3, 0, id, 0x80])
-            .await
-            .unwrap();
+        running.send(&[0x40, 3, 0, id, 0x80]).await;
     }
     assert!(
         start.elapsed() > Duration::from_mins(1),
@@ -260,11 +259,7 @@ async fn when_the_rate_is_refused_everything_waits_a_moment() {
     let mut running = start5(terms, 2);
     running.read(publish5_len(1)).await;
     let start = Instant::now();
-    running
-        .cloud
-        .write_all(&[0x40, 3, 0, 1, 0x97])
-        .await
-        .unwrap();
+    running.send(&[0x40, 3, 0, 1, 0x97]).await;
     assert_eq!(packet_id(&running.read(publish5_len(1)).await), 2);
     assert!(start.elapsed() >= Duration::from_millis(100));
 }
@@ -279,7 +274,7 @@ async fn no_more_is_in_flight_than_the_cloud_receives() {
     running.read(2 * publish5_len(1)).await;
     let more = tokio::time::timeout(Duration::from_secs(5), running.read(1)).await;
     assert!(more.is_err(), "{more:?}");
-    running.cloud.write_all(&[0x40, 2, 0, 1]).await.unwrap();
+    running.send(&[0x40, 2, 0, 1]).await;
     assert_eq!(packet_id(&running.read(publish5_len(1)).await), 3);
 }
 
@@ -298,11 +293,11 @@ async fn the_keep_alive_that_the_cloud_wants_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_disconnect_says_why_and_a_take_over_is_recognised() {
     let mut running = start5(Terms::default(), 0);
-    running.cloud.write_all(&[0xE0, 1, 0x8E]).await.unwrap();
+    running.send(&[0xE0, 1, 0x8E]).await;
     let (reason, _) = running.lost().await;
     assert!(reason.is_take_over(), "{reason}");
     let mut running = start5(Terms::default(), 0);
-    running.cloud.write_all(&[0xE0, 1, 0x97]).await.unwrap();
+    running.send(&[0xE0, 1, 0x97]).await;
     let (reason, _) = running.lost().await;
     assert_eq!(
         reason.to_string(),
@@ -316,7 +311,7 @@ async fn a_quota_ends_a_burst_and_goes_on_a_second_after_the_acknowledgements() 
     let mut running = Running::start(QUOTA + 1, 1);
     running.read(QUOTA * publish_len(1)).await;
     for id in 1..=100 {
-        running.cloud.write_all(&[0x40, 2, 0, id]).await.unwrap();
+        running.send(&[0x40, 2, 0, id]).await;
     }
     let start = Instant::now();
     running.read(publish_len(1)).await;
@@ -366,9 +361,9 @@ async fn messages_wait_for_the_subscription_only_and_go_on_when_it_is_not_answer
 async fn a_command_is_acknowledged_and_never_goes_into_the_spool() {
     let mut running = Running::start_for(MqttVersion::V311, 1, &extras().0);
     running.read(SUBSCRIBE.len()).await;
-    running.cloud.write_all(&SUBACK).await.unwrap();
+    running.send(&SUBACK).await;
     running.read(publish_len(1)).await;
-    running.cloud.write_all(&command(9)).await.unwrap();
+    running.send(&command(9)).await;
     assert_eq!(running.read(4).await, [0x40, 2, 0, 9]);
     assert_eq!(
         running.store.ledger().accepted(),
@@ -384,10 +379,10 @@ async fn a_command_for_a_local_session_is_acknowledged_when_it_is_on_disk_and_in
         let (extras, _) = extras_for(&broker);
         let mut running = Running::start_for(MqttVersion::V311, 0, &extras);
         running.read(SUBSCRIBE.len()).await;
-        running.cloud.write_all(&SUBACK).await.unwrap();
+        running.send(&SUBACK).await;
         let elsewhere = [0x32, 6, 0, 1, b'x', 0, 10, b'x'];
         for command in [&command(9)[..], &elsewhere] {
-            running.cloud.write_all(command).await.unwrap();
+            running.send(command).await;
         }
         let early = tokio::time::timeout(Duration::from_secs(1), running.cloud.read_u8()).await;
         assert!(early.is_err(), "{early:?}");
@@ -405,16 +400,16 @@ async fn while_the_local_broker_stops_a_command_is_left_with_the_cloud() {
     let (extras, stopped) = extras();
     let mut running = Running::start_for(MqttVersion::V311, 0, &extras);
     running.read(SUBSCRIBE.len()).await;
-    running.cloud.write_all(&SUBACK).await.unwrap();
+    running.send(&SUBACK).await;
     stopped.cancel();
-    running.cloud.write_all(&command(9)).await.unwrap();
+    running.send(&command(9)).await;
     assert_eq!(running.read(2).await, PINGREQ, "and no PUBACK before it");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_was_not_subscribed_to_ends_the_connection() {
     let mut running = Running::start(0, 0);
-    running.cloud.write_all(&command(9)).await.unwrap();
+    running.send(&command(9)).await;
     let (reason, _) = running.lost().await;
     assert!(
         matches!(reason, LostReason::Unexpected("PUBLISH")),

@@ -6,18 +6,14 @@ use super::*;
 fn a_local_user_has_a_name_and_a_password_or_is_a_fault_that_shows_neither_password() {
     let user = ("LOCAL_MQTT_USERNAME", "app");
     let password = ("LOCAL_MQTT_PASSWORD", "geheim");
-    let read = |vars: &[(&str, &str)]| {
-        let vars = vars.iter().map(|(name, value)| (*name, *value));
-        Config::from_vars(vars.map(|(name, value)| (name.to_owned(), value.to_owned())))
-    };
-    let config = read(&[user, password]).unwrap();
+    let config = config(&[user, password]);
     assert_eq!(config.local.login.as_ref().unwrap().user, "app");
     let summary = config.summary();
     let line = "LOCAL_MQTT_USERNAME=app LOCAL_MQTT_PASSWORD=set LOCAL_MQTT_PASSWORD_FILE=unset LOCAL_MQTT_ACL_FILE=unset";
     assert!(summary.contains(line), "{summary}");
     assert!(!summary.contains("geheim") && !format!("{config:?}").contains("geheim"));
     for (alone, other) in [(user, password), (password, user)] {
-        let said = read(&[alone]).unwrap_err().to_string();
+        let said = faults(&[alone]).to_string();
         assert!(said.starts_with(alone.0), "{said}");
         assert!(
             said.contains(&format!("{} to be set as well", other.0)),
@@ -63,16 +59,12 @@ fn tls_for_local_clients_needs_its_address_certificate_and_key() {
 
 #[test]
 fn origins_belong_to_a_listener_for_websocket() {
-    let read = |vars: &[(&str, &str)]| {
-        let vars = vars.iter().map(|(name, value)| (*name, *value));
-        Config::from_vars(vars.map(|(name, value)| (name.to_owned(), value.to_owned())))
-    };
     let listen = ("LOCAL_MQTT_WS_LISTEN", "0.0.0.0:9001");
     let origins = ("LOCAL_MQTT_WS_ORIGINS", "https://panel.example");
-    let summary = |vars: &[(&str, &str)]| read(vars).unwrap().summary();
+    let summary = |vars: &[(&str, &str)]| config(vars).summary();
     assert!(summary(&[listen]).contains("LOCAL_MQTT_WS_ORIGINS=own"));
     assert!(summary(&[listen, origins]).contains("ORIGINS=https://panel.example"));
-    let said = |vars: &[(&str, &str)]| read(vars).unwrap_err().to_string();
+    let said = |vars: &[(&str, &str)]| faults(vars).to_string();
     assert!(said(&[origins]).contains("LOCAL_MQTT_WS_LISTEN to be set as well"));
     assert!(said(&[listen, ("LOCAL_MQTT_WS_ORIGINS", "panel")]).contains("comma-separated"));
 }

@@ -41,7 +41,7 @@ impl Broker {
         publisher: Option<SessionKey>,
         now: Instant,
     ) -> bool {
-        let mut message = Message::new(publish, now, &self.memory);
+        let mut message = Message::new(publish, now);
         if publish.retain {
             self.retain(&mut message);
         }
@@ -102,7 +102,12 @@ impl Broker {
             self.deliver_to_group(message, &wanted);
             return;
         };
-        let delivery = message.delivery(wanted.qos, wanted.retain_as_published, wanted.ids);
+        let delivery = message.delivery(
+            &self.memory,
+            wanted.qos,
+            wanted.retain_as_published,
+            wanted.ids,
+        );
         let offer = session.offer(delivery, &self.limits);
         count_drop(offer, session, &self.counters);
     }
@@ -123,6 +128,7 @@ impl Broker {
                     continue;
                 }
                 let delivery = message.delivery(
+                    &self.memory,
                     subscription.qos,
                     subscription.retain_as_published,
                     ids_of(subscription),
@@ -153,7 +159,7 @@ impl Broker {
             self.retained.clear(topic);
             return;
         }
-        let publication = message.publication();
+        let publication = message.publication(&self.memory);
         let kept = self
             .retained
             .set(publication, qos, &self.limits, message.now);
@@ -178,28 +184,32 @@ impl Broker {
 pub(super) struct Message<'a> {
     publish: &'a Publish<'a>,
     now: Instant,
-    memory: Memory,
     shared: Option<Publication>,
 }
 
 impl<'a> Message<'a> {
-    pub(super) fn new(publish: &'a Publish<'a>, now: Instant, memory: &Memory) -> Self {
+    pub(super) fn new(publish: &'a Publish<'a>, now: Instant) -> Self {
         Message {
             publish,
             now,
-            memory: memory.clone(),
             shared: None,
         }
     }
 
-    fn publication(&mut self) -> Publication {
-        let copy = || Publication::new(self.publish, self.now, &self.memory);
+    fn publication(&mut self, memory: &Memory) -> Publication {
+        let copy = || Publication::new(self.publish, self.now, memory);
         self.shared.get_or_insert_with(copy).clone()
     }
 
-    fn delivery(&mut self, qos: QoS, retain_as_published: bool, ids: Box<[u32]>) -> Delivery {
+    fn delivery(
+        &mut self,
+        memory: &Memory,
+        qos: QoS,
+        retain_as_published: bool,
+        ids: Box<[u32]>,
+    ) -> Delivery {
         Delivery {
-            publication: self.publication(),
+            publication: self.publication(memory),
             qos: qos.min(self.publish.qos),
             retain: retain_as_published && self.publish.retain,
             subscription_ids: ids,

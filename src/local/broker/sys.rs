@@ -51,7 +51,7 @@ impl Broker {
             self.sys.next = Some(now + INTERVAL);
             for (topic, value) in self.sys_values(now) {
                 let publish = Publish::plain(topic, value.as_bytes(), QoS::AtMostOnce, true);
-                let mut message = Message::new(&publish, now, &self.memory);
+                let mut message = Message::new(&publish, now);
                 self.hand_out(&mut message, None);
             }
         }

@@ -27,19 +27,7 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
     } else if flags & WILL_QOS_AND_RETAIN != 0 {
         return Err(impossible()); // MQTT-3.1.2-13, -15
     }
-    let mut login = None;
-    if flags & USER_NAME != 0 {
-        let (user, next) = text(rest)?;
-        let (password, next) = match flags & PASSWORD {
-            0 => (&[][..], next),
-            _ => binary(next)?,
-        };
-        rest = next;
-        login = Some(Login {
-            user: user.to_owned(),
-            password: password.to_vec(),
-        });
-    }
+    let (login, rest) = self::login(flags, rest)?;
     if !rest.is_empty() {
         // MQTT-3.1.2-11, -18, -20
         return Err(PacketError::Malformed("more than the connect flags say"));
@@ -59,7 +47,8 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
     })
 }
 
-fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
+/// The will of a CONNECT with these flags.
+pub(super) fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
     let (topic, rest) = text(bytes)?;
     let (payload, rest) = binary(rest)?;
     let will = Will {
@@ -68,9 +57,25 @@ fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
         qos: QoS::from_bits(flags >> 3 & 0b11).ok_or(PacketError::Malformed("QoS 3"))?,
         retain: flags & 0x20 != 0,
         delay_s: 0,
-        properties: bytes::Bytes::new(),
+        properties: Bytes::new(),
     };
     Ok((will, rest))
+}
+
+/// The user name and password of a CONNECT with these flags.
+pub(super) fn login(flags: u8, mut rest: &[u8]) -> Result<(Option<Login>, &[u8]), PacketError> {
+    let (mut user, mut password) = ("", &[][..]);
+    if flags & USER_NAME != 0 {
+        (user, rest) = text(rest)?;
+    }
+    if flags & PASSWORD != 0 {
+        (password, rest) = binary(rest)?;
+    }
+    let login = (flags & (USER_NAME | PASSWORD) != 0).then(|| Login {
+        user: user.to_owned(),
+        password: password.to_vec(),
+    });
+    Ok((login, rest))
 }
 
 pub(super) fn subscribe<'a>(bytes: &[u8], body: &[u8]) -> Result<Incoming<'a>, PacketError> {

@@ -3,12 +3,10 @@
 //! Not by `rumqttd`'s codec for version 5: that panics on packets that only a server sends, takes
 //! properties that occur twice or where they do not belong, and loses their order.
 
-use super::bytes::{binary, packet_id, split_first, text, two_bytes};
-use super::connect_flag::{CLEAN, PASSWORD, RESERVED, USER_NAME, WILL, WILL_QOS_AND_RETAIN};
+use super::bytes::{packet_id, split_first, text, two_bytes};
+use super::connect_flag::{CLEAN, RESERVED, WILL, WILL_QOS_AND_RETAIN};
 use super::properties::{self as property, Properties, Value};
-use super::{
-    Connect, Filter, Goodbye, Incoming, Login, PacketError, RetainHandling, Version, Will,
-};
+use super::{Connect, Filter, Goodbye, Incoming, PacketError, RetainHandling, Version, Will, v4};
 use crate::local::publication::{QoS, Subscription};
 
 /// What every acknowledgement may have.
@@ -70,13 +68,7 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
     } else if flags & WILL_QOS_AND_RETAIN != 0 {
         return Err(PacketError::Malformed("impossible connect flags"));
     }
-    let (mut user, mut password) = ("", &[][..]);
-    if flags & USER_NAME != 0 {
-        (user, rest) = text(rest)?;
-    }
-    if flags & PASSWORD != 0 {
-        (password, rest) = binary(rest)?;
-    }
+    let (login, rest) = v4::login(flags, rest)?;
     if flags & RESERVED != 0 || !rest.is_empty() {
         return Err(PacketError::Malformed("impossible connect flags"));
     }
@@ -89,10 +81,7 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
         receive_max: (properties.short(property::RECEIVE_MAXIMUM)).unwrap_or(u16::MAX),
         packet_bytes_max: properties.number(property::MAXIMUM_PACKET_SIZE),
         authenticates,
-        login: (flags & (USER_NAME | PASSWORD) != 0).then(|| Login {
-            user: user.to_owned(),
-            password: password.to_vec(),
-        }),
+        login,
         will,
     })
 }
@@ -100,15 +89,11 @@ pub(super) fn connect(after_level: &[u8]) -> Result<Connect, PacketError> {
 fn will(flags: u8, bytes: &[u8]) -> Result<(Will, &[u8]), PacketError> {
     let (properties, rest) = Properties::read(Version::V5, bytes, &IN_WILL)?;
     check_message(properties)?;
-    let (topic, rest) = text(rest)?;
-    let (payload, rest) = binary(rest)?;
+    let (will, rest) = v4::will(flags, rest)?;
     let will = Will {
-        topic: topic.to_owned(),
-        payload: bytes::Bytes::copy_from_slice(payload),
-        qos: QoS::from_bits(flags >> 3 & 0b11).ok_or(PacketError::Malformed("QoS 3"))?,
-        retain: flags & 0x20 != 0,
         delay_s: properties.number(property::WILL_DELAY).unwrap_or(0),
         properties: bytes::Bytes::copy_from_slice(properties.bytes()),
+        ..will
     };
     Ok((will, rest))
 }

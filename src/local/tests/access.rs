@@ -151,13 +151,13 @@ fn limited() -> Bench {
 #[tokio::test(start_paused = true)]
 async fn a_client_of_3_1_1_that_publishes_what_it_may_not_is_closed_without_an_acknowledgement() {
     let bench = limited();
-    let mut client = bench.connect(wire::Connect::clean("c")).await;
+    let mut client = bench.client("c").await;
     client.send(&publish("up/a", "x", 1, 1)).await;
     client.expect(&wire::puback(1)).await;
     client.send(&publish("down/a", "x", 0, 0)).await;
     client.ping().await; // QoS 0 promises nothing
     for qos in [1, 2] {
-        let mut client = bench.connect(wire::Connect::clean("c")).await;
+        let mut client = bench.client("c").await;
         client.send(&publish("down/a", "x", qos, 1)).await;
         client.expect_closed().await;
     }
@@ -168,9 +168,7 @@ async fn a_client_of_3_1_1_that_publishes_what_it_may_not_is_closed_without_an_a
 #[tokio::test(start_paused = true)]
 async fn a_client_of_5_is_told_for_each_message_and_goes_on() {
     let bench = limited();
-    let mut client = bench.open();
-    client.send(&wire5::connect("c", true, &[], None)).await;
-    client.receive().await;
+    let mut client = bench.client5("c").await;
     for _ in 0..Limits::default().unreleased_max {
         client
             .send(&wire5::publish((1, 1), "down/a", &[], "x"))
@@ -197,14 +195,12 @@ async fn a_subscription_is_refused_if_it_can_match_what_may_not_be_read() {
         ("up/a", 1),
     ];
     let bench = limited();
-    let mut client = bench.connect(wire::Connect::clean("c")).await;
+    let mut client = bench.client("c").await;
     client.send(&wire::subscribe(7, &FILTERS)).await;
     client
         .expect(&[0x90, 8, 0, 7, 1, 0x80, 0x80, 1, 0x80, 0x80])
         .await;
-    let mut client = bench.open();
-    client.send(&wire5::connect("d", true, &[], None)).await;
-    client.receive().await;
+    let mut client = bench.client5("d").await;
     client.send(&wire5::subscribe(7, &[], &FILTERS)).await;
     let codes = [1, 0x87, 0x87, 1, 0x87, 0x87];
     client.expect(&wire5::suback(7, &codes)).await;

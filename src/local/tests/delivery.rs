@@ -37,19 +37,6 @@ async fn qos_2_is_completed_in_both_directions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn overlapping_subscriptions_deliver_once_at_the_highest_qos() {
-    let bench = Bench::new();
-    let mut subscriber = bench.client("s").await;
-    let filters = [("a/b", 0), ("a/#", 1), ("+/b", 0)];
-    subscriber.send(&wire::subscribe(4, &filters)).await;
-    subscriber.expect(&[0x90, 5, 0, 4, 0, 1, 0]).await;
-    let mut client = bench.client("c").await;
-    client.send(&publish("a/b", "x", 2, 3)).await;
-    subscriber.expect(&publish("a/b", "x", 1, 1)).await;
-    subscriber.expect_nothing().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn invalid_filters_are_refused_one_by_one() {
     let bench = Bench::new();
     let mut client = bench.client("c").await;

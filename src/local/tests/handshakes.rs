@@ -1,6 +1,7 @@
 //! Does a handshake that hangs end in time, and hold up nobody? TLS and WebSocket, over real sockets, in real time.
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -11,7 +12,8 @@ use super::listening::{SOON, Served, served_at};
 use super::websocket;
 use super::wire::{Connect, PINGREQ, PINGRESP};
 use super::*;
-use crate::local::tls::{LocalTls, Tls};
+use crate::local::tls::Tls;
+use crate::local::tls::tests::files;
 use crate::local::{Door, Origins};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -62,21 +64,13 @@ async fn end_in_time(served: &Served, hanging: Vec<TcpStream>, since: std::time:
 
 #[tokio::test]
 async fn a_tls_handshake_that_hangs_is_closed_in_time_and_others_are_served_meanwhile() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let files = LocalTls {
-        listen: ([127, 0, 0, 1], 0).into(),
-        cert_path: directory.path().join("cert.pem"),
-        key_path: directory.path().join("key.pem"),
-        client_ca_path: None,
-    };
-    std::fs::write(&files.cert_path, made.cert.pem()).unwrap();
-    std::fs::write(&files.key_path, made.signing_key.serialize_pem()).unwrap();
+    let (_directory, files) = files();
+    let certificate = CertificateDer::from_pem_file(&files.cert_path).unwrap();
     let tls = Arc::new(Tls::new(files).unwrap());
     let served = served_at(|listener| Door::tls(listener, tls), limits()).await;
 
     let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
+    roots.add(certificate).unwrap();
     let config =
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()

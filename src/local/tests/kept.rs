@@ -217,18 +217,3 @@ async fn pubcomp_waits_for_the_journal_however_often_it_is_asked_for() {
     sync(&recorder);
     client.expect(&pubcomp(1)).await;
 }
-
-#[tokio::test(start_paused = true)]
-async fn pubcomp_waits_for_the_spool_however_often_it_is_asked_for() {
-    let bench = Bench::new();
-    let mut client = bench.client("c").await;
-    client.send(&publish(ROUTED, "x", 2, 1)).await;
-    for _ in 0..2 {
-        client.send(&pubrel(1)).await;
-    }
-    client.expect_nothing().await;
-    bench.spool.set_safe(1);
-    client.expect(&pubrec(1)).await;
-    client.expect(&pubcomp(1)).await;
-    client.expect(&pubcomp(1)).await;
-}

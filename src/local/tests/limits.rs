@@ -1,6 +1,9 @@
 //! What happens at the limits, and whether one client's limit is another's trouble?
 
-use super::wire::{Connect, RETAIN, puback, publish, publish_with};
+use super::wire::{
+    Connect, RETAIN, puback, pubcomp, publish, publish_with, pubrec, pubrel, subscribe, unsuback,
+    unsubscribe,
+};
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -15,7 +18,7 @@ async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives_and_its_will
     let mut client = bench.connect(connect).await;
     tokio::time::advance(Duration::from_secs(14)).await;
     client.ping().await;
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     client.expect_closed().await;
     assert_eq!(start.elapsed().as_secs(), 15);
     watcher.expect(&publish("wills", "silent", 0, 0)).await;
@@ -35,7 +38,7 @@ async fn a_client_that_drips_is_silent_and_one_that_sends_slowly_is_not() {
         tokio::time::sleep(Duration::from_secs(11)).await;
     }
     client.expect(&puback(1)).await;
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let mut client = bench.connect(impatient).await;
     for byte in &packet[..3] {
         client.send(&[*byte]).await;
@@ -48,7 +51,7 @@ async fn a_client_that_drips_is_silent_and_one_that_sends_slowly_is_not() {
 #[tokio::test(start_paused = true)]
 async fn a_client_without_connect_is_closed_in_time() {
     let bench = Bench::new();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let mut client = bench.open();
     client.send(&[0x10]).await;
     client.expect_closed().await;
@@ -85,9 +88,7 @@ async fn a_subscriber_that_never_reads_slows_nobody_and_is_closed_in_the_end() {
         session_bytes_max: 20_000,
         ..Limits::default()
     });
-    let mut stuck = bench.open_with_buffer(256);
-    stuck.send(&Connect::clean("stuck").bytes()).await;
-    stuck.receive().await;
+    let mut stuck = bench.client_with_buffer("stuck", 256).await;
     stuck.subscribe("#", 1).await;
     let mut quick = bench.subscriber("quick", "#", 1).await;
     let mut client = bench.client("c").await;
@@ -110,16 +111,14 @@ async fn a_subscriber_that_never_reads_slows_nobody_and_is_closed_in_the_end() {
 async fn the_time_for_writing_begins_when_nothing_can_be_written() {
     let bench = Bench::new();
     let packet = publish("a", &"x".repeat(200), 0, 0);
-    let mut stuck = bench.open_with_buffer(packet.len());
-    stuck.send(&Connect::clean("stuck").bytes()).await;
-    stuck.receive().await;
+    let mut stuck = bench.client_with_buffer("stuck", packet.len()).await;
     stuck.subscribe("#", 0).await;
     let mut client = bench.client("c").await;
     client.send(&packet).await;
     client.ping().await;
     tokio::time::sleep(Duration::from_hours(1)).await;
     assert!(!stuck.task.is_finished(), "nothing waits to be written");
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     client.send(&packet).await;
     let ended = timeout(Duration::from_hours(1), stuck.task).await;
     ended.expect("the stuck client stays").unwrap().unwrap();
@@ -132,9 +131,7 @@ async fn the_time_for_writing_begins_when_nothing_can_be_written() {
 #[tokio::test(start_paused = true)]
 async fn a_client_may_send_without_reading_and_gets_every_acknowledgement_later() {
     let bench = Bench::new();
-    let mut client = bench.open_with_buffer(4_096);
-    client.send(&Connect::clean("c").bytes()).await;
-    client.receive().await;
+    let mut client = bench.client_with_buffer("c", 4_096).await;
     for id in 1..=7_000 {
         client.send(&publish("a", "x", 1, id)).await;
     }
@@ -220,9 +217,7 @@ async fn topics_and_client_identifiers_beyond_the_limits_are_refused_and_counted
     }
     for (nth, beyond) in (1..).zip([long + "x", deep + "/"]) {
         let mut client = bench.client("c").await;
-        client
-            .send(&super::wire::subscribe(1, &[(&beyond, 0)]))
-            .await;
+        client.send(&subscribe(1, &[(&beyond, 0)])).await;
         client.expect(&[0x90, 3, 0, 1, 0x80]).await;
         assert_eq!(bench.counters.filters_refused.get(), nth);
         client.send(&publish(&beyond, "x", 0, 0)).await;
@@ -244,16 +239,14 @@ async fn a_packet_that_names_too_many_filters_closes() {
         ..Limits::default()
     });
     let mut client = bench.client("c").await;
-    let two = super::wire::subscribe(1, &[("#", 0), ("#", 0)]);
+    let two = subscribe(1, &[("#", 0), ("#", 0)]);
     client.send(&two).await;
     client.expect(&[0x90, 4, 0, 1, 0, 0]).await;
-    let three = super::wire::subscribe(2, &[("#", 0), ("#", 0), ("#", 0)]);
+    let three = subscribe(2, &[("#", 0), ("#", 0), ("#", 0)]);
     client.send(&three).await;
     client.expect_closed().await;
     let mut client = bench.client("c").await;
-    client
-        .send(&super::wire::unsubscribe(3, &["a", "a", "a"]))
-        .await;
+    client.send(&unsubscribe(3, &["a", "a", "a"])).await;
     client.expect_closed().await;
     assert_eq!(bench.counters.protocol_errors.get(), 2);
 }
@@ -267,7 +260,7 @@ async fn a_will_waits_for_room_in_the_spool_but_not_for_ever() {
     };
     let client = bench.connect(connect).await;
     bench.spool.set(spool::Mood::Full);
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     client.ended().await.unwrap();
     assert_eq!(start.elapsed(), Limits::default().will_patience);
     assert_eq!(bench.counters.dropped_will.get(), 1);
@@ -283,7 +276,7 @@ async fn filters_retained_messages_and_kept_sessions_are_limited() {
     });
     let mut client = bench.client("c").await;
     let filters = [("a", 0), ("b", 0), ("a", 1), ("c", 0)];
-    client.send(&super::wire::subscribe(1, &filters)).await;
+    client.send(&subscribe(1, &filters)).await;
     client.expect(&[0x90, 6, 0, 1, 0, 0, 1, 0x80]).await;
     assert_eq!(bench.counters.filters_refused.get(), 1);
     client.send(&publish_with(RETAIN, "x", "1", 0, 0)).await;
@@ -310,16 +303,16 @@ async fn the_filters_of_all_sessions_together_are_limited() {
     });
     let mut first = bench.client("first").await;
     let filters = [("a/b/c", 1), ("a/b/d", 1), ("a/#", 1)];
-    first.send(&super::wire::subscribe(1, &filters)).await;
+    first.send(&subscribe(1, &filters)).await;
     first.expect(&[0x90, 5, 0, 1, 1, 0x80, 1]).await;
     let mut second = bench.client("second").await;
     let filters = [("a/b/c", 1), ("e", 1)];
-    second.send(&super::wire::subscribe(2, &filters)).await;
+    second.send(&subscribe(2, &filters)).await;
     second.expect(&[0x90, 4, 0, 2, 1, 0x80]).await;
     assert_eq!(bench.counters.filters_refused.get(), 2);
     first.ended().await.unwrap();
-    second.send(&super::wire::unsubscribe(3, &["a/b/c"])).await;
-    second.expect(&super::wire::unsuback(3)).await;
+    second.send(&unsubscribe(3, &["a/b/c"])).await;
+    second.expect(&unsuback(3)).await;
     second.subscribe("e", 1).await;
 }
 
@@ -332,12 +325,12 @@ async fn a_client_that_never_releases_its_qos_2_messages_is_closed() {
     let mut client = bench.client("c").await;
     for id in [1, 2, 2] {
         client.send(&publish("a", "x", 2, id)).await;
-        client.expect(&super::wire::pubrec(id)).await;
+        client.expect(&pubrec(id)).await;
     }
-    client.send(&super::wire::pubrel(1)).await;
-    client.expect(&super::wire::pubcomp(1)).await;
+    client.send(&pubrel(1)).await;
+    client.expect(&pubcomp(1)).await;
     client.send(&publish("a", "x", 2, 3)).await;
-    client.expect(&super::wire::pubrec(3)).await;
+    client.expect(&pubrec(3)).await;
     client.send(&publish("a", "x", 2, 4)).await;
     client.expect_closed().await;
     assert_eq!(bench.counters.protocol_errors.get(), 1);
@@ -348,7 +341,7 @@ async fn a_packet_that_does_not_end_closes_its_client_and_is_counted() {
     let bench = Bench::new();
     let mut client = bench.client("c").await;
     let packet = publish("a", &"x".repeat(50_000), 0, 0);
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     client.send(&packet).await;
     tokio::time::advance(Duration::from_secs(50)).await;
     // A new packet has its own time.
@@ -402,9 +395,7 @@ async fn large_packets_take_turns_on_their_way_out() {
         large_packets_max: 1,
         ..Limits::default()
     });
-    let mut stuck = bench.open_with_buffer(256);
-    stuck.send(&Connect::clean("stuck").bytes()).await;
-    stuck.receive().await;
+    let mut stuck = bench.client_with_buffer("stuck", 256).await;
     stuck.subscribe("a", 0).await;
     let large = publish("a", &"x".repeat(200_000), 0, 0);
     let mut client = bench.client("c").await;
@@ -470,13 +461,13 @@ async fn the_bytes_of_all_filters_together_are_limited() {
     });
     let mut first = bench.client("first").await;
     let filters = [("a/b", 1), ("a/b", 0), ("c/d", 1), ("cd", 1)];
-    first.send(&super::wire::subscribe(1, &filters)).await;
+    first.send(&subscribe(1, &filters)).await;
     first.expect(&[0x90, 6, 0, 1, 1, 0, 0x80, 1]).await;
     let mut second = bench.client("second").await;
-    second.send(&super::wire::subscribe(2, &[("e", 1)])).await;
+    second.send(&subscribe(2, &[("e", 1)])).await;
     second.expect(&[0x90, 3, 0, 2, 0x80]).await;
-    first.send(&super::wire::unsubscribe(3, &["cd"])).await;
-    first.expect(&super::wire::unsuback(3)).await;
+    first.send(&unsubscribe(3, &["cd"])).await;
+    first.expect(&unsuback(3)).await;
     second.subscribe("ef", 1).await;
     first.ended().await.unwrap();
     second.subscribe("gh", 1).await;

@@ -116,6 +116,14 @@ impl Bench {
         self.connect(Connect::clean(id)).await
     }
 
+    /// The same over a stream that buffers so much each way.
+    async fn client_with_buffer(&self, id: &str, buffer_bytes: usize) -> TestClient {
+        let mut client = self.open_with_buffer(buffer_bytes);
+        client.send(&Connect::clean(id).bytes()).await;
+        client.expect(&[0x20, 2, 0, 0]).await;
+        client
+    }
+
     /// A client that is subscribed to `filter`.
     async fn subscriber(&self, id: &str, filter: &str, qos: u8) -> TestClient {
         let mut client = self.client(id).await;

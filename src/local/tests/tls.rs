@@ -10,8 +10,8 @@ fn made_for(name: &str) -> (String, String) {
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
 
-/// A directory with a certificate and its key.
-fn files() -> (TempDir, LocalTls) {
+/// A directory with a certificate for `localhost` and its key.
+pub(in crate::local) fn files() -> (TempDir, LocalTls) {
     let directory = tempfile::tempdir().unwrap();
     let files = LocalTls {
         listen: ([127, 0, 0, 1], 0).into(),

@@ -118,7 +118,7 @@ async fn what_one_of_a_group_was_sent_goes_to_no_other_when_it_refuses_or_its_se
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_highest_qos_of_overlapping_subscriptions_counts() {
+async fn overlapping_subscriptions_deliver_once_at_the_highest_qos() {
     let bench = Bench::new();
     let mut five = bench.client5("five").await;
     let filters = [("a/b", 0), ("a/#", 2), ("+/b", 1)];
@@ -127,6 +127,10 @@ async fn the_highest_qos_of_overlapping_subscriptions_counts() {
     let mut four = bench.client("four").await;
     four.send(&subscribe4(1, &filters)).await;
     four.expect(&[0x90, 5, 0, 1, 0, 2, 1]).await;
+    let mut low = bench.client("low").await;
+    let filters = [("a/b", 0), ("a/#", 1), ("+/b", 0)];
+    low.send(&subscribe4(1, &filters)).await;
+    low.expect(&[0x90, 5, 0, 1, 0, 1, 0]).await;
     let mut client = bench.client5("c").await;
     client
         .send(&publish_with(RETAIN, (2, 1), "a/b", &[], "x"))
@@ -134,10 +138,15 @@ async fn the_highest_qos_of_overlapping_subscriptions_counts() {
     client.expect(&pubrec(1)).await;
     five.expect(&publish((2, 1), "a/b", &[], "x")).await;
     four.expect(&publish4("a/b", "x", 2, 1)).await;
+    low.expect(&publish4("a/b", "x", 1, 1)).await;
     client.send(&publish((1, 2), "a/b", &[], "x")).await;
     client.expect(&puback(2)).await;
     five.expect(&publish((1, 2), "a/b", &[], "x")).await;
     four.expect(&publish4("a/b", "x", 1, 2)).await;
+    low.expect(&publish4("a/b", "x", 1, 2)).await;
+    for mut subscriber in [five, four, low] {
+        subscriber.expect_nothing().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,23 +6,9 @@ use std::sync::Arc;
 use super::super::ledger::Outcome;
 use super::super::record::{self, RECORD_BYTES_MAX, encoded_len};
 use super::super::storage::Directory;
-use super::super::{Message, Options, Read, Spool};
+use super::super::tests::message;
+use super::super::{Options, Read, Spool};
 use super::*;
-use crate::clock::Timestamp;
-
-fn message(payload: &[u8]) -> Message<'_> {
-    Message {
-        topic: "sensors",
-        attributes: b"",
-        payload,
-        qos: 1,
-        retain: false,
-        received: Timestamp {
-            unix_ms: 1_795_421_109_000,
-            clock_set: true,
-        },
-    }
-}
 
 fn open_spool(path: &Path) -> Spool {
     let storage = Arc::new(Directory::open(path).unwrap());

@@ -124,7 +124,9 @@ fn open_with(bed: &Bed, options: Options) -> Opened {
     Opened { spool, recovery }
 }
 
-pub(in crate::spool) fn message(payload: &[u8]) -> Message<'_> {
+/// A message like any other, also for the tests of those who hand messages to the spool. It came at
+/// 2026-11-23T08:05:09Z.
+pub(crate) fn message(payload: &[u8]) -> Message<'_> {
     Message {
         topic: "sensors",
         attributes: b"",
@@ -132,7 +134,7 @@ pub(in crate::spool) fn message(payload: &[u8]) -> Message<'_> {
         qos: 1,
         retain: false,
         received: Timestamp {
-            unix_ms: 1_790_000_000_000,
+            unix_ms: 1_795_421_109_000,
             clock_set: true,
         },
     }

@@ -20,12 +20,9 @@ fn bytes(attributes: &[Attribute<'_>]) -> Vec<u8> {
 
 fn append(store: &Store, attributes: &[u8], payload: &[u8]) {
     let message = Message {
-        topic: "sensors",
         attributes,
-        payload,
-        qos: 1,
-        retain: false,
         received: clock::now(),
+        ..message(payload)
     };
     store.append(&message).unwrap();
 }
@@ -108,7 +105,7 @@ async fn the_cloud_is_told_the_time_that_is_left_when_the_message_goes() {
     let mut id = 1;
     let again = loop {
         let refusal = [0x40, 3, 0, id, 0x80];
-        running.cloud.write_all(&refusal).await.unwrap();
+        running.send(&refusal).await;
         id += 1;
         let again = first_properties(&mut running).await;
         running.read(1).await;
@@ -140,7 +137,7 @@ async fn attributes_count_in_the_packet_that_the_cloud_takes_and_only_where_they
         let sent = running.read(len).await;
         assert_eq!(sent.last(), Some(&b'y'));
         for id in 1..=id {
-            running.cloud.write_all(&[0x40, 2, 0, id]).await.unwrap();
+            running.send(&[0x40, 2, 0, id]).await;
         }
         while running.store.ledger().spooled > 0 {
             sleep(Duration::from_millis(10)).await;

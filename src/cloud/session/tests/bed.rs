@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use bytes::{Buf, Bytes};
 
 use super::*;
-use crate::clock::Timestamp;
 use crate::dead_letters::{Header, Shelf};
 use crate::routes::{Names, Rulebook};
 use crate::spool::ledger::Ledger;
@@ -127,20 +126,6 @@ impl Bed {
     pub(super) fn ledger(&self) -> (u64, u64, u64) {
         let ledger = self.store.ledger();
         (ledger.delivered, ledger.dead_lettered, ledger.spooled)
-    }
-}
-
-pub(super) fn message(payload: &[u8]) -> Message<'_> {
-    Message {
-        topic: "sensors",
-        attributes: b"",
-        payload,
-        qos: 1,
-        retain: false,
-        received: Timestamp {
-            unix_ms: 1_795_421_109_000,
-            clock_set: true,
-        },
     }
 }
 

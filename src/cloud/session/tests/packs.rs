@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 
-use super::bed::{Bed, Does, message, parse, take_packet};
+use super::bed::{Bed, Does, parse, take_packet};
 use super::*;
 
 /// Long enough for any pack to be closed and answered.
@@ -31,8 +31,12 @@ fn with_a_bad_one(bed: &Bed) {
     }
 }
 
-fn is_bad(payload: &Bytes) -> bool {
-    payload.windows(3).any(|part| part == b"bad")
+/// Accepts all but what is bad.
+fn but_the_bad(does: Does) -> impl FnMut(&Bytes) -> Does {
+    move |payload| {
+        let is_bad = payload.windows(3).any(|part| part == b"bad");
+        if is_bad { does } else { Does::Accept }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,13 +151,7 @@ async fn a_refused_pack_is_taken_apart_and_only_its_bad_message_becomes_a_dead_l
         let mut bed = bed();
         with_a_bad_one(&bed);
         let accepted = bed
-            .connection(MqttVersion::V5, TIME, |payload| {
-                if is_bad(payload) {
-                    Does::Refuse(reason)
-                } else {
-                    Does::Accept
-                }
-            })
+            .connection(MqttVersion::V5, TIME, but_the_bad(Does::Refuse(reason)))
             .await;
         let expected: Vec<_> = (0..10).filter(|n| *n != 5).map(|n| n.to_string()).collect();
         assert_eq!(accepted, expected);
@@ -170,13 +168,7 @@ async fn a_pack_that_ends_connections_is_taken_apart_and_only_its_bad_message_be
     let mut accepted = Vec::new();
     for _ in 0..30 {
         let more = bed
-            .connection(MqttVersion::V311, TIME, |payload| {
-                if is_bad(payload) {
-                    Does::Close
-                } else {
-                    Does::Accept
-                }
-            })
+            .connection(MqttVersion::V311, TIME, but_the_bad(Does::Close))
             .await;
         accepted.extend(more);
         if bed.ledger().2 == 0 {
@@ -205,14 +197,8 @@ async fn a_denied_pack_is_taken_apart_however_much_flows_beside_it() {
         }
     });
     for _ in 0..50 {
-        bed.connection(MqttVersion::V311, TIME, |payload| {
-            if is_bad(payload) {
-                Does::Close
-            } else {
-                Does::Accept
-            }
-        })
-        .await;
+        bed.connection(MqttVersion::V311, TIME, but_the_bad(Does::Close))
+            .await;
         if bed.ledger().1 == 3 {
             break;
         }
