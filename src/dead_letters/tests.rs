@@ -6,17 +6,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::spool::{Message, Seq, storage};
-
-use self::model::{Effect, Model, Operation, Trigger};
-
-#[allow(
-    dead_code,
-    clippy::duplicate_mod,
-    reason = "the spool's tests have it as their own, and use the rest"
-)]
-#[path = "../spool/tests/model.rs"]
-mod model;
+use crate::spool::tests::model::{Effect, Model, Operation, Trigger};
+use crate::spool::{Message, Seq};
 
 const LIMIT: u64 = 1 << 20;
 const NOW: Timestamp = Timestamp {
