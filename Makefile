@@ -4,6 +4,8 @@ CARGO ?= cargo
 BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
 TOOLS := .tools
 FIGURES := $(or $(CARGO_TARGET_DIR),target)/figures.jsonl
+# What the demo does besides: `make demo DEMO=--outage` takes the cloud away for a while, `DEMO=--once` ends by itself.
+DEMO :=
 # The demo's cloud function is the real one where moto is installed; without it, the demo needs nothing but Rust.
 FUNCTION := $(wildcard $(TOOLS)/venv/bin/moto_server)
 
@@ -14,7 +16,7 @@ help: ## list the targets
 
 demo: ## the whole story on this machine: cloud, provisioning, relay and sensor; no account needed
 	$(CARGO) build --locked -p cloud-relay $(FUNCTION:%=-p cloud-relay-provision)
-	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(BUILT)/cloud-relay \
+	$(CARGO) run --locked -p cloud-relay-sandbox -- demo --relay $(BUILT)/cloud-relay $(DEMO) \
 	  $(FUNCTION:%=--provision $(BUILT)/provision --python $(TOOLS)/venv/bin/python)
 
 test: setup ## every test: the crates, the foreign peers, container files and scripts, the page in a browser

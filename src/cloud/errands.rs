@@ -216,7 +216,10 @@ impl Errands {
         {
             entry.due = Some(now + RETRY_AFTER);
             let errand = &entry.errand;
-            tracing::warn!("the cloud does not answer {errand}; going on without it for now");
+            tracing::warn!(
+                "the cloud does not answer {errand}; messages are relayed without it, and it is tried again in {} min",
+                RETRY_AFTER.as_secs() / 60
+            );
         }
     }
 

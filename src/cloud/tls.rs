@@ -20,7 +20,9 @@ pub enum TlsError {
     #[error(transparent)]
     Roots(#[from] RootsError),
     /// rustls refuses the certificate or key.
-    #[error("the device's certificate and key cannot be used for TLS: {0}")]
+    #[error(
+        "the device's certificate (AWS_CERT) and its private key cannot be used for TLS: {0}; register the device anew"
+    )]
     Refused(#[from] rustls::Error),
 }
 

@@ -97,7 +97,12 @@ impl Acceptor {
                 Err(Refused::TooOften) => {
                     counters.connects_too_often.add(1);
                     let limit = limits.connects_per_s_max;
-                    tracing::warn!(%peer, limit, "an address connects too often; some of its connections are closed");
+                    tracing::warn!(%peer, limit, "an address connects too often, and some of its connections are closed: does a client there connect again and again?");
+                }
+                Err(Refused::AddressHasMany) => {
+                    counters.connections_refused.add(1);
+                    let limit = limits.address_connections_max;
+                    tracing::warn!(%peer, limit, "too many connections from one address; refusing more from it until some end");
                 }
                 Err(Refused::TooMany) => {
                     counters.connections_refused.add(1);
@@ -151,7 +156,7 @@ impl Acceptor {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {
-                        tracing::warn!(%error, "cannot accept a connection; trying on");
+                        tracing::warn!(%error, "cannot accept connections; local clients wait, and it is tried again by itself");
                     }
                     sleep(limits.accept_pause).await;
                 }
@@ -193,7 +198,7 @@ mod tests {
         let stranger = Ipv4Addr::new(10, 0, 0, 1);
         let first = admit(stranger, 0).expect("it may have two");
         let _second = admit(stranger, 1).expect("it may have two");
-        assert_eq!(admit(stranger, 2).err(), Some(Refused::TooMany));
+        assert_eq!(admit(stranger, 2).err(), Some(Refused::AddressHasMany));
         let _own = [2, 3].map(|served| admit(Ipv4Addr::LOCALHOST, served).expect("a place"));
         let full = admit(Ipv4Addr::LOCALHOST, 4);
         assert_eq!(full.err(), Some(Refused::TooMany));

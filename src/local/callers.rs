@@ -19,7 +19,9 @@ const ADDRESSES_MAX: usize = 1_024;
 pub(super) enum Refused {
     /// It makes new ones too often.
     TooOften,
-    /// It has too many, or too many addresses have some.
+    /// It has too many already.
+    AddressHasMany,
+    /// Too many are there in all, or too many addresses have some.
     TooMany,
 }
 
@@ -63,7 +65,7 @@ impl Callers {
             return Err(Refused::TooOften);
         }
         if caller.connections >= limits.address_connections_max {
-            return Err(Refused::TooMany);
+            return Err(Refused::AddressHasMany);
         }
         caller.paid = paid;
         caller.connections += 1;
@@ -150,7 +152,7 @@ mod tests {
         let one = address("10.0.0.1");
         assert_eq!(callers.admit(one, 1, &limits, now), Ok(()));
         let again = callers.admit(one, 1, &limits, now);
-        assert_eq!(again, Err(Refused::TooMany));
+        assert_eq!(again, Err(Refused::AddressHasMany));
         callers.left(one);
         assert_eq!(callers.admit(one, 1, &limits, now), Ok(()));
     }

@@ -89,8 +89,8 @@ pub struct Counters {
     pub packet_timeouts: Counter,
     /// Clients closed because they took nothing for `Limits::write_timeout`.
     pub write_timeouts: Counter,
-    /// Clients closed because they announced a packet above `Limits::packet_bytes_max`, or a WebSocket message above
-    /// twice that.
+    /// Clients closed because they announced a packet above `Limits::packet_bytes_max`, or a WebSocket message
+    /// larger than that and a buffer.
     pub packets_too_large: Counter,
     /// Connections closed for what their client sent: it is malformed, breaks the protocol, or is beyond a limit that
     /// has no counter of its own.
@@ -111,8 +111,6 @@ pub struct Counters {
     pub bytes_sent: Counter,
     /// PUBLISH packets taken from clients; a repeated `QoS` 2 one counts once.
     pub messages_received: Counter,
-    /// Messages handed to the spool.
-    pub messages_spooled: Counter,
     /// PUBLISH packets sent to clients, repetitions included.
     pub messages_sent: Counter,
     /// `QoS` 0 messages for the cloud that came while the spool was full.

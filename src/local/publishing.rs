@@ -174,10 +174,7 @@ impl<I: Ingress> Shared<I> {
             received,
         };
         match self.ingress.append(&message) {
-            Ok(seq) => {
-                self.counters.messages_spooled.add(1);
-                Ok(Spooled::As(seq))
-            }
+            Ok(seq) => Ok(Spooled::As(seq)),
             Err(AppendError::Full) if publish.qos == QoS::AtMostOnce => {
                 self.counters.dropped_spool_full.add(1);
                 Ok(Spooled::Not)

@@ -117,7 +117,9 @@ impl Tls {
             match renewed {
                 Ok(Ok(config)) => self.lock().config = config,
                 Ok(Err(error)) => tracing::warn!("the certificate in use is kept: {error}"),
-                Err(error) => tracing::error!(%error, "the certificate in use is kept"),
+                Err(error) => {
+                    tracing::error!(%error, "reading LOCAL_MQTTS_CERT_PATH again ended by a fault; the certificate in use is kept; please report it");
+                }
             }
         }
         TlsAcceptor::from(Arc::clone(&self.lock().config))

@@ -63,7 +63,7 @@ pub enum OpenError {
         version: u16,
     },
     /// The spool cannot have its thread.
-    #[error("cannot start the spool's writer thread: {0}")]
+    #[error("cannot start the spool's writer thread: {0}; is the device out of memory?")]
     Thread(io::Error),
 }
 

@@ -71,7 +71,8 @@ impl Announcer {
     fn tell_full(&self, full: bool) {
         if full {
             tracing::warn!(
-                "the spool has reached SPOOL_MAX_BYTES={}: {}",
+                "the spool has reached SPOOL_MAX_BYTES={}: {}. Get the cloud connected, so that it drains, or raise \
+                 SPOOL_MAX_BYTES",
                 self.options.bytes_max,
                 self.consequence()
             );
@@ -83,7 +84,8 @@ impl Announcer {
     fn tell_disk_full(&self, full: bool) {
         if full {
             tracing::warn!(
-                "the disk is full, or has less than SPOOL_MIN_FREE_BYTES={} left: {}",
+                "the disk is full, or has less than SPOOL_MIN_FREE_BYTES={} left: {}. Free space on the device, or lower \
+                 SPOOL_MIN_FREE_BYTES if it leaves too much to others",
                 self.options.free_bytes_min,
                 self.consequence()
             );
@@ -136,6 +138,7 @@ mod tests {
         let told = lines(&[(CALM, 0), (full, 1), (full, 2), (CALM, 3), (CALM, 4)]);
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("SPOOL_MAX_BYTES=268435456") && told[0].contains("block"));
+        assert!(told[0].contains("raise SPOOL_MAX_BYTES"), "{told:?}");
         assert!(told[1].contains("room again"));
     }
 
@@ -186,5 +189,6 @@ mod tests {
             told[0].contains("SPOOL_MIN_FREE_BYTES=16777216"),
             "{told:?}"
         );
+        assert!(told[0].contains("Free space"), "{told:?}");
     }
 }

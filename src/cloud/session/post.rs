@@ -160,7 +160,7 @@ impl Post {
     /// Tells what has been counted for long enough.
     pub(super) fn tell_due(&mut self, now: Instant) {
         for News { count, words } in self.digest.take_due(now) {
-            tracing::warn!("{count} more dead letters or of them removed; the last: {words}");
+            tracing::warn!("dead letters: {count} more of the same; the last: {words}");
         }
     }
 

@@ -72,7 +72,9 @@ pub enum AccessError {
         what: String,
     },
     /// The system has no randomness for a salt.
-    #[error("LOCAL_MQTT_PASSWORD: the system gives no random numbers to hash it with")]
+    #[error(
+        "LOCAL_MQTT_PASSWORD: the system gives no random numbers to hash it with; restart the service"
+    )]
     NoRandomness,
 }
 

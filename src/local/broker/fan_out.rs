@@ -172,7 +172,8 @@ impl Broker {
                         topic,
                         messages_max = self.limits.retained_messages_max,
                         bytes_max = self.limits.retained_bytes_max,
-                        "too many retained messages; this topic keeps none"
+                        "too many retained messages: those on further topics are passed on and not retained. To make room, \
+                         publish empty retained messages to topics that need none"
                     );
                 }
             }

@@ -61,7 +61,7 @@ pub(super) fn keep_at(
         counters.dropped_retained.add(left_out);
         tracing::warn!(
             left_out,
-            "more retained messages were kept than there is room for"
+            "there is no room for all retained messages of the last run; those left out are not retained any more"
         );
     }
     Keeper::start(place, recorder, Arc::clone(broker), Arc::clone(counters))

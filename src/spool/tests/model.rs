@@ -145,6 +145,11 @@ impl Model {
 
     /// Lets something go wrong.
     pub(crate) fn inject(&self, trigger: Trigger, effect: Effect) {
+        let proved = Effect::ALL.contains(&effect);
+        assert!(
+            proved,
+            "{effect:?} is missing in Effect::ALL, so nothing proves that it happens"
+        );
         self.state().faults.push(Fault { trigger, effect });
     }
 
