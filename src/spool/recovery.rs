@@ -152,7 +152,13 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     report.ledger = cursor.ledger;
     report.disk_bytes = segments.values().map(|info| info.len).sum();
     let is_durable = before.is_some_and(|before| before.is_stored_as(&cursor));
-    if !is_durable || cursor_file.is_torn() {
+    // Both slots, if one is damaged: what is left of a torn write is not to be found again.
+    let saves = if cursor_file.is_torn() {
+        2
+    } else {
+        usize::from(!is_durable)
+    };
+    for _ in 0..saves {
         save(&mut cursor_file, &cursor)?;
     }
     storage
