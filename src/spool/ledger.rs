@@ -15,8 +15,8 @@
 //!   minute ago; a power cut those since it last reached the flash, which is when the relay syncs it, once a
 //!   minute while it changes, or when the system writes it back. What `drop_newest` gives up is written without
 //!   waiting for that minute, so that `kill -9` costs only what the writer thread had not come to.
-//! * **Twice**: of what had flowed past a message that still waits, all but the first 502 that a cursor has room for. It
-//!   is sent again after any restart, and counted again.
+//! * **Twice**: of what had flowed past messages that still wait, what is behind the 2,008 runs, fewer if they are long, that a
+//!   cursor has room for. It is sent again after any restart, and counted again.
 //! * **Not counted**: messages that a crash found neither written nor settled. They were never acknowledged.
 //! * `dropped_damaged` is exact where the headers of two segments tell how many records were between them; at
 //!   the end of the last segment, and in a first one without a header, one for each stretch that cannot be read.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! * [`record`]: one message as bytes; [`segment`]: a file of records; `cursor`: what is settled.
-//! * `tail`, `consumer`, `linger`, [`ledger`]: the state in memory, pure. `core` joins them and decides what the
+//! * `tail`, `consumer`, `runs`, `linger`, [`ledger`]: the state in memory, pure. `core` joins them and decides what the
 //!   writer does next.
 //! * `log`, `reader`, `recovery`, `aside`: the disk. [`storage`] is the only module that touches the file system.
 //! * `writer`: the thread that carries out what `core` decides.
@@ -37,6 +37,7 @@ pub mod offline;
 mod reader;
 pub mod record;
 mod recovery;
+mod runs;
 pub mod segment;
 pub mod storage;
 mod tail;

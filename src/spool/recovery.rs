@@ -1,7 +1,8 @@
 //! Opening a spool after whatever happened to it.
 //!
 //! Only two segments are read, whatever the backlog: the last one, to find where sound data ends, and
-//! the one with the frontier in it, to count what is unsettled there. A tail that was torn by a crash is
+//! the one with the frontier in it, to count what is unsettled there. Where messages have flowed past some that wait,
+//! those segments are read too in which there are both. A tail that was torn by a crash is
 //! cut off. A segment whose header is damaged is set aside under another name and counted. An I/O error
 //! is returned and nothing is changed.
 
@@ -139,10 +140,11 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     cursor.frontier = cursor.frontier.max(1);
     cursor.next_seq = cursor.next_seq.max(disk_end).max(cursor.frontier);
     // Or a message to come would count as settled.
-    cursor.settled.retain(|seq| *seq < cursor.next_seq);
+    cursor.settled.remove_from(cursor.next_seq);
+    cursor.settled.remove_before(cursor.frontier);
 
     let segments = with_record_counts(&found, records_written, disk_end);
-    let (spooled, damage_counted) = unsettled(storage, &segments, &cursor)?;
+    let (spooled, damage_counted) = unsettled(storage, &segments, disk_end, &cursor)?;
     // Segments put away are lost records, one each, where nothing tells their number. Of one between two
     // others the running counts tell it when the reader passes the gap.
     cursor.ledger.spooled = spooled + uncounted;
@@ -152,7 +154,13 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     report.ledger = cursor.ledger;
     report.disk_bytes = segments.values().map(|info| info.len).sum();
     let is_durable = before.is_some_and(|before| before.is_stored_as(&cursor));
-    if !is_durable || cursor_file.is_torn() {
+    // Both slots, if one is damaged: what is left of a torn write is not to be found again.
+    let saves = if cursor_file.is_torn() {
+        2
+    } else {
+        usize::from(!is_durable)
+    };
+    for _ in 0..saves {
         save(&mut cursor_file, &cursor)?;
     }
     storage
@@ -292,11 +300,12 @@ fn with_record_counts(
 }
 
 /// Counts the records that the reader will give out, and the damaged ones it will come to. Reads the
-/// segment with the frontier in it and those with numbers that are settled ahead of it, a window's worth.
+/// segment with the frontier in it and those of which a part is settled ahead of it.
 /// Also says which segment's damage is in the ledger already, if that of the first one is.
 fn unsettled(
     storage: &dyn Storage,
     segments: &BTreeMap<Seq, SegmentInfo>,
+    disk_end: Seq,
     cursor: &Cursor,
 ) -> Result<(u64, Option<Seq>), OpenError> {
     let segment_of = |seq| segments.range(..=seq).next_back();
@@ -320,15 +329,22 @@ fn unsettled(
     if is_passed {
         gone += lost;
     }
-    let mut scanned = (*first_seq, here.seqs);
-    for settled in cursor.settled.iter().filter(|s| **s >= cursor.frontier) {
-        let Some((first_seq, info)) = segment_of(*settled) else {
-            continue;
-        };
-        if scanned.0 != *first_seq {
-            scanned = (*first_seq, scan(*first_seq, info.len)?.seqs);
+    let mut here = Some(here.seqs);
+    let ends = segments.range(first_seq + 1..).map(|(next, _)| *next);
+    for ((first_seq, info), end) in segments.range(first_seq..).zip(ends.chain([disk_end])) {
+        let here = here.take();
+        let numbers = *first_seq..end;
+        let settled = cursor.settled.count_in(&numbers);
+        if settled == end.saturating_sub(*first_seq) {
+            gone += info.records;
+        } else if settled > 0 {
+            let seqs = match here {
+                Some(seqs) => seqs,
+                None => scan(*first_seq, info.len)?.seqs,
+            };
+            let is_settled = |seq: &&Seq| cursor.settled.contains(**seq);
+            gone += seqs.iter().filter(is_settled).count() as u64;
         }
-        gone += u64::from(scanned.1.contains(settled));
     }
     let from_here: u64 = segments
         .range(first_seq..)

@@ -83,17 +83,9 @@ pub enum DirectoryError {
 }
 
 impl Directory {
-    /// Makes the directory if it is not there, and locks it until the value is dropped. Its place in its parent is made
-    /// durable each time: who made it may have been killed before that.
+    /// Makes the directory, and what is missing above it, and locks it until the value is dropped.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
-        let unusable = |operation, path: &Path, source| DirectoryError::Unusable {
-            operation,
-            path: path.to_owned(),
-            source,
-        };
-        fs::create_dir_all(path).map_err(|e| unusable("create", path, e))?;
-        let parent = path.join("..");
-        sync_directory(&parent).map_err(|e| unusable("sync", &parent, e))?;
+        make(path, &mut sync_directory)?;
         let lock_path = path.join(LOCK_FILE);
         let lock = OpenOptions::new()
             .create(true)
@@ -110,6 +102,33 @@ impl Directory {
             Err(TryLockError::Error(e)) => Err(unusable("lock", &lock_path, e)),
         }
     }
+}
+
+fn unusable(operation: &'static str, path: &Path, source: io::Error) -> DirectoryError {
+    DirectoryError::Unusable {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes a directory, and what is missing above it, each durable in its parent before anything is made in it. The place of
+/// one that is there is made durable too: who made it may have been killed before that. Above `path` that is tried only,
+/// for it may be a mount point in a file system that nobody may write to.
+fn make(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> Result<(), DirectoryError> {
+    if !path.is_dir() {
+        match path.parent() {
+            Some(parent) if parent.is_dir() => drop(sync(&parent.join(".."))),
+            Some(parent) if parent != Path::new("") => make(parent, sync)?,
+            _ => {}
+        }
+        match fs::create_dir(path) {
+            Err(error) if !path.is_dir() => return Err(unusable("create", path, error)),
+            _ => {}
+        }
+    }
+    let parent = path.join("..");
+    sync(&parent).map_err(|e| unusable("sync", &parent, e))
 }
 
 fn free_bytes(path: &Path) -> io::Result<u64> {
@@ -198,5 +217,55 @@ impl StorageFile for DiskFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_is_durable_before_anything_is_made_in_it() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path().canonicalize().unwrap();
+        let path = base.join("a/b/c");
+        let made = || (path.ancestors()).filter(|above| above.starts_with(&base) && above.is_dir());
+        // What was synced, and how many of the four directories there were then.
+        let mut synced = Vec::new();
+        let mut sync = |parent: &Path| {
+            synced.push((parent.canonicalize()?, made().count()));
+            Ok(())
+        };
+        make(&path, &mut sync).unwrap();
+        make(&path, &mut sync).unwrap();
+        let parent = |directory: &str| base.join(directory).join("..").canonicalize().unwrap();
+        let first = [
+            (parent(""), 1),
+            (parent("a"), 2),
+            (parent("a/b"), 3),
+            (parent("a/b/c"), 4),
+        ];
+        assert_eq!(synced[..4], first);
+        assert_eq!(synced[4..], [(parent("a/b/c"), 4)]);
+    }
+
+    #[test]
+    fn a_directory_whose_place_cannot_be_made_durable_is_not_used() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a/b");
+        let mut fails = |parent: &Path| {
+            let fails = parent.ends_with("a/..");
+            if fails {
+                Err(io::Error::from_raw_os_error(5))
+            } else {
+                Ok(())
+            }
+        };
+        let error = make(&path, &mut fails).unwrap_err().to_string();
+        assert!(error.contains("cannot sync"), "{error}");
+        assert!(
+            !path.exists(),
+            "made in one that may be gone after a power cut"
+        );
     }
 }

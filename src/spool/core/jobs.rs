@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{CACHE_BYTES_MAX, Core};
-use crate::spool::cursor::{Cursor, SETTLED_MAX};
+use crate::spool::cursor::{Cursor, RUNS_MAX};
 use crate::spool::ledger::{DropReason, Outcome};
 use crate::spool::log::Appended;
 use crate::spool::reader::Place;
@@ -209,7 +209,7 @@ impl Core {
             FullPolicy::DropOldest => self.reclaim = true,
             FullPolicy::DropNewest => {
                 for seq in self.tail.unwritten_seqs() {
-                    self.consumer.settle(seq, false);
+                    self.consumer.settle(seq);
                     self.tail.settle(seq);
                     self.ledger.settle(Outcome::Dropped(DropReason::Full), 1);
                     self.cursor_dirty = true;
@@ -250,10 +250,9 @@ impl Core {
             let lost = place.records.saturating_sub(sound.len() as u64);
             (unsettled.count() as u64, lost)
         } else {
-            let ahead = self.consumer.settled_on_disk();
-            let settled = ahead.take_while(|seq| *seq < next).count() as u64;
-            let left = place.records.min(next.saturating_sub(frontier));
-            (left.saturating_sub(settled), 0)
+            let settled = self.consumer.settled().count_in(&(frontier..next));
+            let left = next.saturating_sub(frontier).saturating_sub(settled);
+            (left.min(place.records), 0)
         };
         self.ledger
             .settle(Outcome::Dropped(DropReason::Full), unsettled);
@@ -283,7 +282,7 @@ impl Core {
         Cursor {
             frontier: self.consumer.frontier(),
             next_seq: self.tail.next_seq(),
-            settled: self.consumer.settled_on_disk().take(SETTLED_MAX).collect(),
+            settled: self.consumer.settled().iter().take(RUNS_MAX).collect(),
             ledger: self.ledger,
         }
     }

@@ -312,8 +312,9 @@ impl Core {
         chunk: Chunk,
         now: Instant,
     ) -> Vec<Frame> {
-        let passed_before = self.damage_counted == Some(place.first_seq)
-            || self.consumer.frontier() >= place.end_seq;
+        let numbers = place.first_seq..place.end_seq;
+        let passed_before =
+            self.damage_counted == Some(place.first_seq) || self.consumer.is_all_settled(&numbers);
         let frames = self.give_out(chunk.frames, now);
         if chunk.end {
             if chunk.lost > 0 && !passed_before {
@@ -377,7 +378,7 @@ impl Core {
 
     pub(in crate::spool) fn settle(&mut self, seq: Seq, outcome: Outcome, now: Instant) {
         let on_disk = seq < self.disk_end;
-        if let Some(given_out) = self.consumer.settle(seq, on_disk) {
+        if let Some(given_out) = self.consumer.settle(seq) {
             self.linger
                 .settled_after(now.saturating_duration_since(given_out));
             self.ledger.settle(outcome, 1);

@@ -14,7 +14,6 @@ mod damage;
 mod tests;
 mod walk;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -102,7 +101,6 @@ pub struct Offline {
     storage: ReadOnlyDirectory,
     segments: Vec<Segment>,
     cursor: Option<Cursor>,
-    settled_ahead: BTreeSet<Seq>,
     cursor_damage: Vec<Damage>,
 }
 
@@ -135,10 +133,7 @@ impl Offline {
                 kind: DamageKind::CursorLost,
             });
         }
-        let frontier = cursor.as_ref().map_or(0, |cursor| cursor.frontier);
-        let settled = cursor.iter().flat_map(|cursor| &cursor.settled);
         Ok(Offline {
-            settled_ahead: settled.filter(|seq| **seq >= frontier).copied().collect(),
             storage,
             segments,
             cursor,
@@ -166,14 +161,17 @@ impl Offline {
         self.cursor.as_ref().map(|cursor| cursor.frontier)
     }
 
-    /// How many messages at or above the frontier have left the spool, as far as they are on disk.
-    pub fn settled_ahead(&self) -> usize {
-        self.settled_ahead.len()
+    /// How many messages at or above the frontier have left the spool, as far as the cursor says.
+    pub fn settled_ahead(&self) -> u64 {
+        self.cursor
+            .as_ref()
+            .map_or(0, |cursor| cursor.settled.count())
     }
 
     /// Whether the message numbered `seq` has left the spool, as far as the cursor says.
     pub fn is_settled(&self, seq: Seq) -> bool {
-        self.frontier().is_some_and(|frontier| seq < frontier) || self.settled_ahead.contains(&seq)
+        let cursor = self.cursor.as_ref();
+        cursor.is_some_and(|cursor| seq < cursor.frontier || cursor.settled.contains(seq))
     }
 
     /// The ledger as the cursor has it, with `spooled` messages on disk that have not left the spool.

@@ -402,3 +402,26 @@ fn what_is_left_of_a_torn_cursor_is_written_over_before_numbers_are_given() {
         assert!(!torn(slot).contains(&Slot::Damaged), "slot {slot}");
     }
 }
+
+#[test]
+fn damaged_cursor_slots_are_both_written_over_once() {
+    for (slots, found) in [
+        ([1, 1], "both"),
+        ([1, 0], "the first"),
+        ([0, 1], "the second"),
+    ] {
+        let model = Model::default();
+        let mut stepped = open(&model);
+        append(&stepped, 1);
+        stepped.run();
+        drop(stepped);
+        model.put("cursor", slots.map(|byte| [byte; SLOT_BYTES]).concat());
+        assert_eq!(open(&model).read_all().unwrap().len(), 1);
+        let file = model.open("cursor").unwrap();
+        let slots = read_slots(file.as_ref()).unwrap();
+        assert!(!slots.contains(&Slot::Damaged), "{found}: {slots:?}");
+        let done = model.done(Operation::Write, "cursor");
+        drop(open(&model));
+        assert_eq!(model.done(Operation::Write, "cursor"), done, "{found}");
+    }
+}

@@ -4,6 +4,8 @@ use super::super::{AppendError, record};
 use super::*;
 
 on_both_storages! {
+    what_flowed_past_messages_that_wait_is_neither_sent_nor_counted_again;
+    damage_to_what_was_settled_already_is_no_loss;
     what_was_safe_is_there_after_a_restart_and_what_was_settled_is_not;
     attributes_are_there_after_a_restart_and_too_many_bytes_of_them_are_refused;
     numbers_go_on_after_a_restart;
@@ -211,4 +213,53 @@ fn a_segment_whose_length_was_blown_up_costs_neither_memory_nor_time() {
         (20, 0, 0)
     );
     assert!(fs::metadata(path(last + 1)).unwrap().len() < 1_000);
+}
+
+const SMALL_SEGMENTS: Options = Options {
+    bytes_max: 256 * 1024 * 1024,
+    free_bytes_min: 0,
+    segment_bytes: 64 * 1024,
+    full: FullPolicy::Block,
+    linger: Duration::ZERO,
+};
+
+/// Has 20,000 messages delivered but for those in `waiting`, and restarts.
+fn settled_past(bed: &Bed, waiting: [u32; 2]) {
+    let Opened { spool, .. } = open_with(bed, SMALL_SEGMENTS);
+    let last = append(&spool, 0..20_000);
+    wait_until_safe(&spool, last);
+    let mut read = read_all(&spool);
+    read.retain(|(_, payload)| !waiting.contains(payload));
+    settle(&spool, &read);
+    spool.close().unwrap();
+    assert!(bed.segments().len() > 10);
+}
+
+/// Opens it again, and has the ones that wait delivered too.
+fn deliver_what_waits(bed: &Bed, waiting: [u32; 2]) {
+    let Opened { spool, recovery } = open_with(bed, SMALL_SEGMENTS);
+    assert_eq!(recovery.spooled, 2);
+    let read = read_all(&spool);
+    assert_eq!(payloads(&read), waiting);
+    settle(&spool, &read);
+    let expected = super::super::ledger::Ledger {
+        delivered: 20_000,
+        ..Default::default()
+    };
+    assert_eq!(spool.close().unwrap(), expected);
+    assert_eq!(bed.segments().len(), 1);
+}
+
+fn what_flowed_past_messages_that_wait_is_neither_sent_nor_counted_again(bed: &Bed) {
+    settled_past(bed, [0, 7_000]);
+    deliver_what_waits(bed, [0, 7_000]);
+}
+
+fn damage_to_what_was_settled_already_is_no_loss(bed: &Bed) {
+    settled_past(bed, [0, 19_999]);
+    let segment = &bed.segments()[3];
+    let mut content = bed.content(segment);
+    content[20_000] ^= 1;
+    bed.put(segment, &content);
+    deliver_what_waits(bed, [0, 19_999]);
 }
