@@ -175,6 +175,31 @@ async fn a_qos_2_message_for_local_clients_is_taken_once_over_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_ends_a_kept_session_is_let_in_when_the_journal_has_its_end() {
+    let (bench, recorder) = bench_with(Image::default());
+    for version in 4..=5 {
+        let client = bench.connect(Connect::persistent("c")).await;
+        client.ended().await.unwrap();
+        sync(&recorder);
+        let mut client = bench.open();
+        // Or a kill in that moment would bring back the old one, and with it identifiers of QoS 2 that are taken: another
+        // message under one of them would be acknowledged and not taken.
+        let connect = match version {
+            4 => Connect::clean("c").bytes(),
+            _ => wire5::connect("c", false, &[], None),
+        };
+        client.send(&connect).await;
+        client.send(&wire::PINGREQ).await;
+        client.expect_nothing().await;
+        sync(&recorder);
+        let answer = client.receive().await;
+        assert_eq!((answer[0], answer[3]), (0x20, 0), "{version}");
+        client.expect(&wire::PINGRESP).await;
+        client.ended().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn pubrel_waits_for_the_journal_however_often_it_is_asked_for() {
     let (bench, recorder) = bench_with(Image::default());
     let mut keeper = bench.connect(Connect::persistent("s")).await;
