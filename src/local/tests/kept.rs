@@ -101,6 +101,16 @@ async fn a_retained_message_is_acknowledged_when_the_journal_has_it() {
             .expect(&if qos == 1 { puback(id) } else { pubrec(id) })
             .await;
     }
+    // Who clears what is cleared, but not yet on disk, waits for that as well.
+    client.send(&publish_with(RETAIN, "a", "on", 1, 6)).await;
+    client.send(&publish_with(RETAIN, "a", "", 1, 7)).await;
+    let mut other = bench.client("d").await;
+    other.send(&publish_with(RETAIN, "a", "", 1, 1)).await;
+    other.expect_nothing().await;
+    sync(&recorder);
+    other.expect(&puback(1)).await;
+    client.expect(&puback(6)).await;
+    client.expect(&puback(7)).await;
     // What changes nothing waits for nothing, and neither does what nobody is promised.
     let qos_0 = publish_with(RETAIN, "b", "x", 0, 0);
     for packet in [qos_0, publish_with(RETAIN, "a", "", 1, 4)] {
