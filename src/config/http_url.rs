@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use url::Url;
+use url::{Host, Url};
+
+use crate::own_name::is_own_name;
 
 /// Query values shorter than this are not worth masking in other text; masking `1` would garble it.
 const MASKED_CHARS_MIN: usize = 4;
@@ -48,6 +50,19 @@ impl HttpUrl {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         }
+    }
+
+    /// Whether requests to it can be read, and answered, on networks of others: without TLS, and to a host that is not
+    /// near.
+    pub fn is_exposed(&self) -> bool {
+        let is_near = self.0.host().is_some_and(|host| match host {
+            Host::Domain(name) => is_own_name(name),
+            Host::Ipv4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+            Host::Ipv6(ip) => {
+                ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+            }
+        });
+        self.0.scheme() == "http" && !is_near
     }
 
     /// `text` with this address's secrets masked, for text that came from the other side and may
@@ -136,6 +151,33 @@ mod tests {
             url.mask_in("no route /p?token=t0k%21en&x=1, t0k!en, t0k%21en or s3cr3t"),
             "no route /p?***, ***, *** or ***"
         );
+    }
+
+    #[test]
+    fn only_plain_http_to_hosts_that_are_not_near_is_exposed() {
+        let is_exposed = |url: &str| HttpUrl::parse(url).unwrap().is_exposed();
+        for exposed in [
+            "http://example.com/provision",
+            "http://example.com.:8080",
+            "http://8.8.8.8",
+            "http://[2001:db8::1]/",
+        ] {
+            assert!(is_exposed(exposed), "{exposed}");
+        }
+        for safe in [
+            "https://example.com/provision",
+            "http://localhost:8080",
+            "http://provision",
+            "http://box.local",
+            "http://127.0.0.1",
+            "http://192.168.1.7",
+            "http://169.254.1.1",
+            "http://[::1]:80",
+            "http://[fd00::1]",
+            "http://[fe80::1]",
+        ] {
+            assert!(!is_exposed(safe), "{safe}");
+        }
     }
 
     #[test]

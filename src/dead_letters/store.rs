@@ -103,13 +103,20 @@ impl DeadLetters {
     pub fn put(&self, letters: &[Letter]) -> Result<(), PutError> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let storage = self.0.storage(&mut state)?;
-        let need = letters
-            .iter()
-            .map(|letter| on_disk(letter.bytes.len() as u64));
-        state.make_room(storage.as_ref(), need.sum(), self.0.bytes_max)?;
+        let bytes_max = self.0.bytes_max;
+        let size = |letter: &Letter| on_disk(letter.bytes.len() as u64);
+        let all = letters.iter().map(size).sum();
+        let is_too_much = all > bytes_max;
+        if !is_too_much {
+            state.make_room(storage.as_ref(), all, bytes_max)?;
+        }
         for letter in letters {
+            if is_too_much {
+                // Then they take each other's, too.
+                state.make_room(storage.as_ref(), size(letter), bytes_max)?;
+            }
             // Before it is there, so that a failure cannot leave it uncounted.
-            state.bytes += on_disk(letter.bytes.len() as u64);
+            state.bytes += size(letter);
             write(storage.as_ref(), letter)?;
         }
         storage

@@ -155,6 +155,16 @@ fn when_full_the_oldest_go_and_are_counted_and_what_others_removed_is_room() {
 }
 
 #[test]
+fn letters_that_have_no_room_together_take_each_others_and_never_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let dead_letters = DeadLetters::new(dir.path().to_owned(), 4 * 4_096);
+    dead_letters.put(&letters([1, 2])).unwrap();
+    dead_letters.put(&letters(3..=8)).unwrap();
+    assert_eq!(seqs(dir.path()), [5, 6, 7, 8]);
+    assert_eq!(dead_letters.given_up(), 4);
+}
+
+#[test]
 fn many_letters_share_one_sync_of_the_directory() {
     let model = Model::default();
     on_model(&model, LIMIT).put(&letters(1..=50)).unwrap();

@@ -31,6 +31,7 @@ use super::packet::{self, Frame, Will};
 use super::server::{LocalError, Shared};
 use super::wills;
 use crate::clock;
+use crate::spool::Seq;
 use crate::store::Ingress;
 
 /// What is still read from a client whose packet waits for room in the spool. It is not handled; it is
@@ -74,13 +75,21 @@ where
             return Ok(());
         }
     };
+    let awaits = admitted.awaits;
     let (mut connection, will) = Connection::new(admitted, &shared, &input, out, peer);
     drop(input);
     let (client_id, peer) = (connection.client.id.clone(), connection.client.peer);
     tracing::debug!(client_id, %peer, "client connected");
     let end = {
         let _present = Present::new(&shared.counters, &client_id, peer);
-        connection.rounds(&mut reader, &mut writer).await
+        let kept = &mut connection.client.kept;
+        let is_there = |kept: &Seq| awaits.is_none_or(|number| number < *kept);
+        // The broker has the other end, and lives longer.
+        if kept.wait_for(is_there).await.is_err() {
+            End::Stopped
+        } else {
+            connection.rounds(&mut reader, &mut writer).await
+        }
     };
     end.count(&shared.counters);
     end.log(&client_id, peer);

@@ -18,14 +18,17 @@ use super::packet::{self, Connect, Frame, Incoming, Reason, Terms, Version, Will
 use super::server::Shared;
 use super::subscriptions::SessionKey;
 use super::topic;
+use crate::spool::Seq;
 use crate::store::Ingress;
 
-/// A client that was let in. Its CONNACK is written first of all.
+/// A client that was let in. Its CONNACK is written first of all, when the journal has what it `awaits`.
 pub(super) struct Admitted {
     pub(super) version: Version,
     pub(super) client_id: String,
     pub(super) session: SessionKey,
     pub(super) link: Arc<Link>,
+    /// The change of the journal that ended the session the client had before, or made it one that is not kept.
+    pub(super) awaits: Option<Seq>,
     pub(super) keep_alive_s: u16,
     /// The largest packet the client takes.
     pub(super) packet_bytes_max: u32,
@@ -131,7 +134,11 @@ async fn let_in<I: Ingress>(
         expiry_s: connect.session_expiry_s,
         receive_max: connect.receive_max,
     };
+    let (had_one, before) = (broker.knows(&client_id), broker.changes());
     let connected = broker.connect(request, &link, Instant::now());
+    // A kill must not bring back what the client was told has ended. A session that goes on has nothing to wait for.
+    let ends_one = had_one && !(connected.session_present && connect.session_expiry_s > 0);
+    let awaits = broker.changed_since(before).filter(|_| ends_one);
     drop(broker);
     packet::put_accepted(out, version, connected.session_present, &terms);
     shared.counters.packets_sent.add(1);
@@ -139,6 +146,7 @@ async fn let_in<I: Ingress>(
         version,
         session: connected.session,
         link,
+        awaits,
         keep_alive_s,
         packet_bytes_max: connect.packet_bytes_max.unwrap_or(u32::MAX),
         ends_with_connection: connect.session_expiry_s == 0,

@@ -28,6 +28,8 @@ pub(super) struct Retained {
     first_expires: Option<Instant>,
     bytes: usize,
     recorder: Recorder,
+    /// The last change in the journal that cleared a topic.
+    cleared: Option<Seq>,
 }
 
 /// A retained message was not kept because of `Limits::retained_messages_max` or `_bytes_max`. The
@@ -43,10 +45,9 @@ impl Retained {
 
     /// Forgets the retained message of `name`.
     pub(super) fn clear(&mut self, name: &str) {
-        if let Some(old) = self.messages.remove(name) {
-            self.bytes -= old.publication.cost_bytes();
-            self.note(name, || Change::Cleared(name.to_owned()));
-        }
+        let old = self.messages.remove(name);
+        self.bytes -= old.as_ref().map_or(0, |old| old.publication.cost_bytes());
+        self.note_cleared(name, old.is_some());
     }
 
     /// Keeps a message as the retained one of its topic. One that is there already is not recorded again, unless
@@ -76,9 +77,7 @@ impl Retained {
             self.forget_expired(now);
         }
         if !self.has_room(cost, limits) {
-            if old.is_some() {
-                self.note(&name, || Change::Cleared(name.to_string()));
-            }
+            self.note_cleared(&name, old.is_some());
             return Err(Full);
         }
         let change = self.note(&name, || Change::Retained(publication.clone(), qos));
@@ -97,6 +96,14 @@ impl Retained {
     fn has_room(&self, bytes: usize, limits: &Limits) -> bool {
         self.messages.len() < limits.retained_messages_max
             && self.bytes + bytes <= limits.retained_bytes_max
+    }
+
+    /// Records that a topic has none any more; again, if whoever repeats it would have to wait for the first time.
+    fn note_cleared(&mut self, name: &str, had_one: bool) {
+        let last = self.cleared;
+        if had_one || last.is_some_and(|change| !self.recorder.is_kept(change)) {
+            self.cleared = self.note(name, || Change::Cleared(name.to_owned()));
+        }
     }
 
     fn note(&self, name: &str, change: impl FnOnce() -> Change) -> Option<Seq> {
@@ -244,8 +251,13 @@ mod tests {
         assert_eq!(set(STATE_TOPIC, b"1"), 0);
         assert_eq!(set("one too many", b"1"), 0);
         assert_eq!(set("a", &vec![0; limits.retained_bytes_max]), 1, "cleared");
-        let before = recorder.next();
-        retained.clear("a");
-        assert_eq!(recorder.next(), before);
+        let mut clear = || {
+            let before = recorder.next();
+            retained.clear("a");
+            recorder.next() - before
+        };
+        assert_eq!(clear(), 1, "the first time is not kept yet");
+        recorder.keep(recorder.next());
+        assert_eq!(clear(), 0);
     }
 }

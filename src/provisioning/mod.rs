@@ -221,6 +221,12 @@ impl<T: Transport> Task<'_, T> {
                 .to_owned();
             return Err(State::Misconfigured { reason });
         };
+        if url.is_exposed() {
+            tracing::warn!(
+                "PROVISION_URL {url} is plain http: whoever is on the way can read its token and this device's request, \
+                 and answer in place of the cloud function; use https"
+            );
+        }
         let service = self.settings.device.service.as_deref();
         let csr = self.csr(uuid).await;
         Ok(Registration {

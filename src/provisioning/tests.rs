@@ -199,6 +199,28 @@ async fn after_a_201_the_supervisor_is_asked_only_if_the_push_does_not_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn plain_http_through_networks_of_others_is_warned_of_and_the_token_is_not_told() {
+    for (url, warned) in [
+        ("http://example.com/provision?token=t0k3nt0k3n", true),
+        ("http://127.0.0.1/provision?token=t0k3nt0k3n", false),
+        (AWS_URL, false),
+    ] {
+        let (captured, _guard) = Captured::start(Level::WARN);
+        let settings = Settings {
+            url: Some(HttpUrl::parse(url).unwrap()),
+            ..settings()
+        };
+        let mut running = Running::start(settings, vec![answer(201, "device created")], vec![]);
+        running.next().await;
+        running.stop().await;
+        let told = captured.text();
+        let warning = "http://example.com/provision?*** is plain http";
+        assert_eq!(told.contains(warning), warned, "{told}");
+        assert!(!told.contains("t0k3n"), "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_exists_has_the_supervisor_asked_at_once_and_by_force_only_if_told() {
     let mut settings = settings();
     settings.supervisor.as_mut().unwrap().force_update = true;

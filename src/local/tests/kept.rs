@@ -101,6 +101,16 @@ async fn a_retained_message_is_acknowledged_when_the_journal_has_it() {
             .expect(&if qos == 1 { puback(id) } else { pubrec(id) })
             .await;
     }
+    // Who clears what is cleared, but not yet on disk, waits for that as well.
+    client.send(&publish_with(RETAIN, "a", "on", 1, 6)).await;
+    client.send(&publish_with(RETAIN, "a", "", 1, 7)).await;
+    let mut other = bench.client("d").await;
+    other.send(&publish_with(RETAIN, "a", "", 1, 1)).await;
+    other.expect_nothing().await;
+    sync(&recorder);
+    other.expect(&puback(1)).await;
+    client.expect(&puback(6)).await;
+    client.expect(&puback(7)).await;
     // What changes nothing waits for nothing, and neither does what nobody is promised.
     let qos_0 = publish_with(RETAIN, "b", "x", 0, 0);
     for packet in [qos_0, publish_with(RETAIN, "a", "", 1, 4)] {
@@ -172,6 +182,31 @@ async fn a_qos_2_message_for_local_clients_is_taken_once_over_a_restart() {
         keeper.expect(&publish(topic, "x", 1, id)).await;
     }
     keeper.expect_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_ends_a_kept_session_is_let_in_when_the_journal_has_its_end() {
+    let (bench, recorder) = bench_with(Image::default());
+    for version in 4..=5 {
+        let client = bench.connect(Connect::persistent("c")).await;
+        client.ended().await.unwrap();
+        sync(&recorder);
+        let mut client = bench.open();
+        // Or a kill in that moment would bring back the old one, and with it identifiers of QoS 2 that are taken: another
+        // message under one of them would be acknowledged and not taken.
+        let connect = match version {
+            4 => Connect::clean("c").bytes(),
+            _ => wire5::connect("c", false, &[], None),
+        };
+        client.send(&connect).await;
+        client.send(&wire::PINGREQ).await;
+        client.expect_nothing().await;
+        sync(&recorder);
+        let answer = client.receive().await;
+        assert_eq!((answer[0], answer[3]), (0x20, 0), "{version}");
+        client.expect(&wire::PINGRESP).await;
+        client.ended().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
