@@ -9,7 +9,8 @@
 //!          safe watermark       frontier ──► cursor file, old segments removed
 //! ```
 //!
-//! * [`record`]: one message as bytes; [`segment`]: a file of records; `cursor`: what is settled.
+//! * [`record`]: one message as bytes; [`segment`]: a file of records; `cursor`: what is settled. These three have the
+//!   format, byte by byte, in little endian.
 //! * `tail`, `consumer`, `runs`, `linger`, [`ledger`]: the state in memory, pure. `core` joins them and decides what the
 //!   writer does next.
 //! * `log`, `reader`, `recovery`, `aside`: the disk. [`storage`] is the only module that touches the file system.
@@ -34,6 +35,7 @@ pub mod ledger;
 mod linger;
 mod log;
 pub mod offline;
+mod options;
 mod reader;
 pub mod record;
 mod recovery;
@@ -48,7 +50,7 @@ mod writer;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -62,6 +64,7 @@ use self::record::{Decoded, Record};
 use self::storage::Storage;
 use self::writer::Disk;
 
+pub use self::options::{FullPolicy, Options};
 pub use self::recovery::{OpenError, Recovery};
 
 /// The directory of the spool under `DATA_DIR`.
@@ -116,55 +119,6 @@ pub enum AppendError {
     /// The disk failed, so nothing more can be promised. The relay is about to stop.
     #[error("the spool has failed and takes nothing more")]
     Failed,
-}
-
-/// What to do with a message when the spool or the disk is full: `SPOOL_FULL`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FullPolicy {
-    /// `block`: take nothing and acknowledge nothing until there is room. Nothing is lost.
-    Block,
-    /// `drop_oldest`: give up the oldest messages, a segment at a time.
-    DropOldest,
-    /// `drop_newest`: acknowledge what comes and give it up.
-    DropNewest,
-}
-
-impl std::fmt::Display for FullPolicy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            FullPolicy::Block => "block",
-            FullPolicy::DropOldest => "drop_oldest",
-            FullPolicy::DropNewest => "drop_newest",
-        })
-    }
-}
-
-/// The spool's limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Most bytes on disk and waiting to be written. At the limit nothing is taken.
-    pub bytes_max: u64,
-    /// Bytes of the file system that are left to others.
-    pub free_bytes_min: u64,
-    /// A segment that has reached this size is closed and the next one begun, in bytes.
-    pub segment_bytes: u64,
-    /// What to do at either limit.
-    pub full: FullPolicy,
-    /// How long a message may wait in memory for the cloud's acknowledgement before it is written, while
-    /// the cloud keeps up. Zero writes at once.
-    pub linger: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            bytes_max: 256 * 1024 * 1024,
-            free_bytes_min: 16 * 1024 * 1024,
-            segment_bytes: segment::SEGMENT_BYTES,
-            full: FullPolicy::Block,
-            linger: Duration::from_millis(500),
-        }
-    }
 }
 
 /// A message taken out of the spool. It stays in the spool until it is settled.

@@ -5,18 +5,26 @@
 //! those segments are read too in which there are both. A tail that was torn by a crash is
 //! cut off. A segment whose header is damaged is set aside under another name and counted. An I/O error
 //! is returned and nothing is changed.
+//!
+//! `find`: which segments there are; `scan`: what is in one; `count`: how many messages wait.
+
+mod count;
+mod find;
+pub(super) mod scan;
 
 use std::collections::BTreeMap;
 use std::io;
 
 use super::Seq;
-use super::aside::set_aside;
 use super::cursor::{Cursor, CursorFile};
 use super::ledger::{DropReason, Ledger, Outcome};
 use super::log::is_full;
-use super::record::{self, Decoded};
-use super::segment::{self, Header, HeaderError, Order};
+use super::segment;
 use super::storage::Storage;
+
+use self::count::{unsettled, with_record_counts};
+use self::find::find_segments;
+use self::scan::scan;
 
 /// What opening found, for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,23 +106,6 @@ pub(super) struct Recovered {
     pub(super) report: Recovery,
 }
 
-/// What a scan of one segment found.
-#[derive(Debug, Default)]
-pub(super) struct Scan {
-    pub(super) seqs: Vec<Seq>,
-    /// Stretches that are no records but have sound records behind them.
-    damaged_stretches: u64,
-    /// Length up to the end of the last sound record.
-    sound_len: u64,
-}
-
-impl Scan {
-    /// Records written to it, as far as can be told.
-    fn records(&self) -> u64 {
-        self.seqs.len() as u64 + self.damaged_stretches
-    }
-}
-
 /// Opens what is there.
 pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), OpenError> {
     let (mut cursor_file, cursor) = CursorFile::open(storage).map_err(OpenError::cursor)?;
@@ -177,225 +168,12 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(Recovered, CursorFile), 
     Ok((recovered, cursor_file))
 }
 
-/// A segment whose header is sound.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    len: u64,
-    header: Header,
-}
-
-/// Lists the segments and reads their headers. A damaged header is made anew if there are records behind it;
-/// else the segment is put away. The second part of the answer counts those of which no running count tells
-/// how many records they held.
-fn find_segments(
-    storage: &dyn Storage,
-    report: &mut Recovery,
-) -> Result<(BTreeMap<Seq, Found>, u64), OpenError> {
-    let mut found = BTreeMap::new();
-    let mut uncounted = 0;
-    let mut headless = BTreeMap::new();
-    for (name, len) in storage.list().map_err(|e| io_error("directory", e))? {
-        let Some(first_seq) = segment::first_seq(&name) else {
-            continue;
-        };
-        // What is behind that the relay has not written.
-        let len = len.min(segment::LEN_MAX);
-        match header_of(storage, &name)? {
-            Ok(header) => drop(found.insert(first_seq, Found { len, header })),
-            Err(HeaderError::Version(version)) => {
-                return Err(OpenError::Version {
-                    file: name,
-                    version,
-                });
-            }
-            Err(HeaderError::Damaged) => drop(headless.insert(first_seq, len)),
-        }
-    }
-    // From behind: the next header tells best what this one said.
-    for (first_seq, len) in headless.into_iter().rev() {
-        let before = found.range(..first_seq).next_back();
-        let next = found.range(first_seq..).next();
-        let scanned = scan(storage, first_seq, len, next.map(|(next, _)| *next))?;
-        if scanned.seqs.is_empty() {
-            let torn_at_birth = len <= segment::HEADER_BYTES as u64 && next.is_none();
-            uncounted += u64::from(!torn_at_birth && (next.is_none() || before.is_none()));
-            put_away(storage, first_seq, torn_at_birth)?;
-            if torn_at_birth {
-                report.torn_bytes += len;
-            } else {
-                report.segments_set_aside += 1;
-            }
-            continue;
-        }
-        let records_before = match (next, before) {
-            (Some((_, next)), _) => (next.header.records_before).saturating_sub(scanned.records()),
-            (None, Some((before, info))) => {
-                let records = scan(storage, *before, info.len, Some(first_seq))?.records();
-                info.header.records_before.saturating_add(records)
-            }
-            (None, None) => 0,
-        };
-        let header = Header {
-            first_seq,
-            records_before,
-        };
-        write_header(storage, header)?;
-        report.headers_mended += 1;
-        found.insert(first_seq, Found { len, header });
-    }
-    Ok((found, uncounted))
-}
-
-/// Puts a segment away that has neither a header nor a sound record; for good, if it never had any.
-fn put_away(storage: &dyn Storage, first_seq: Seq, for_good: bool) -> Result<(), OpenError> {
-    let name = segment::name(first_seq);
-    let done = if for_good {
-        storage.remove(&name)
-    } else {
-        set_aside(storage, first_seq)
-    };
-    done.map_err(|e| io_error(&name, e))
-}
-
-fn write_header(storage: &dyn Storage, header: Header) -> Result<(), OpenError> {
-    let name = segment::name(header.first_seq);
-    storage
-        .open(&name)
-        .and_then(|file| {
-            file.write_all_at(&header.encode(), 0)?;
-            file.sync_data()
-        })
-        .map_err(|e| io_error(&name, e))
-}
-
 /// Makes the cursor durable before any number is given: what a torn write left of a later one must not come
 /// to light when those numbers are in use. A full disk has no room for numbers either.
 fn save(cursor_file: &mut CursorFile, cursor: &Cursor) -> Result<(), OpenError> {
     match cursor_file.write(cursor).and_then(|()| cursor_file.sync()) {
         Err(e) if !is_full(&e) => Err(OpenError::cursor(e)),
         _ => Ok(()),
-    }
-}
-
-/// Counts each segment's records by the running counts in the headers, but no more than there are numbers for.
-fn with_record_counts(
-    found: &BTreeMap<Seq, Found>,
-    records_written: u64,
-    disk_end: Seq,
-) -> BTreeMap<Seq, SegmentInfo> {
-    let begins = (found.iter()).map(|(first_seq, found)| (*first_seq, found.header.records_before));
-    let ends = begins.clone().skip(1).chain([(disk_end, records_written)]);
-    found
-        .iter()
-        .zip(ends)
-        .map(|((first_seq, found), (end_seq, end))| {
-            let records = end.saturating_sub(found.header.records_before);
-            let info = SegmentInfo {
-                len: found.len,
-                records: records.min(end_seq.saturating_sub(*first_seq)),
-            };
-            (*first_seq, info)
-        })
-        .collect()
-}
-
-/// Counts the records that the reader will give out, and the damaged ones it will come to. Reads the
-/// segment with the frontier in it and those of which a part is settled ahead of it.
-/// Also says which segment's damage is in the ledger already, if that of the first one is.
-fn unsettled(
-    storage: &dyn Storage,
-    segments: &BTreeMap<Seq, SegmentInfo>,
-    disk_end: Seq,
-    cursor: &Cursor,
-) -> Result<(u64, Option<Seq>), OpenError> {
-    let segment_of = |seq| segments.range(..=seq).next_back();
-    let scan = |first_seq: Seq, len| {
-        let next = segments.range(first_seq + 1..).next();
-        scan(storage, first_seq, len, next.map(|(next, _)| *next))
-    };
-    // The oldest segment that can hold something unsettled: the one the frontier is in.
-    let Some((first_seq, info)) =
-        segment_of(cursor.frontier).or_else(|| segments.first_key_value())
-    else {
-        return Ok((0, None));
-    };
-    let here = scan(*first_seq, info.len)?;
-    let lost = info.records.saturating_sub(here.seqs.len() as u64);
-    let mut gone = (here.seqs.iter().filter(|seq| **seq < cursor.frontier)).count() as u64;
-    // The frontier is behind the last sound record, and what is lost was lost before that one.
-    let is_passed = here.seqs.last().is_some_and(|last| *last < cursor.frontier)
-        && (lost, info.len) == (here.damaged_stretches, here.sound_len);
-    let damage_counted = is_passed.then_some(*first_seq);
-    if is_passed {
-        gone += lost;
-    }
-    let mut here = Some(here.seqs);
-    let ends = segments.range(first_seq + 1..).map(|(next, _)| *next);
-    for ((first_seq, info), end) in segments.range(first_seq..).zip(ends.chain([disk_end])) {
-        let here = here.take();
-        let numbers = *first_seq..end;
-        let settled = cursor.settled.count_in(&numbers);
-        if settled == end.saturating_sub(*first_seq) {
-            gone += info.records;
-        } else if settled > 0 {
-            let seqs = match here {
-                Some(seqs) => seqs,
-                None => scan(*first_seq, info.len)?.seqs,
-            };
-            let is_settled = |seq: &&Seq| cursor.settled.contains(**seq);
-            gone += seqs.iter().filter(is_settled).count() as u64;
-        }
-    }
-    let from_here: u64 = segments
-        .range(first_seq..)
-        .map(|(_, info)| info.records)
-        .sum();
-    Ok((from_here.saturating_sub(gone), damage_counted))
-}
-
-fn header_of(storage: &dyn Storage, name: &str) -> Result<Result<Header, HeaderError>, OpenError> {
-    let file = storage.open(name).map_err(|e| io_error(name, e))?;
-    let mut bytes = [0; segment::HEADER_BYTES];
-    let read = file.read_at(&mut bytes, 0).map_err(|e| io_error(name, e))?;
-    Ok(Header::decode(bytes.get(..read).unwrap_or_default()))
-}
-
-/// Reads a whole segment, at most [`segment::LEN_MAX`] bytes. Every number in it is smaller
-/// than `end`; the last segment has no end.
-pub(super) fn scan(
-    storage: &dyn Storage,
-    first_seq: Seq,
-    len: u64,
-    end: Option<Seq>,
-) -> Result<Scan, OpenError> {
-    let name = segment::name(first_seq);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-    let read = storage
-        .open(&name)
-        .and_then(|file| file.read_at(&mut bytes, 0))
-        .map_err(|e| io_error(&name, e))?;
-    bytes.truncate(read);
-    let mut order = Order {
-        from: first_seq,
-        end,
-    };
-    let mut scan = Scan::default();
-    let mut at = segment::HEADER_BYTES.min(bytes.len());
-    scan.sound_len = at as u64;
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        if let Decoded::Record { record, len } = record::decode(rest) {
-            if order.admits(record.seq) {
-                scan.seqs.push(record.seq);
-            }
-            at += len;
-            scan.sound_len = at as u64;
-        } else if let Some(next) = record::find_next(&bytes, at + 1) {
-            scan.damaged_stretches += 1;
-            at = next;
-        } else {
-            return Ok(scan);
-        }
     }
 }
 

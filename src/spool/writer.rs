@@ -10,7 +10,7 @@ use super::aside::set_aside;
 use super::core::Job;
 use super::cursor::{Cursor, CursorFile};
 use super::log::{self, Log, LogError};
-use super::recovery;
+use super::recovery::scan::scan;
 use super::storage::Storage;
 use super::tail::Frame;
 use super::{Shared, segment};
@@ -110,7 +110,7 @@ fn carry_out(shared: &Shared, disk: &mut Disk, job: Job) -> Result<Done, LogErro
         Job::Reclaim(place) => {
             let (first_seq, end) = (place.first_seq, Some(place.end_seq));
             // A disk that cannot read it is no reason to keep what is given up anyway.
-            let found = recovery::scan(disk.storage.as_ref(), first_seq, place.len, end);
+            let found = scan(disk.storage.as_ref(), first_seq, place.len, end);
             let sound = found.ok().map(|found| found.seqs);
             shared.core().reclaim(first_seq, sound.as_deref());
             Ok(Done::Well)
