@@ -430,7 +430,11 @@ async fn send(
     sending: &mut Sending,
 ) -> io::Result<()> {
     if !out.is_empty() {
-        sending.written += writer.write_buf(out).await?;
+        let written = writer.write_buf(out).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        sending.written += written;
         sending.unflushed = true;
     }
     if out.is_empty() {
@@ -469,4 +473,22 @@ async fn close<I>(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, sh
     }
     let written = bytes.saturating_sub(out.len() as u64);
     shared.counters.bytes_sent.add(written);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_takes_nothing_more_is_at_its_end() {
+        let mut room = [0; 3];
+        let mut writer = io::Cursor::new(&mut room[..]);
+        let mut out = BytesMut::from(&b"PUBACK"[..]);
+        let mut sending = Sending::default();
+        let first = send(&mut writer, &mut out, &mut sending).await;
+        first.expect("it takes three bytes");
+        let then = send(&mut writer, &mut out, &mut sending).await;
+        assert_eq!(then.unwrap_err().kind(), io::ErrorKind::WriteZero);
+        assert_eq!((sending.written, &out[..]), (3, &b"ACK"[..]));
+    }
 }
