@@ -28,6 +28,9 @@ const DENIED: &str = "secret/plans";
 /// One with more slashes than AWS takes.
 const DEEP: &str = "deep/1/2/3/4/5/6/7/8/9";
 const DEEP_REASON: &str = "topic has 9 slashes: AWS IoT Core takes at most 7";
+/// How long it may take to find out which message closes MQTT 3.1.1 connections: six of them and more, each backed off by a
+/// random part of twice as much as the one before, from a second to a minute.
+const FINDING: Duration = Duration::from_mins(5);
 /// Everything goes where it came from.
 const ROUTES: [(&str, &str); 2] = [
     ("PRODUCER_TOPIC", "sensors, secret/#, deep/#"),
@@ -46,13 +49,13 @@ async fn site_that_denies(settings: &[(&str, &str)]) -> (Site, Environment) {
 }
 
 async fn arrived(site: &Site, ids: &[MessageId]) {
-    if let Err(error) = site.arrived(ids).await {
+    if let Err(error) = site.cloud().wait_for_messages(ids, FINDING).await {
         panic!("{error}\n{}", site.relay().log().tail());
     }
 }
 
 async fn logged(site: &Site, part: &str) {
-    if let Err(error) = site.relay().wait_for_log(part, PATIENCE).await {
+    if let Err(error) = site.relay().wait_for_log(part, FINDING).await {
         panic!("{error}");
     }
 }
