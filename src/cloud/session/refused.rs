@@ -25,8 +25,8 @@ use crate::spool::ledger::Outcome;
 use crate::spool::{Delivery, Seq};
 
 /// How far what is taken from the spool may be ahead of the oldest message that is held or passed over, in messages:
-/// the spool remembers each gap that is left between those that are settled. Then the oldest that are held have one more try before they are
-/// convicted, if others are accepted; if none are, that is all that is looked at.
+/// the spool remembers each gap that is left between those that are settled. Then the oldest that are held have one more
+/// try before they are convicted, if others are accepted; if none are, that is all that is looked at.
 pub(super) const AHEAD_OF_HELD_MAX: Seq = 100_000;
 /// A connection returns no sooner than this after it did.
 const RETURN_INTERVAL: Duration = Duration::from_secs(5);

@@ -95,17 +95,8 @@ pub(in crate::spool) fn newest(slots: [Slot; 2]) -> Option<Newest> {
 pub(super) fn encode(generation: u64, cursor: &Cursor) -> Vec<u8> {
     let mut body = Vec::with_capacity(SLOT_BYTES);
     body.extend_from_slice(&0_u32.to_le_bytes());
-    let ledger = &cursor.ledger;
-    for field in [
-        generation,
-        cursor.frontier,
-        cursor.next_seq,
-        ledger.delivered,
-        ledger.dead_lettered,
-        ledger.dropped_damaged,
-        ledger.dropped_full,
-    ] {
-        body.extend_from_slice(&field.to_le_bytes());
+    for number in numbers(generation, cursor) {
+        body.extend_from_slice(&number.to_le_bytes());
     }
     let mut from = cursor.frontier;
     for run in cursor.settled.iter() {
@@ -119,12 +110,26 @@ pub(super) fn encode(generation: u64, cursor: &Cursor) -> Vec<u8> {
         from = run.end;
     }
     body.resize(EXPIRED_AT - 12, 0);
-    body.extend_from_slice(&ledger.dropped_expired.to_le_bytes());
+    body.extend_from_slice(&cursor.ledger.dropped_expired.to_le_bytes());
     let mut slot = Vec::with_capacity(SLOT_BYTES);
     slot.extend_from_slice(&MAGIC);
     slot.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
     slot.extend_from_slice(&body);
     slot
+}
+
+/// The numbers in front of the runs, in the order in which they stand.
+fn numbers(generation: u64, cursor: &Cursor) -> [u64; 7] {
+    let ledger = &cursor.ledger;
+    [
+        generation,
+        cursor.frontier,
+        cursor.next_seq,
+        ledger.delivered,
+        ledger.dead_lettered,
+        ledger.dropped_damaged,
+        ledger.dropped_full,
+    ]
 }
 
 fn push_leb128(bytes: &mut Vec<u8>, mut number: u64) {
@@ -202,18 +207,10 @@ fn decode(slot: &[u8]) -> Option<(u64, Cursor)> {
             list.map(|seq| seq..seq + 1).collect()
         },
     };
-    let ledger = &cursor.ledger;
-    let numbers = [
-        generation,
-        cursor.frontier,
-        cursor.next_seq,
-        ledger.delivered,
-        ledger.dead_lettered,
-        ledger.dropped_damaged,
-        ledger.dropped_full,
-        ledger.dropped_expired,
-    ];
-    let sound = numbers.iter().all(|number| *number <= SEQ_MAX);
+    let sound = numbers(generation, &cursor)
+        .into_iter()
+        .chain([cursor.ledger.dropped_expired])
+        .all(|number| number <= SEQ_MAX);
     sound.then_some((generation, cursor))
 }
 
