@@ -102,7 +102,9 @@ impl Retained {
     fn note_cleared(&mut self, name: &str, had_one: bool) {
         let last = self.cleared;
         if had_one || last.is_some_and(|change| !self.recorder.is_kept(change)) {
-            self.cleared = self.note(name, || Change::Cleared(name.to_owned()));
+            let change = self.note(name, || Change::Cleared(name.to_owned()));
+            // One that is not recorded leaves the last one to be waited for.
+            self.cleared = change.or(last);
         }
     }
 
