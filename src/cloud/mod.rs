@@ -70,7 +70,7 @@ use self::connect::{ConnectError, Connection};
 use self::negotiation::Negotiation;
 use self::pacing::Quota;
 use self::packing::Packing;
-use self::session::{Aside, Ended, Session};
+use self::session::{Aside, Ended, Lost, Session};
 
 /// The first retry after the cloud refused or dropped us comes within this, but see [`CONNECT_INTERVAL`].
 const RETRY_BASE: Duration = Duration::from_secs(1);
@@ -187,15 +187,14 @@ async fn keep_connected(
                 state.set(State::Connected);
                 let since = Instant::now();
                 let ended = session.run(connection, &shutdown).await;
-                let Ended::Lost { reason, progress } = ended else {
+                let Ended::Lost(lost) = ended else {
                     return;
                 };
                 unreachable.reset();
-                let good = was_good(progress, since.elapsed()) && !reason.is_take_over();
-                let mut reason = reason.to_string();
-                if good {
+                let mut reason = lost.reason.to_string();
+                if was_good(&lost, since.elapsed()) {
                     refused.reset();
-                } else if progress {
+                } else if lost.progress {
                     reason.push_str(ADVICE_SHORT_LIVED);
                 }
                 let pause = next_connect.saturating_duration_since(Instant::now());
@@ -255,20 +254,42 @@ fn why_not_connected(error: &ConnectError, validity: Option<Validity>) -> State 
 const ADVICE_SHORT_LIVED: &str =
     "; it had only just been made: does another client use this device's client id?";
 
-/// Whether a connection that `lasted` so long tells that the next one is worth trying at once.
-fn was_good(progress: bool, lasted: Duration) -> bool {
-    lasted >= STABLE_AFTER || (progress && lasted >= STABLE_WITH_PROGRESS_AFTER)
+/// Whether a connection that `lasted` so long and ended so tells that the next one is worth trying at once.
+fn was_good(lost: &Lost, lasted: Duration) -> bool {
+    let stood = lasted >= STABLE_AFTER || (lost.progress && lasted >= STABLE_WITH_PROGRESS_AFTER);
+    lost.convicted || (stood && !lost.reason.is_take_over())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloud::session::LostReason;
+
+    fn lost(reason: LostReason, progress: bool) -> Lost {
+        Lost {
+            reason,
+            progress,
+            convicted: false,
+        }
+    }
 
     #[test]
     fn two_clients_that_end_each_others_connections_back_off_and_a_link_that_drops_does_not() {
-        assert!(!was_good(true, Duration::from_millis(1_900)));
-        assert!(was_good(true, Duration::from_secs(3)));
-        assert!(!was_good(false, Duration::from_secs(3)));
-        assert!(was_good(false, Duration::from_secs(30)));
+        let closed = |progress| lost(LostReason::Closed, progress);
+        assert!(!was_good(&closed(true), Duration::from_millis(1_900)));
+        assert!(was_good(&closed(true), Duration::from_secs(3)));
+        assert!(!was_good(&closed(false), Duration::from_secs(3)));
+        assert!(was_good(&closed(false), Duration::from_secs(30)));
+        let taken_over = lost(LostReason::TakenOver, true);
+        assert!(!was_good(&taken_over, Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn the_search_for_the_next_message_that_ends_connections_does_not_wait_for_the_last() {
+        let found = Lost {
+            convicted: true,
+            ..lost(LostReason::Closed, false)
+        };
+        assert!(was_good(&found, Duration::from_secs(3)));
     }
 }

@@ -66,11 +66,17 @@ pub(super) enum Ended {
     /// We were told to stop.
     Shutdown,
     /// It was lost.
-    Lost {
-        reason: LostReason,
-        /// Whether the cloud had accepted at least one message.
-        progress: bool,
-    },
+    Lost(Lost),
+}
+
+/// The end of a connection that was lost.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) reason: LostReason,
+    /// Whether the cloud had accepted at least one message.
+    pub(super) progress: bool,
+    /// Whether this end has proven of a message that it ends connections: it will not do so again.
+    pub(super) convicted: bool,
 }
 
 type NextMessages = Pin<Box<dyn Future<Output = io::Result<Vec<Delivery>>> + Send>>;
@@ -171,17 +177,16 @@ impl Session {
         let ended = ended.map_err(|reason| link.explain(reason));
         link.session.store.set_linked(false);
         link.session.pacing.connection_ended(Instant::now());
-        if let Err(reason) = &ended {
-            link.suspect(reason);
-        }
+        let convicted = ended.as_ref().is_err_and(|reason| link.suspect(reason));
         link.forget_held();
         link.finish_posting().await;
         match ended {
             Ok(()) => Ended::Shutdown,
-            Err(reason) => Ended::Lost {
+            Err(reason) => Ended::Lost(Lost {
                 reason,
                 progress: link.progress,
-            },
+                convicted,
+            }),
         }
     }
 }

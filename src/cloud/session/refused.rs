@@ -217,13 +217,13 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
     }
 
-    /// Notes who can have ended the connection.
-    pub(super) fn suspect(&mut self, reason: &LostReason) {
+    /// Notes who can have ended the connection. Says whether a message is convicted of it.
+    pub(super) fn suspect(&mut self, reason: &LostReason) -> bool {
         if self.window.is_empty() {
             self.session.suspicion.ended_idle();
         }
         if !reason.accuses() {
-            return;
+            return false;
         }
         // One at least: each end brings the pack that is to blame nearer to its turn, however much flows beside it.
         let apart = if self.progress { 1 } else { IN_FLIGHT_MAX };
@@ -231,20 +231,21 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         (packs.take(apart)).for_each(|pack| self.session.alone_through(pack));
         let first = self.window.messages().next();
         if first.is_some_and(|first| first.pack.is_some()) {
-            return;
+            return false;
         }
         let alone = self.window.messages().filter(|one| one.pack.is_none());
         let in_flight = alone.map(|message| message.delivery.seq);
         let others_accepted = self.session.denials.others_accepted(Instant::now());
         let suspicion = &mut self.session.suspicion;
         let before = suspicion.in_flight_max();
-        suspicion.connection_ended(in_flight, self.progress, others_accepted);
+        let convicted = suspicion.connection_ended(in_flight, self.progress, others_accepted);
         if suspicion.in_flight_max() < before {
             tracing::info!(
                 "connections end and nothing is acknowledged: messages are sent one at a time, to find the one \
                  that the cloud does not take"
             );
         }
+        convicted.is_some()
     }
 
     /// Waits for the write to the dead letters that is under way, and forgets what else is on its way there: the

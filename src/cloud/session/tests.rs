@@ -111,7 +111,7 @@ impl Running {
 
     async fn lost(self) -> (LostReason, bool) {
         match self.task.await.unwrap() {
-            Ended::Lost { reason, progress } => (reason, progress),
+            Ended::Lost(lost) => (lost.reason, lost.progress),
             Ended::Shutdown => panic!("the connection was not lost"),
         }
     }

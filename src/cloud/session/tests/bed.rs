@@ -31,6 +31,8 @@ pub(super) use Does::{Accept, Close, Refuse};
 pub(super) struct Bed {
     pub(super) session: Session,
     pub(super) store: Store,
+    /// How many connections ended so that a message was convicted of it.
+    pub(super) convicting: u32,
     directory: TempDir,
 }
 
@@ -50,6 +52,7 @@ impl Bed {
         Bed {
             session: Session::new(source, UNLIMITED, HOLD, Aside::default()),
             store,
+            convicting: 0,
             directory,
         }
     }
@@ -88,7 +91,10 @@ impl Bed {
         let stop = CancellationToken::new();
         let cloud = serve(cloud, version, Instant::now() + time, does);
         let (ended, accepted) = tokio::join!(self.session.run(connection, &stop), cloud);
-        assert!(matches!(ended, Ended::Lost { .. }), "{ended:?}");
+        let Ended::Lost(lost) = ended else {
+            panic!("the connection was not lost");
+        };
+        self.convicting += u32::from(lost.convicted);
         accepted
     }
 
