@@ -1,10 +1,11 @@
 //! Where the local broker listens, and whom it lets in. Files are named here, and not opened.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::fault::Reading;
 use super::raw::Raw;
+use super::summary::{or_unset, set_or_unset};
 use super::value;
 use crate::local::{LocalLogin, LocalTls, Origins};
 use crate::secret::Secret;
@@ -67,28 +68,22 @@ impl LocalConfig {
 
     /// For the start-up log; secrets only as set or unset.
     pub(super) fn summary(&self) -> Vec<String> {
+        let path = |path: &Option<PathBuf>| or_unset(path.as_deref().map(Path::display));
         let user = self.login.as_ref().map_or("unset", |login| &login.user);
-        let set = if self.login.is_some() { "set" } else { "unset" };
+        let set = set_or_unset(self.login.is_some());
         let mut parts = vec![
             format!("LOCAL_MQTT_LISTEN={}", self.listen),
             format!("LOCAL_MQTT_USERNAME={user}"),
             format!("LOCAL_MQTT_PASSWORD={set}"),
-            format!(
-                "LOCAL_MQTT_PASSWORD_FILE={}",
-                path_or_unset(self.password_file.as_ref())
-            ),
-            format!(
-                "LOCAL_MQTT_ACL_FILE={}",
-                path_or_unset(self.acl_file.as_ref())
-            ),
+            format!("LOCAL_MQTT_PASSWORD_FILE={}", path(&self.password_file)),
+            format!("LOCAL_MQTT_ACL_FILE={}", path(&self.acl_file)),
         ];
         if let Some(tls) = &self.tls {
-            let client_ca = tls.client_ca_path.as_ref();
             parts.extend([
                 format!("LOCAL_MQTTS_LISTEN={}", tls.listen),
                 format!("LOCAL_MQTTS_CERT_PATH={}", tls.cert_path.display()),
                 format!("LOCAL_MQTTS_KEY_PATH={}", tls.key_path.display()),
-                format!("LOCAL_MQTTS_CLIENT_CA_PATH={}", path_or_unset(client_ca)),
+                format!("LOCAL_MQTTS_CLIENT_CA_PATH={}", path(&tls.client_ca_path)),
             ]);
         }
         if let Some(websocket) = &self.websocket {
@@ -148,10 +143,6 @@ impl LocalTls {
             client_ca_path,
         })
     }
-}
-
-fn path_or_unset(path: Option<&PathBuf>) -> String {
-    path.map_or_else(|| "unset".to_owned(), |path| path.display().to_string())
 }
 
 impl LocalLogin {

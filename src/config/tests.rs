@@ -182,17 +182,66 @@ fn the_status_page_can_be_off_or_elsewhere_and_the_log_json() {
     }
 }
 
-#[test]
-fn the_readme_names_every_variable() {
-    let readme = include_str!("../../README.md");
+/// Each variable that is read, but for the older names of some.
+fn names_of_variables() -> Vec<String> {
     let lines = include_str!("raw.rs").lines();
     let names = lines.filter_map(|line| Some(line.split_once(": Option<String>,")?.0));
     let names = names.filter_map(|name| name.split_whitespace().last());
-    let names: Vec<String> = names.map(str::to_ascii_uppercase).collect();
+    let names = names.map(str::to_ascii_uppercase);
+    let names: Vec<_> = names.filter(|name| !name.starts_with("RESIN_")).collect();
     assert!(names.len() > 50, "{names:?}");
-    // Of these it says so once for all.
-    for name in names.iter().filter(|name| !name.starts_with("RESIN_")) {
+    names
+}
+
+#[test]
+fn the_readme_names_every_variable() {
+    let readme = include_str!("../../README.md");
+    for name in names_of_variables() {
         let documented = readme.contains(&format!("`{name}`"));
         assert!(documented, "{name} has no row in README.md, Variables");
     }
+}
+
+#[test]
+fn the_summary_tells_of_every_variable() {
+    /// What it tells in other words: who the device is, its cloud, its routes, and how to reach the Supervisor.
+    const IN_OTHER_WORDS: [&str; 16] = [
+        "PRODUCER_TOPIC",
+        "CLOUD_CONSUMER_TOPIC",
+        "CLOUD_PROVIDER",
+        "AWS_DATA_ENDPOINT",
+        "AWS_PORT",
+        "AWS_ROOT_CA_PATH",
+        "AZURE_HUB_HOST",
+        "GCP_TOKEN_LIFETIME",
+        "GCP_RENEWAL_START",
+        "MESSAGING_HOST",
+        "CONNECT_TIMEOUT_SEC",
+        "BALENA_DEVICE_UUID",
+        "BALENA_SERVICE_NAME",
+        "BALENA_APP_NAME",
+        "BALENA_SUPERVISOR_ADDRESS",
+        "BALENA_SUPERVISOR_API_KEY",
+    ];
+    let set = [
+        ("BALENA_SUPERVISOR_ADDRESS", "http://127.0.0.1:1"),
+        ("BALENA_SUPERVISOR_API_KEY", "key"),
+        ("LOCAL_MQTT_WS_LISTEN", "127.0.0.1:9001"),
+        ("LOCAL_MQTTS_LISTEN", "127.0.0.1:8883"),
+        ("LOCAL_MQTTS_CERT_PATH", "/cert"),
+        ("LOCAL_MQTTS_KEY_PATH", "/key"),
+    ];
+    let summaries = ["AWS", "AZURE", "GCP"].map(|provider| {
+        let provider = ("CLOUD_PROVIDER", provider);
+        config(&[&set[..], &[provider]].concat()).summary()
+    });
+    let summaries = summaries.join(" ");
+    let told = |name: &str| summaries.contains(&format!("{name}="));
+    let names = names_of_variables();
+    let untold = names.iter().filter(|name| !told(name));
+    let untold: Vec<_> = untold.map(String::as_str).collect();
+    assert_eq!(
+        untold, IN_OTHER_WORDS,
+        "src/config/summary.rs tells of what is set"
+    );
 }

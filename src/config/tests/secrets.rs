@@ -87,7 +87,7 @@ fn the_summary_is_one_line_that_tells_secrets_only_as_set_or_unset() {
         "AWS_CERT=set ",
         "AWS_PRIVATE_KEY=unset ",
         "PROVISION_URL=https://example.com/p?*** ",
-        "supervisor=unset ",
+        "supervisor=unset",
     ] {
         assert!(summary.contains(part), "{part:?} not in {summary}");
     }
