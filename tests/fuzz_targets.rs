@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cloud_relay::local::fuzzing::first_packet;
 use cloud_relay::spool::storage;
 
-#[path = "../src/spool/tests/model.rs"]
+#[path = "../src/spool/tests/model/mod.rs"]
 #[expect(dead_code, reason = "the targets use its storage, not its faults")]
 mod model;
 #[path = "../fuzz/session/mod.rs"]

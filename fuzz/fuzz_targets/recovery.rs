@@ -3,7 +3,7 @@
 
 use cloud_relay::spool::storage;
 
-#[path = "../../src/spool/tests/model.rs"]
+#[path = "../../src/spool/tests/model/mod.rs"]
 #[expect(dead_code, reason = "the targets use its storage, not its faults")]
 mod model;
 #[path = "../targets.rs"]
