@@ -108,9 +108,9 @@ fn routes(criterion: &mut Criterion) {
 
 fn records(criterion: &mut Criterion) {
     criterion.bench_function("record/encode", |bencher| {
-        bencher.iter(|| record::encode(black_box(7), &message()));
+        bencher.iter(|| record::encode(black_box(7), &message(), None));
     });
-    let frame = record::encode(7, &message()).expect("it is small");
+    let frame = record::encode(7, &message(), None).expect("it is small");
     criterion.bench_function("record/decode", |bencher| {
         bencher.iter(|| matches!(record::decode(black_box(&frame)), Decoded::Record { .. }));
     });

@@ -23,7 +23,8 @@ pub(super) fn record(input: &[u8]) {
     match record::decode(input) {
         Decoded::Record { record, len } => {
             let (frame, _) = input.split_at(len);
-            let again = record::encode(record.seq, &record.message).expect("it was a record");
+            let again =
+                record::encode(record.seq, &record.message, record.salt).expect("it was a record");
             let Decoded::Record { record: second, .. } = record::decode(&again) else {
                 panic!("what was encoded does not decode");
             };
@@ -36,7 +37,7 @@ pub(super) fn record(input: &[u8]) {
         Decoded::Incomplete { needed } => assert!(needed > input.len()),
         Decoded::Corrupt => {}
     }
-    if let Some(at) = record::find_next(input, 0) {
+    if let Some(at) = record::find_next(input, 0, None) {
         let (_, rest) = input.split_at(at);
         assert!(matches!(record::decode(rest), Decoded::Record { .. }));
     }
@@ -172,7 +173,7 @@ fn records(first_seq: u64, content: &[u8]) -> Vec<u8> {
             qos: kind % 3,
             ..small_message()
         };
-        let mut frame = record::encode(seq, &message).expect("it is small");
+        let mut frame = record::encode(seq, &message, None).expect("it is small");
         if kind >= 224 {
             let at = usize::from(payload) % frame.len();
             if let Some(byte) = frame.get_mut(at) {

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::Seq;
+use super::record::Salt;
 use super::segment::{self, Header};
 use super::storage::{Storage, StorageFile};
 use super::tail::Frame;
@@ -47,18 +48,26 @@ pub(super) struct Log {
     active: Option<Active>,
     records_written: u64,
     segment_bytes: u64,
+    salt: Salt,
     buffer: Vec<u8>,
 }
 
 impl Log {
     /// A log that will begin a new segment; `records_written` is the running count so far,
-    /// `segment_bytes` the size at which a segment is closed, at most [`segment::SEGMENT_BYTES`].
-    pub(super) fn new(storage: Arc<dyn Storage>, records_written: u64, segment_bytes: u64) -> Self {
+    /// `segment_bytes` the size at which a segment is closed, at most [`segment::SEGMENT_BYTES`]; the records to come have
+    /// this `salt`.
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        records_written: u64,
+        segment_bytes: u64,
+        salt: Salt,
+    ) -> Self {
         Log {
             storage,
             active: None,
             records_written,
             segment_bytes: segment_bytes.min(segment::SEGMENT_BYTES),
+            salt,
             buffer: Vec::new(),
         }
     }
@@ -84,7 +93,7 @@ impl Log {
                 first_seq: *first_seq,
                 records_before: self.records_written,
             };
-            self.buffer.extend_from_slice(&header.encode());
+            self.buffer.extend_from_slice(&header.open(self.salt));
         }
         let begin = active.as_ref().map_or(0, |a| a.len);
         let mut count = 0;

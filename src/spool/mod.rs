@@ -60,7 +60,7 @@ use self::core::{Core, Next};
 use self::ledger::{Ledger, Outcome};
 use self::log::Log;
 use self::reader::Reader;
-use self::record::{Decoded, Record};
+use self::record::{Decoded, Record, Salt};
 use self::storage::Storage;
 use self::writer::Disk;
 
@@ -218,16 +218,18 @@ impl Spool {
     ) -> Result<(Self, Disk, Recovery), OpenError> {
         let (recovered, cursor_file) = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
+        let salt = Salt::random();
         let disk = Disk {
             log: Log::new(
                 Arc::clone(&storage),
                 recovered.records_written,
                 options.segment_bytes,
+                salt,
             ),
             cursor_file,
             storage: Arc::clone(&storage),
         };
-        let core = Core::new(recovered, options, Instant::now());
+        let core = Core::new(recovered, options, salt, Instant::now());
         let spool = Spool {
             shared: Arc::new(Shared {
                 core: Mutex::new(core),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Seq;
-use super::record::{self, Decoded};
+use super::record::{self, Decoded, Salt};
 use super::segment::{self, Order};
 use super::storage::{Storage, StorageFile};
 use super::tail::Frame;
@@ -51,6 +51,8 @@ struct Open {
     file: Arc<dyn StorageFile>,
     offset: u64,
     order: Order,
+    /// That of the first record.
+    salt: Option<Salt>,
     records_seen: u64,
 }
 
@@ -105,6 +107,7 @@ fn open_segment(storage: &dyn Storage, first_seq: Seq) -> io::Result<Open> {
             from: first_seq,
             end: None,
         },
+        salt: None,
         records_seen: 0,
     })
 }
@@ -125,7 +128,7 @@ fn read_frames(open: &mut Open, len: u64, from: Seq, frames: &mut Vec<Frame>) ->
     let rest = read_piece(open, len, usize::MAX)?;
     let mut damaged = 0;
     while damaged < rest.len() {
-        let sound = record::find_next(&rest, damaged + 1).unwrap_or(rest.len());
+        let sound = record::find_next(&rest, damaged + 1, open.salt).unwrap_or(rest.len());
         open.offset = begin + sound as u64;
         take_records(open, &rest.slice(sound..), from, frames);
         damaged = usize::try_from(open.offset - begin).unwrap_or(rest.len());
@@ -147,6 +150,7 @@ fn take_records(open: &mut Open, piece: &Bytes, from: Seq, frames: &mut Vec<Fram
         match record::decode(&rest) {
             Decoded::Record { record, len } => {
                 let seq = record.seq;
+                open.salt = open.salt.or(record.salt);
                 open.offset += len as u64;
                 let frame = rest.split_to(len);
                 if !open.order.admits(seq) {

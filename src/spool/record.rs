@@ -18,20 +18,22 @@
 //! 32+T+F  rest  payload
 //! ```
 //!
-//! An extra field is a byte that says which it is, two with the length of its value, and the value. There is one:
-//! 1, the message's attributes. A message without attributes has no extra fields, as all had before there were any.
+//! An extra field is a byte that says which it is, two with the length of its value, and the value. There are two: 1, the
+//! message's attributes, and 2, the [`Salt`]. A message without attributes has no field for them; version 0.1.0 knew of none.
 //!
 //! The checksum covers the lengths as well as the content, and lengths are checked against
 //! [`RECORD_BYTES_MAX`] before anything is allocated or read.
 
+mod salt;
 mod search;
 
 use crate::clock::Timestamp;
 
+pub use self::salt::Salt;
 pub use self::search::find_next;
 use super::{Message, Seq};
 
-/// Bytes before the part that [`Prefix::body_len`] counts.
+/// Bytes before the part that the length in them counts.
 pub(super) const PREFIX_BYTES: usize = 12;
 /// Prefix plus the fixed fields: the size of a record with empty topic and payload.
 pub(super) const HEADER_BYTES: usize = 32;
@@ -48,8 +50,12 @@ const FLAG_RETAIN: u8 = 0b0100;
 const FLAG_CLOCK_SET: u8 = 0b1000;
 /// The extra field that holds the attributes.
 const FIELD_ATTRIBUTES: u8 = 1;
+/// The extra field that holds the salt.
+const FIELD_SALT: u8 = 2;
 /// What an extra field has besides its value.
 const FIELD_OVERHEAD_BYTES: usize = 1 + 2;
+/// What the salt takes.
+pub(super) const SALT_FIELD_BYTES: usize = FIELD_OVERHEAD_BYTES + Salt::BYTES;
 
 /// A record found in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +64,8 @@ pub struct Record<'a> {
     pub seq: Seq,
     /// What was published.
     pub message: Message<'a>,
+    /// By which it is told from what a payload holds; older relays wrote none.
+    pub salt: Option<Salt>,
 }
 
 /// What stands at the start of a buffer.
@@ -80,16 +88,17 @@ pub enum Decoded<'a> {
 }
 
 /// The most bytes that topic, attributes and payload of one message can have together.
-pub const MESSAGE_BYTES_MAX: usize = RECORD_BYTES_MAX - HEADER_BYTES;
+pub const MESSAGE_BYTES_MAX: usize = RECORD_BYTES_MAX - HEADER_BYTES - SALT_FIELD_BYTES;
 /// The most bytes that the attributes of one message can have.
-pub const ATTRIBUTES_BYTES_MAX: usize = u16::MAX as usize - FIELD_OVERHEAD_BYTES;
+pub const ATTRIBUTES_BYTES_MAX: usize = u16::MAX as usize - FIELD_OVERHEAD_BYTES - SALT_FIELD_BYTES;
 
-/// The bytes a message takes on disk.
+/// The bytes a message takes on disk, with a salt.
 pub fn encoded_len(message: &Message<'_>) -> usize {
-    HEADER_BYTES + message.topic.len() + extra_len(message) + message.payload.len()
+    let extra_len = extra_len(message) + SALT_FIELD_BYTES;
+    HEADER_BYTES + message.topic.len() + extra_len + message.payload.len()
 }
 
-/// The bytes of the extra fields.
+/// The bytes of the extra fields of a message, without a salt.
 fn extra_len(message: &Message<'_>) -> usize {
     match message.attributes.len() {
         0 => 0,
@@ -99,13 +108,15 @@ fn extra_len(message: &Message<'_>) -> usize {
 
 /// Writes `message` as the record numbered `seq`, or returns `None` if it is larger than
 /// [`RECORD_BYTES_MAX`], its topic longer than 65,535 bytes or its attributes than [`ATTRIBUTES_BYTES_MAX`].
-pub fn encode(seq: Seq, message: &Message<'_>) -> Option<Vec<u8>> {
-    let len = encoded_len(message);
-    if len > RECORD_BYTES_MAX {
+/// Without a `salt` it is as older relays wrote it.
+pub fn encode(seq: Seq, message: &Message<'_>, salt: Option<Salt>) -> Option<Vec<u8>> {
+    let salt_bytes = salt.map_or(0, |_| SALT_FIELD_BYTES);
+    let len = encoded_len(message) - SALT_FIELD_BYTES + salt_bytes;
+    if len > RECORD_BYTES_MAX || message.attributes.len() > ATTRIBUTES_BYTES_MAX {
         return None;
     }
     let topic_len = u16::try_from(message.topic.len()).ok()?;
-    let extra_len = u16::try_from(extra_len(message)).ok()?;
+    let extra_len = u16::try_from(extra_len(message) + salt_bytes).ok()?;
     let body_len = u32::try_from(len - PREFIX_BYTES).ok()?;
     let mut flags = message.qos & FLAG_QOS;
     if message.retain {
@@ -126,15 +137,22 @@ pub fn encode(seq: Seq, message: &Message<'_>) -> Option<Vec<u8>> {
     bytes.extend_from_slice(&topic_len.to_le_bytes());
     bytes.extend_from_slice(message.topic.as_bytes());
     if !message.attributes.is_empty() {
-        bytes.push(FIELD_ATTRIBUTES);
-        let len = u16::try_from(message.attributes.len()).ok()?;
-        bytes.extend_from_slice(&len.to_le_bytes());
-        bytes.extend_from_slice(message.attributes);
+        put_field(&mut bytes, FIELD_ATTRIBUTES, message.attributes)?;
+    }
+    if let Some(Salt(salt)) = salt {
+        put_field(&mut bytes, FIELD_SALT, &salt)?;
     }
     bytes.extend_from_slice(message.payload);
     let crc = checksum(&bytes)?;
     bytes.get_mut(8..PREFIX_BYTES)?.copy_from_slice(&crc);
     Some(bytes)
+}
+
+fn put_field(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) -> Option<()> {
+    bytes.push(kind);
+    bytes.extend_from_slice(&u16::try_from(value.len()).ok()?.to_le_bytes());
+    bytes.extend_from_slice(value);
+    Some(())
 }
 
 /// Reads what stands at the start of `bytes`.
@@ -189,7 +207,7 @@ fn parse(frame: &[u8], extra_len: usize) -> Option<Record<'_>> {
         seq: Some(u64::from_le_bytes(*seq)).filter(|seq| *seq < SEQ_MAX)?,
         message: Message {
             topic: std::str::from_utf8(topic).ok()?,
-            attributes: attributes(extra).unwrap_or_default(),
+            attributes: field(FIELD_ATTRIBUTES, extra).unwrap_or_default(),
             payload,
             qos: flags & FLAG_QOS,
             retain: flags & FLAG_RETAIN != 0,
@@ -198,15 +216,16 @@ fn parse(frame: &[u8], extra_len: usize) -> Option<Record<'_>> {
                 clock_set: flags & FLAG_CLOCK_SET != 0,
             },
         },
+        salt: field(FIELD_SALT, extra).and_then(|salt| Some(Salt(salt.try_into().ok()?))),
     })
 }
 
-/// The value of the attributes among the extra fields. What is not a field ends them.
-fn attributes(mut extra: &[u8]) -> Option<&[u8]> {
+/// The value of the first extra field of this kind. What is not a field ends them.
+fn field(kind: u8, mut extra: &[u8]) -> Option<&[u8]> {
     loop {
-        let (&[field, l0, l1], rest) = extra.split_first_chunk()?;
+        let (&[found, l0, l1], rest) = extra.split_first_chunk()?;
         let (value, rest) = rest.split_at_checked(u16::from_le_bytes([l0, l1]).into())?;
-        if field == FIELD_ATTRIBUTES {
+        if found == kind {
             return Some(value);
         }
         extra = rest;
@@ -243,21 +262,19 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_as_it_was_written() {
-        let bytes = encode(7, &sample()).unwrap();
+        let salt = Some(Salt::random());
+        let bytes = encode(7, &sample(), salt).unwrap();
         assert_eq!(bytes.len(), encoded_len(&sample()));
-        let Decoded::Record { record, len } = decode(&bytes) else {
-            panic!("not a record");
-        };
-        assert_eq!(
-            (record.seq, record.message, len),
-            (7, sample(), bytes.len())
-        );
+        let (len, message) = (bytes.len(), sample());
+        let seq = 7;
+        let record = Record { seq, message, salt };
+        assert_eq!(decode(&bytes), Decoded::Record { record, len });
     }
 
     #[test]
     fn a_number_that_no_other_can_follow_is_damage() {
         for (seq, is_record) in [(SEQ_MAX - 1, true), (SEQ_MAX, false), (Seq::MAX, false)] {
-            let bytes = encode(seq, &sample()).unwrap();
+            let bytes = encode(seq, &sample(), None).unwrap();
             let decoded = decode(&bytes);
             assert_eq!(
                 matches!(decoded, Decoded::Record { .. }),
@@ -269,7 +286,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let good = encode(7, &sample()).unwrap();
+        let good = encode(7, &sample(), None).unwrap();
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -282,7 +299,7 @@ mod tests {
 
     #[test]
     fn every_cut_is_incomplete_and_says_how_much_is_needed() {
-        let good = encode(7, &sample()).unwrap();
+        let good = encode(7, &sample(), None).unwrap();
         for cut in 0..good.len() {
             let Decoded::Incomplete { needed } = decode(&good[..cut]) else {
                 panic!("cut at {cut} is not incomplete");
@@ -293,7 +310,7 @@ mod tests {
 
     /// A record whose extra fields are `extra`, as another version would write them.
     fn with_extra(extra: &[u8]) -> Vec<u8> {
-        let mut bytes = encode(7, &sample()).unwrap();
+        let mut bytes = encode(7, &sample(), None).unwrap();
         let at = HEADER_BYTES + sample().topic.len();
         bytes.splice(at..at, extra.iter().copied());
         let extra_len = u16::try_from(extra.len()).unwrap();
@@ -329,14 +346,17 @@ mod tests {
             attributes: b"ab",
             ..sample()
         };
-        assert_eq!(encode(7, &written).unwrap(), with_extra(b"\x01\x02\x00ab"));
+        assert_eq!(
+            encode(7, &written, None).unwrap(),
+            with_extra(b"\x01\x02\x00ab")
+        );
     }
 
     #[test]
     fn a_record_without_attributes_is_what_it_was_before_there_were_any() {
         let old = b"CR\x00\x00\x23\x00\x00\x00\xf0\x4d\x20\xfa\x07\x00\x00\x00\x00\x00\x00\x00\
             \x7b\x6c\x50\xc4\xa0\x01\x00\x00\x0d\x00\x07\x00sensors{\"t\":21}";
-        assert_eq!(encode(7, &sample()).unwrap(), old);
+        assert_eq!(encode(7, &sample(), None).unwrap(), old);
     }
 
     #[test]
@@ -347,12 +367,12 @@ mod tests {
             ..sample()
         };
         let (largest, larger) = (message(&attributes[1..]), message(&attributes));
-        let bytes = encode(1, &largest).unwrap();
+        let bytes = encode(1, &largest, Some(Salt::random())).unwrap();
         assert_eq!(bytes.len(), encoded_len(&largest));
         assert!(
             matches!(decode(&bytes), Decoded::Record { record, .. } if record.message == largest)
         );
-        assert_eq!(encode(1, &larger), None);
+        assert_eq!(encode(1, &larger, None), None);
     }
 
     proptest! {
@@ -363,6 +383,7 @@ mod tests {
             payload in proptest::collection::vec(any::<u8>(), 0..200),
             (qos, retain, clock_set) in (0_u8..3, any::<bool>(), any::<bool>()),
             (unix_ms, seq) in (any::<u64>(), 0..SEQ_MAX),
+            salted in any::<bool>(),
         ) {
             let received = Timestamp { unix_ms, clock_set };
             let message = Message {
@@ -373,10 +394,12 @@ mod tests {
                 retain,
                 received,
             };
-            let bytes = encode(seq, &message).unwrap();
-            prop_assert_eq!(bytes.len(), encoded_len(&message));
+            let salt = salted.then(Salt::random);
+            let bytes = encode(seq, &message, salt).unwrap();
+            let unused = if salted { 0 } else { SALT_FIELD_BYTES };
+            prop_assert_eq!(bytes.len() + unused, encoded_len(&message));
             let read = Decoded::Record {
-                record: Record { seq, message },
+                record: Record { seq, message, salt },
                 len: bytes.len(),
             };
             prop_assert_eq!(decode(&bytes), read);
@@ -385,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_maximum_is_corrupt_and_not_waited_for() {
-        let mut bytes = encode(7, &sample()).unwrap();
+        let mut bytes = encode(7, &sample(), None).unwrap();
         bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(decode(&bytes), Decoded::Corrupt);
     }
@@ -397,16 +420,16 @@ mod tests {
             payload: &payload,
             ..sample()
         };
-        assert_eq!(encode(1, &message), None);
+        assert_eq!(encode(1, &message, None), None);
     }
 
     #[test]
     fn the_next_valid_record_is_found_behind_damage() {
-        let mut bytes = encode(1, &sample()).unwrap();
+        let mut bytes = encode(1, &sample(), None).unwrap();
         let second = bytes.len();
-        bytes.extend(encode(2, &sample()).unwrap());
+        bytes.extend(encode(2, &sample(), None).unwrap());
         bytes[40] ^= 0xFF;
-        assert_eq!(find_next(&bytes, 1), Some(second));
-        assert_eq!(find_next(&bytes, second + 1), None);
+        assert_eq!(find_next(&bytes, 1, None), Some(second));
+        assert_eq!(find_next(&bytes, second + 1, None), None);
     }
 }

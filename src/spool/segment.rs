@@ -14,15 +14,24 @@
 //!     24     8  records written to disk before this segment, since the spool was made
 //! ```
 //!
+//! Behind the header stands an opening record, which is no message: its number is 0, which none has, and it brings the
+//! salt of the records behind it ([`Salt`]). Relays that know of no salt pass over it, and theirs have none.
+//!
 //! The running count in the header tells how many records any older segment holds without reading
 //! it: the difference of two headers. So the backlog is known at once after a start, and how many
 //! records a damaged segment lost is known exactly.
 
-use super::Seq;
-use super::record::{RECORD_BYTES_MAX, SEQ_MAX};
+use crate::clock::Timestamp;
+
+use super::record::{self, RECORD_BYTES_MAX, SALT_FIELD_BYTES, SEQ_MAX, Salt};
+use super::{Message, Seq};
 
 /// Length of the header, in bytes.
 pub(super) const HEADER_BYTES: usize = 32;
+/// The number of the opening record.
+pub(super) const OPENING_SEQ: Seq = 0;
+/// Length of the header and the opening record, in bytes.
+pub(super) const OPENING_BYTES: usize = HEADER_BYTES + record::HEADER_BYTES + SALT_FIELD_BYTES;
 /// Size at which a segment is closed unless the options say otherwise, in bytes. Small, so that
 /// space is given back soon and a start reads little; large enough that a new file is rare.
 pub const SEGMENT_BYTES: u64 = 1024 * 1024;
@@ -107,6 +116,24 @@ impl Header {
         start.extend_from_slice(&crc);
         start.extend_from_slice(&counts);
         start
+    }
+
+    /// What a segment begins with: the header, and the opening record with the `salt`.
+    pub(super) fn open(self, salt: Salt) -> Vec<u8> {
+        let mut bytes = self.encode();
+        let nothing = Message {
+            topic: "",
+            attributes: &[],
+            payload: &[],
+            qos: 0,
+            retain: false,
+            received: Timestamp {
+                unix_ms: 0,
+                clock_set: false,
+            },
+        };
+        bytes.extend(record::encode(OPENING_SEQ, &nothing, Some(salt)).unwrap_or_default());
+        bytes
     }
 
     /// Reads a header from the start of `bytes`.

@@ -70,7 +70,7 @@ fn lines(dir: &Path, all: bool) -> Vec<serde_json::Value> {
 fn damage_the_first_record(dir: &Path) {
     let segment = dir.join(spool::DIRECTORY).join("0000000000000001.seg");
     let mut bytes = fs::read(&segment).unwrap();
-    bytes[60] ^= 1;
+    bytes[100] ^= 1;
     fs::write(&segment, &bytes).unwrap();
 }
 
@@ -112,7 +112,7 @@ fn inspect_shows_segments_cursor_ledger_and_what_waits() {
         "2026-11-23T08:05:09.000Z to 2026-11-23T08:05:09.000Z, clock not set for 1",
         "every message below 2 is settled, and 1 above it",
         "accepted 3 = delivered 2 + spooled 1 + dead-lettered 0 + dropped 0 (damaged 0, full 0, expired 0)",
-        "waiting   1 messages, 44 bytes; the oldest is 2, arrived when the clock was not set",
+        "waiting   1 messages, 51 bytes; the oldest is 2, arrived when the clock was not set",
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
@@ -147,7 +147,7 @@ fn verify_names_damage_with_file_offset_and_length() {
     let (result, text) = output(dir.path(), SpoolTool::Verify);
     assert_eq!(result.unwrap(), Verdict::Damaged);
     assert!(
-        text.contains("0000000000000001.seg offset 32 length 47: no record"),
+        text.contains("0000000000000001.seg offset 71 length 54: no record"),
         "{text}"
     );
     assert!(text.contains(": damaged; "), "{text}");
@@ -168,7 +168,7 @@ fn inspect_and_export_go_on_behind_damage_and_tell_of_it() {
     assert_eq!(verdict, Verdict::Damaged);
     assert_eq!(String::from_utf8(out).unwrap().lines().count(), 2);
     let complaints = String::from_utf8(complaints).unwrap();
-    assert!(complaints.contains("offset 32"), "{complaints}");
+    assert!(complaints.contains("offset 71"), "{complaints}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::local::publication::{Delivery, Publication, QoS, Subscription};
 use crate::local::subscriptions::SessionKey;
-use crate::spool::record::{self, Record};
+use crate::spool::record::{self, Record, Salt};
 use crate::spool::{Message, Seq};
 
 /// The version of what follows; the first record of a journal says it.
@@ -109,8 +109,8 @@ impl Change {
         own + size_of::<Change>()
     }
 
-    /// The record of this change; `None` if it is larger than a record can be.
-    pub(super) fn encode(&self, number: Seq, clocks: &Clocks) -> Option<Vec<u8>> {
+    /// The record of this change, with the journal's `salt`; `None` if it is larger than a record can be.
+    pub(super) fn encode(&self, number: Seq, clocks: &Clocks, salt: Salt) -> Option<Vec<u8>> {
         let payload = self.body(clocks.now);
         record::encode(
             number,
@@ -122,6 +122,7 @@ impl Change {
                 retain: false,
                 received: clocks.wall,
             },
+            Some(salt),
         )
     }
 

@@ -62,7 +62,7 @@ impl Image {
     /// Reads a journal.
     pub(in crate::local) fn replay(bytes: &[u8], clocks: &Clocks) -> Self {
         let mut image = Image::default();
-        let mut at = 0;
+        let (mut at, mut salt) = (0, None);
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             if let Decoded::Record { record, len } = record::decode(rest) {
                 match Change::decode(&record, clocks) {
@@ -75,8 +75,9 @@ impl Image {
                     Some(change) => image.apply(change),
                     None => image.damaged += 1,
                 }
+                salt = salt.or(record.salt);
                 at += len;
-            } else if let Some(next) = record::find_next(bytes, at + 1) {
+            } else if let Some(next) = record::find_next(bytes, at + 1, salt) {
                 image.damaged += 1;
                 at = next;
             } else {

@@ -13,6 +13,7 @@ use super::recorder::{Recorder, Work};
 use crate::local::broker::Broker;
 use crate::local::counters::Counters;
 use crate::spool::Seq;
+use crate::spool::record::Salt;
 use crate::spool::storage::StorageFile;
 
 /// A journal is not written afresh below this, in bytes.
@@ -42,6 +43,7 @@ impl Keeper {
             recorder: recorder.clone(),
             broker,
             counters,
+            salt: Salt::random(),
             open: None,
             is_failing: false,
         };
@@ -80,6 +82,7 @@ struct Journal {
     recorder: Recorder,
     broker: Arc<Mutex<Broker>>,
     counters: Arc<Counters>,
+    salt: Salt,
     open: Option<Open>,
     is_failing: bool,
 }
@@ -130,7 +133,7 @@ impl Journal {
         let clocks = Clocks::read();
         let mut bytes = Vec::new();
         for (number, change) in changes {
-            bytes.extend(encoded(change, *number, &clocks)?);
+            bytes.extend(encoded(change, *number, &clocks, self.salt)?);
         }
         open.file.write_all_at(&bytes, open.len)?;
         open.file.sync_data()?;
@@ -157,9 +160,9 @@ impl Journal {
         let file = self.place.create()?;
         let clocks = Clocks::read();
         let mut len = 0;
-        let mut chunk = encoded(&Change::Version(VERSION), number, &clocks)?;
+        let mut chunk = encoded(&Change::Version(VERSION), number, &clocks, self.salt)?;
         for change in &changes {
-            chunk.extend(encoded(change, number, &clocks)?);
+            chunk.extend(encoded(change, number, &clocks, self.salt)?);
             if chunk.len() >= CHUNK_BYTES {
                 file.write_all_at(&chunk, len)?;
                 len += chunk.len() as u64;
@@ -180,7 +183,7 @@ impl Journal {
     }
 }
 
-fn encoded(change: &Change, number: Seq, clocks: &Clocks) -> io::Result<Vec<u8>> {
+fn encoded(change: &Change, number: Seq, clocks: &Clocks, salt: Salt) -> io::Result<Vec<u8>> {
     let too_large = || io::Error::other("a change is larger than a record");
-    change.encode(number, clocks).ok_or_else(too_large)
+    change.encode(number, clocks, salt).ok_or_else(too_large)
 }

@@ -14,7 +14,7 @@ use crate::spool::consumer::Consumer;
 use crate::spool::ledger::{DropReason, Ledger, Outcome};
 use crate::spool::linger::Linger;
 use crate::spool::reader::{Chunk, Place};
-use crate::spool::record;
+use crate::spool::record::{self, Salt};
 use crate::spool::recovery::{Recovered, SegmentInfo};
 use crate::spool::tail::{Frame, Tail};
 use crate::spool::{AppendError, FullPolicy, Message, Options, Progress, Seq, Ticket};
@@ -58,6 +58,7 @@ struct Closed {
 )]
 pub(in crate::spool) struct Core {
     options: Options,
+    salt: Salt,
     tail: Tail,
     consumer: Consumer,
     /// How often the consumer went back.
@@ -98,10 +99,16 @@ pub(in crate::spool) struct Core {
 }
 
 impl Core {
-    pub(in crate::spool) fn new(recovered: Recovered, options: Options, now: Instant) -> Self {
+    pub(in crate::spool) fn new(
+        recovered: Recovered,
+        options: Options,
+        salt: Salt,
+        now: Instant,
+    ) -> Self {
         let cursor = recovered.cursor;
         Core {
             options,
+            salt,
             tail: Tail::new(cursor.next_seq),
             consumer: Consumer::new(cursor.frontier, cursor.settled),
             rewinds: 0,
@@ -165,7 +172,8 @@ impl Core {
             }
             _ => return Err(AppendError::Full),
         }
-        let frame = record::encode(seq, message).ok_or_else(|| too_large(message))?;
+        let frame =
+            record::encode(seq, message, Some(self.salt)).ok_or_else(|| too_large(message))?;
         self.tail.push(Bytes::from(frame), now + linger);
         self.ledger.accept();
         Ok(seq)

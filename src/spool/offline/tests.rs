@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::ledger::Outcome;
 use super::super::record::{self, RECORD_BYTES_MAX, encoded_len};
+use super::super::segment::OPENING_BYTES;
 use super::super::storage::Directory;
 use super::super::tests::message;
 use super::super::{Options, Read, Spool};
@@ -168,9 +169,10 @@ fn every_cut_of_the_last_segment_is_torn_or_ends_with_a_record() {
     for cut in 0..good.len() {
         fs::write(&segment, &good[..cut]).unwrap();
         let seen = see(dir.path());
-        let whole = cut.saturating_sub(HEADER_BYTES) / record_len;
+        let whole = cut.saturating_sub(OPENING_BYTES) / record_len;
         assert_eq!(seen.records.len(), whole, "cut at {cut}");
-        let clean = cut >= HEADER_BYTES && (cut - HEADER_BYTES).is_multiple_of(record_len);
+        let behind = cut.checked_sub(OPENING_BYTES);
+        let clean = cut == HEADER_BYTES || behind.is_some_and(|len| len.is_multiple_of(record_len));
         let expected: &[DamageKind] = if clean { &[] } else { &[DamageKind::Torn] };
         assert_eq!(seen.kinds(), expected, "cut at {cut}");
         assert_eq!(seen.lost, 0);
@@ -192,7 +194,7 @@ fn a_damaged_record_is_told_with_its_place_and_the_count_says_what_it_cost() {
     let segment = segment_path(dir.path(), 0);
     let mut bytes = fs::read(&segment).unwrap();
     let record_len = encoded_len(&message(b"one"));
-    let second = HEADER_BYTES + record_len;
+    let second = OPENING_BYTES + record_len;
     bytes[second + record_len - 1] ^= 1;
     fs::write(&segment, &bytes).unwrap();
 
@@ -227,7 +229,7 @@ fn a_segment_cut_between_two_records_is_noticed_by_the_running_count() {
     let bytes = fs::read(&segment).unwrap();
     fs::write(
         &segment,
-        &bytes[..HEADER_BYTES + encoded_len(&message(b"one"))],
+        &bytes[..OPENING_BYTES + encoded_len(&message(b"one"))],
     )
     .unwrap();
     let seen = see(dir.path());
@@ -241,7 +243,7 @@ fn records_out_of_order_and_a_renamed_segment_are_noticed() {
     spool_of(dir.path(), &[b"one", b"two", b"six"]);
     let segment = segment_path(dir.path(), 0);
     let good = fs::read(&segment).unwrap();
-    let (header, records) = good.split_at(HEADER_BYTES);
+    let (header, records) = good.split_at(OPENING_BYTES);
     let (one, rest) = records.split_at(encoded_len(&message(b"one")));
     fs::write(&segment, [header, rest, one].concat()).unwrap();
     let seen = see(dir.path());
@@ -266,7 +268,7 @@ fn a_record_with_a_number_of_another_segment_is_passed_over_by_the_tools_and_in_
     for (index, seq) in [(0, 3), (0, 1_000), (1, 2)] {
         let segment = segment_path(dir.path(), index);
         let mut bytes = fs::read(&segment).unwrap();
-        bytes.extend(record::encode(seq, &message(b"forged")).unwrap());
+        bytes.extend(record::encode(seq, &message(b"forged"), None).unwrap());
         fs::write(&segment, &bytes).unwrap();
     }
     let seen = see(dir.path());
@@ -322,7 +324,7 @@ fn damage_among_the_largest_records_costs_one_and_memory_stays_bounded() {
     spool_of(dir.path(), &[payload.as_slice(); 3]);
     let segment = segment_path(dir.path(), 0);
     let mut bytes = fs::read(&segment).unwrap();
-    bytes[HEADER_BYTES + 100] ^= 1;
+    bytes[OPENING_BYTES + 100] ^= 1;
     fs::write(&segment, &bytes).unwrap();
     let seen = see(dir.path());
     assert_eq!(seen.records.first().map(|(seq, ..)| *seq), Some(2));

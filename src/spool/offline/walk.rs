@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::spool::Seq;
-use crate::spool::record::{self, Decoded, RECORD_BYTES_MAX, Record};
-use crate::spool::segment::{HEADER_BYTES, Order};
+use crate::spool::record::{self, Decoded, RECORD_BYTES_MAX, Record, Salt};
+use crate::spool::segment::{HEADER_BYTES, OPENING_BYTES, OPENING_SEQ, Order};
 use crate::spool::storage::{Storage as _, StorageFile};
 
 use super::{Damage, DamageKind, Offline, OfflineError, Segment};
@@ -52,7 +52,7 @@ impl Offline {
         if let Some(damage) = check.header() {
             visit(Found::Damage(damage))?;
         }
-        let mut at = HEADER_BYTES as u64;
+        let (mut at, mut salt) = (HEADER_BYTES as u64, None);
         loop {
             let bytes = window.at(at).map_err(io_error)?;
             if bytes.is_empty() {
@@ -61,6 +61,11 @@ impl Offline {
             match record::decode(bytes) {
                 Decoded::Record { record, len } => {
                     let len = len as u64;
+                    salt = salt.or(record.salt);
+                    if record.seq == OPENING_SEQ {
+                        at += len;
+                        continue;
+                    }
                     visit(match check.record(record.seq, at, len) {
                         Some(damage) => Found::Damage(damage),
                         None => Found::Record {
@@ -73,7 +78,7 @@ impl Offline {
                 }
                 decoded => {
                     let incomplete = matches!(decoded, Decoded::Incomplete { .. });
-                    let sound = window.next_sound(at + 1).map_err(io_error)?;
+                    let sound = window.next_sound(at + 1, salt).map_err(io_error)?;
                     let end = sound.unwrap_or(segment.len.max(at + 1));
                     let torn = incomplete && sound.is_none();
                     visit(Found::Damage(check.stretch(torn, at, end - at)))?;
@@ -132,7 +137,7 @@ impl<'a> Check<'a> {
                 Some(self.damage(DamageKind::Misnamed { first_seq }, 0, header_len))
             }
             // It never held a record.
-            None if segment.is_last && segment.len <= HEADER_BYTES as u64 => {
+            None if segment.is_last && segment.len <= OPENING_BYTES as u64 => {
                 Some(self.damage(DamageKind::Torn, 0, header_len))
             }
             None => Some(self.damage(DamageKind::Header, 0, header_len)),
@@ -209,13 +214,13 @@ impl Window {
         self.bytes.get(skipped..)
     }
 
-    /// Where, at or after `from`, the next sound record starts.
-    fn next_sound(&mut self, from: u64) -> io::Result<Option<u64>> {
+    /// Where, at or after `from`, the next sound record starts; see [`record::find_next`].
+    fn next_sound(&mut self, from: u64, salt: Option<Salt>) -> io::Result<Option<u64>> {
         let mut at = from;
         loop {
             let bytes = self.at(at)?;
             let len = bytes.len();
-            let found = record::find_next(bytes, 0);
+            let found = record::find_next(bytes, 0, salt);
             // Behind this place a record may reach out of the window and be overlooked.
             let certain = len.saturating_sub(RECORD_BYTES_MAX);
             match found {

@@ -5,19 +5,19 @@
 
 use crc32fast::Hasher;
 
-use super::{Decoded, MAGIC, PREFIX_BYTES, RECORD_BYTES_MAX, checksum, decode_with};
+use super::{Decoded, MAGIC, PREFIX_BYTES, RECORD_BYTES_MAX, Salt, checksum, decode_with};
 
 /// How many bytes are summed up for single records before sums are made for all.
 const DIRECT_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
 /// How far apart the sums are.
 const STEP_BYTES: usize = 1024;
 
-/// Where, at or after `from`, the next valid record starts.
-pub fn find_next(bytes: &[u8], from: usize) -> Option<usize> {
-    find(bytes, from, DIRECT_BYTES_MAX)
+/// Where, at or after `from`, the next valid record starts: of those with this salt, if one is given.
+pub fn find_next(bytes: &[u8], from: usize, salt: Option<Salt>) -> Option<usize> {
+    find(bytes, from, salt, DIRECT_BYTES_MAX)
 }
 
-fn find(bytes: &[u8], from: usize, direct_bytes_max: usize) -> Option<usize> {
+fn find(bytes: &[u8], from: usize, salt: Option<Salt>, direct_bytes_max: usize) -> Option<usize> {
     let (mut at, mut direct_bytes, mut sums) = (from, 0, None);
     loop {
         let rest = bytes.get(at..)?;
@@ -31,7 +31,9 @@ fn find(bytes: &[u8], from: usize, direct_bytes_max: usize) -> Option<usize> {
             let sums = sums.get_or_insert_with(|| Sums::new(bytes));
             sums.of_frame(at, frame.len())
         });
-        if matches!(decoded, Decoded::Record { .. }) {
+        if let Decoded::Record { record, .. } = decoded
+            && (salt.is_none() || salt == record.salt)
+        {
             return Some(at);
         }
         at += 1;
@@ -100,10 +102,10 @@ mod tests {
     fn a_record_behind_many_lures_is_found() {
         let mut bytes = lures(16_000, 500_000);
         let behind = bytes.len();
-        bytes.extend(encode(7, &message(b"there")).unwrap());
+        bytes.extend(encode(7, &message(b"there"), None).unwrap());
         bytes.extend(lures(16_000, 500_000));
-        assert_eq!(find_next(&bytes, 1), Some(behind));
-        assert_eq!(find_next(&bytes, behind + 1), None);
+        assert_eq!(find_next(&bytes, 1, None), Some(behind));
+        assert_eq!(find_next(&bytes, behind + 1, None), None);
     }
 
     proptest! {
@@ -116,13 +118,13 @@ mod tests {
         ) {
             let mut bytes = lures(before / 100, 2_500);
             bytes.extend(vec![b'C'; before]);
-            bytes.extend(encode(7, &message(&payload)).unwrap());
+            bytes.extend(encode(7, &message(&payload), None).unwrap());
             bytes.extend(lures(3, 100));
             if let Some(flip) = flip {
                 let at = flip.index(bytes.len());
                 bytes[at] ^= 1;
             }
-            prop_assert_eq!(find(&bytes, from, 0), find(&bytes, from, usize::MAX));
+            prop_assert_eq!(find(&bytes, from, None, 0), find(&bytes, from, None, usize::MAX));
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn find_segments(
         let next = found.range(first_seq..).next();
         let scanned = scan(storage, first_seq, len, next.map(|(next, _)| *next))?;
         if scanned.seqs.is_empty() {
-            let torn_at_birth = len <= segment::HEADER_BYTES as u64 && next.is_none();
+            let torn_at_birth = len <= segment::OPENING_BYTES as u64 && next.is_none();
             uncounted += u64::from(!torn_at_birth && (next.is_none() || before.is_none()));
             put_away(storage, first_seq, torn_at_birth)?;
             if torn_at_birth {

@@ -43,6 +43,7 @@ pub(in crate::spool) fn scan(
         end,
     };
     let mut scan = Scan::default();
+    let mut salt = None;
     let mut at = segment::HEADER_BYTES.min(bytes.len());
     scan.sound_len = at as u64;
     loop {
@@ -51,13 +52,21 @@ pub(in crate::spool) fn scan(
             if order.admits(record.seq) {
                 scan.seqs.push(record.seq);
             }
+            salt = salt.or(record.salt);
             at += len;
             scan.sound_len = at as u64;
-        } else if let Some(next) = record::find_next(&bytes, at + 1) {
-            scan.damaged_stretches += 1;
+        } else if let Some(next) = record::find_next(&bytes, at + 1, salt) {
+            scan.damaged_stretches += u64::from(!is_opening(&bytes, at, next));
             at = next;
         } else {
             return Ok(scan);
         }
     }
+}
+
+/// Whether the opening record stands at `at`, with the first message at `next`.
+fn is_opening(bytes: &[u8], at: usize, next: usize) -> bool {
+    let is_salted = |bytes| matches!(record::decode(bytes), Decoded::Record { record, .. } if record.salt.is_some());
+    (at, next) == (segment::HEADER_BYTES, segment::OPENING_BYTES)
+        && bytes.get(next..).is_some_and(is_salted)
 }

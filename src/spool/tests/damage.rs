@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::ledger::Outcome;
-use super::super::record::{self, Decoded, SEQ_MAX};
-use super::super::segment::{HEADER_BYTES, Header};
+use super::super::record::{self, Decoded, SEQ_MAX, Salt};
+use super::super::segment::{HEADER_BYTES, Header, OPENING_BYTES};
 use super::super::{AppendError, FullPolicy, Options, Seq, segment};
 use super::message;
 use super::model::Model;
@@ -25,7 +25,7 @@ fn options() -> Options {
     Options {
         free_bytes_min: 0,
         linger: Duration::ZERO,
-        segment_bytes: 560,
+        segment_bytes: 690,
         ..Options::default()
     }
 }
@@ -93,7 +93,7 @@ fn open_damaged(model: &Model, what: &str) -> Found {
 
 /// Where the records of a segment are: number, first and last byte.
 fn records(content: &[u8]) -> Vec<(Seq, std::ops::Range<usize>)> {
-    let mut at = HEADER_BYTES;
+    let mut at = OPENING_BYTES;
     let mut records = Vec::new();
     while let Decoded::Record { record, len } = record::decode(&content[at..]) {
         records.push((record.seq, at..at + len));
@@ -172,8 +172,8 @@ fn any_cut_of_a_segment_costs_only_what_was_cut_off_and_is_counted() {
                 "{what}: {:?}",
                 found.seqs
             );
-            let between_records =
-                len == HEADER_BYTES || records.iter().any(|(_, range)| range.end == len);
+            let between_records = [HEADER_BYTES, OPENING_BYTES].contains(&len)
+                || records.iter().any(|(_, range)| range.end == len);
             if is_last {
                 let counted = found.torn_bytes > 0 || found.dropped > 0;
                 assert!(
@@ -300,7 +300,7 @@ fn damage_here_and_there_is_counted_though_memory_has_the_end_of_the_segment() {
 #[test]
 fn records_whose_numbers_do_not_belong_there_are_passed_over() {
     let record =
-        |seq: Seq| record::encode(seq, &message((seq - 1).to_string().as_bytes())).unwrap();
+        |seq: Seq| record::encode(seq, &message((seq - 1).to_string().as_bytes()), None).unwrap();
     let header = Header {
         first_seq: 3,
         records_before: 0,
@@ -333,7 +333,7 @@ fn running_counts_that_contradict_each_other_add_up_to_no_number_that_cannot_be(
             first_seq: seq,
             records_before: if n % 2 == 0 { 0 } else { SEQ_MAX },
         };
-        let record = record::encode(seq, &message((seq - 1).to_string().as_bytes())).unwrap();
+        let record = record::encode(seq, &message((seq - 1).to_string().as_bytes()), None).unwrap();
         let content = [header.encode(), record].concat();
         model.put(&segment::name(seq), content);
     }
@@ -350,11 +350,45 @@ fn forged(first_seq: Seq, seq: Option<Seq>) -> Model {
         first_seq,
         records_before: 0,
     };
-    let record = seq.map(|seq| record::encode(seq, &message(b"forged")).unwrap());
+    let record = seq.map(|seq| record::encode(seq, &message(b"forged"), None).unwrap());
     let model = Model::default();
     let content = [header.encode(), record.unwrap_or_default()];
     model.put(&segment::name(first_seq), content.concat());
     model
+}
+
+#[test]
+fn records_that_somebody_has_published_in_a_payload_are_none_however_that_is_damaged() {
+    let forged = |salt| record::encode(SEQ_MAX - 2, &message(b"forged"), salt).unwrap();
+    let payload = [forged(None), forged(Some(Salt::random()))].concat();
+    let payload = payload.repeat(20);
+    for before in 0..2 {
+        let model = Model::default();
+        let (mut stepped, _) = Stepped::open(Arc::new(model.clone()), options()).unwrap();
+        for n in 0..before {
+            let text = n.to_string();
+            stepped.spool.append(&message(text.as_bytes())).unwrap();
+        }
+        stepped.spool.append(&message(&payload)).unwrap();
+        stepped.run();
+        drop(stepped);
+        let name = segment::name(1);
+        let sound = model.content(&name).unwrap();
+        let torn = sound[..sound.len() - 10].to_vec();
+        let mut rotten = sound.clone();
+        rotten[OPENING_BYTES + 50 * before] ^= 1;
+        let mut without_end = rotten.clone();
+        without_end.truncate(torn.len());
+        for bad in [torn, rotten, without_end] {
+            let model = model.copy();
+            model.put(&name, bad);
+            let found = open_damaged(&model, "a payload of records");
+            assert!(found.seqs.iter().eq(&[1][..before]), "{:?}", found.seqs);
+            let (stepped, _) = Stepped::open(Arc::new(model), options()).unwrap();
+            let next = stepped.spool.append(&message(b"next")).unwrap();
+            assert!(next < 10, "{next}");
+        }
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn attributes_are_there_after_a_restart_and_too_many_bytes_of_them_are_refused(b
     else {
         panic!("{refused}");
     };
-    assert_eq!((size_bytes, max_bytes), (65_533, 65_532));
+    assert_eq!((size_bytes, max_bytes), (65_526, 65_525));
     let payload = vec![0; record::MESSAGE_BYTES_MAX];
     let message = Message {
         payload: &payload,

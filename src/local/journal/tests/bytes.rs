@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::change::VERSION;
 use super::*;
 use crate::local::publication::Subscription;
+use crate::spool::record::Salt;
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
     let one = (0..16, 1_u64..4, 1_u16..6, "[a-c]{0,3}").prop_map(|(kind, key, id, text)| {
@@ -43,9 +44,9 @@ fn retained_message(topic: &str, payload: &str) -> Change {
 
 /// The bytes of a journal, and where each record ends.
 fn journal(changes: &[Change]) -> (Vec<u8>, Vec<usize>) {
-    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let (mut bytes, mut ends, salt) = (Vec::new(), Vec::new(), Salt::random());
     for (number, change) in changes.iter().enumerate() {
-        bytes.extend(change.encode(number as u64, &clocks(1)).unwrap());
+        bytes.extend(change.encode(number as u64, &clocks(1), salt).unwrap());
         ends.push(bytes.len());
     }
     (bytes, ends)
@@ -107,6 +108,25 @@ fn a_byte_that_changed_costs_one_change_and_is_counted() {
 }
 
 #[test]
+fn changes_that_somebody_has_published_in_a_payload_are_none_when_that_is_cut_short() {
+    let ended = |_| {
+        Change::Ended(1)
+            .encode(9, &clocks(1), Salt::random())
+            .unwrap()
+    };
+    let payload: Vec<u8> = (0..9).flat_map(ended).collect();
+    let publication = Publication::restored("room/1", &[], &payload, None);
+    let changes = [
+        Change::Version(VERSION),
+        Change::Opened(1, "c".to_owned(), 5),
+        Change::Retained(publication, QoS::AtLeastOnce),
+    ];
+    let (bytes, _) = journal(&changes);
+    let image = Image::replay(&bytes[..bytes.len() - 3], &clocks(1));
+    assert!(image.sessions.contains_key(&1) && image.torn_bytes > 0);
+}
+
+#[test]
 fn an_unknown_version_is_said_and_nothing_is_taken_from_it() {
     let (bytes, _) = journal(&[
         Change::Version(VERSION + 1),
@@ -134,7 +154,7 @@ fn time_goes_on_over_a_restart_as_far_as_the_clock_can_tell() {
             Change::Left(1, 200, then),
             Change::Retained(publication, QoS::AtLeastOnce),
         ];
-        let bytes = changes.map(|change| change.encode(0, &written).unwrap());
+        let bytes = changes.map(|change| change.encode(0, &written, Salt::random()).unwrap());
         let image = Image::replay(&bytes.concat(), &read);
         let now = Some(read.now + Duration::from_secs(left_s));
         let ends = Whereabouts::Left(now);

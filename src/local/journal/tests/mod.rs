@@ -155,6 +155,10 @@ impl Kept {
 fn payloads(model: &Model) -> Vec<String> {
     let image = read(model);
     assert_eq!(image.damaged, 0);
+    payloads_of(image)
+}
+
+fn payloads_of(image: Image) -> Vec<String> {
     let messages = image.sessions.into_values().flat_map(|one| one.messages);
     let payload = |message: KeptMessage| {
         let delivery = message.delivery.unwrap();
