@@ -1,8 +1,8 @@
 //! The state that a journal describes. Pure.
 //!
 //! Invariant: whatever the bytes, there is an image. What is damaged is skipped and counted; changes that have lost
-//! what they refer to change nothing. A message of `QoS` 2 that was not taken to the end was not taken at all: its client
-//! has no answer, and sends it again.
+//! what they refer to change nothing. A message of `QoS` 2 that was not taken to the end, or of which a part may be missing, was
+//! not taken at all: its client sends it again if it has no answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +50,8 @@ pub(in crate::local) struct Image {
     pub(in crate::local) retained: BTreeMap<String, (Publication, QoS)>,
     /// What the message leads to that is being taken, if one is.
     pub(super) taking: Option<Vec<Change>>,
+    /// Something is missing of what was taken last: power that goes during a write may spare what comes later in it.
+    in_doubt: bool,
     /// Places where something is missing, other than at the end.
     pub(in crate::local) damaged: u64,
     /// Bytes at the end that are no record.
@@ -73,12 +75,12 @@ impl Image {
                         };
                     }
                     Some(change) => image.apply(change),
-                    None => image.damaged += 1,
+                    None => image.note_damage(),
                 }
                 salt = salt.or(record.salt);
                 at += len;
             } else if let Some(next) = record::find_next(bytes, at + 1, salt) {
-                image.damaged += 1;
+                image.note_damage();
                 at = next;
             } else {
                 image.torn_bytes = rest.len();
@@ -88,7 +90,13 @@ impl Image {
             }
         }
         image.taking = None;
+        image.in_doubt = false;
         image
+    }
+
+    fn note_damage(&mut self) {
+        self.damaged += 1;
+        self.in_doubt = true;
     }
 
     /// One change further.
@@ -99,9 +107,11 @@ impl Image {
                 change @ (Change::Queued(..) | Change::Retained(..) | Change::Cleared(_)),
             ) => taking.push(change),
             (_, Change::Taking(_)) => {
+                self.in_doubt = false;
                 self.apply_taking();
                 self.taking = Some(Vec::new());
             }
+            (_, Change::Taken(..)) if self.in_doubt => self.apply_taking(),
             (_, change) => {
                 self.apply_taking();
                 self.apply_one(change);

@@ -108,6 +108,27 @@ fn a_byte_that_changed_costs_one_change_and_is_counted() {
 }
 
 #[test]
+fn a_message_of_qos_2_of_which_a_part_is_missing_was_not_taken() {
+    let part = [
+        Change::Taking(1),
+        Change::Queued(2, 1, delivery("one")),
+        Change::Taken(1, 7),
+    ];
+    let opened = |key| Change::Opened(key, format!("c{key}"), 5);
+    let before = [Change::Version(VERSION), opened(1), opened(2)];
+    let later = [Change::Taking(1), Change::Taken(1, 8)];
+    let (bytes, ends) = journal(&[&before[..], &part, &later].concat());
+    for hit in 2..=5 {
+        let mut damaged = bytes.clone();
+        damaged[ends[hit] - 1] ^= 1;
+        let image = Image::replay(&damaged, &clocks(1));
+        let taken: Vec<u16> = image.sessions[&1].taken.iter().copied().collect();
+        let expected: &[u16] = if hit == 2 { &[7, 8] } else { &[8] };
+        assert_eq!((image.damaged, taken.as_slice()), (1, expected), "{hit}");
+    }
+}
+
+#[test]
 fn changes_that_somebody_has_published_in_a_payload_are_none_when_that_is_cut_short() {
     let ended = |_| {
         Change::Ended(1)
