@@ -103,7 +103,7 @@ async fn let_in<I: Ingress>(
     let mut broker = shared.broker();
     let is_nameless = connect.client_id.is_empty();
     let mut client_id = connect.client_id;
-    while client_id.is_empty() || (client_id.starts_with(GENERATED) && broker.knows(&client_id)) {
+    while client_id.is_empty() || (is_nameless && broker.knows(&client_id)) {
         client_id = format!("{GENERATED}{:016x}", fastrand::u64(..));
     }
     let asked_keep_alive_s = connect.keep_alive_s;
