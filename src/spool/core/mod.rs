@@ -90,8 +90,6 @@ pub(in crate::spool) struct Core {
     disk_full_until: Option<Instant>,
     /// A message found no room, and since then there has never been much.
     turned_away: bool,
-    /// The oldest segment is to be given up, because somebody waits for room.
-    reclaim: bool,
     closing: bool,
     failure: Option<String>,
     writer: Writer,
@@ -123,7 +121,6 @@ impl Core {
             disk_full: false,
             disk_full_until: None,
             turned_away: false,
-            reclaim: false,
             closing: false,
             failure: None,
             writer: Writer::Awake,
@@ -159,10 +156,6 @@ impl Core {
             (Room::Enough, FullPolicy::DropNewest) if hopeless => return Ok(self.give_up(now)),
             (Room::Full, FullPolicy::DropNewest) => return Ok(self.give_up(now)),
             (Room::Enough, _) => {}
-            (Room::Full, FullPolicy::DropOldest) => {
-                self.reclaim = true;
-                return Err(AppendError::Full);
-            }
             _ => return Err(AppendError::Full),
         }
         let frame = record::encode(seq, message).ok_or_else(|| too_large(message))?;
