@@ -41,6 +41,9 @@ pub struct Limits {
     /// Bytes of one client's messages that are on their way to disk or cloud and not acknowledged
     /// yet. When reached, the client is not read from until some are acknowledged.
     pub unacknowledged_bytes_max: usize,
+    /// Bytes that the acknowledgements take which one client is owed, for whatever it sent. When reached, the client is not
+    /// read from until some have left.
+    pub owed_bytes_max: usize,
     /// Bytes read from one client and not handled yet. A larger packet needs a place of `large_packets_max`.
     pub buffer_bytes_max: usize,
     /// Packets at a time that are larger than the buffers of their connections, on their way in or out. One more waits,
@@ -131,6 +134,7 @@ impl Default for Limits {
             topic_levels_max: 200,
             client_id_bytes_max: 512,
             unacknowledged_bytes_max: MIB,
+            owed_bytes_max: 24 * KIB,
             buffer_bytes_max: 32 * KIB,
             large_packets_max: 32,
             packet_timeout: Duration::from_mins(1),

@@ -83,6 +83,24 @@ async fn a_publisher_is_not_read_from_while_too_much_of_it_is_unacknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_is_not_read_from_while_it_is_owed_too_many_acknowledgements() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    client.send(&publish(ROUTED, "x", 1, 1)).await;
+    for id in 2..=2_000 {
+        client.send(&publish("local", "x", 1, id)).await;
+    }
+    client.expect_nothing().await;
+    let taken = bench.counters.messages_received.get();
+    assert!((100..1_000).contains(&taken), "{taken} taken");
+    assert_eq!(bench.counters.reads_paused.get(), 1);
+    bench.spool.set_safe(1);
+    for id in 1..=2_000 {
+        client.expect(&puback(id)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscriber_that_never_reads_slows_nobody_and_is_closed_in_the_end() {
     let bench = Bench::with(Limits {
         session_bytes_max: 20_000,
