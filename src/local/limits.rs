@@ -94,7 +94,7 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Topic filters of one session. One more is refused with 0x80 in SUBACK.
     pub filters_max: usize,
-    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One more closes the connection: each costs a look at
+    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One more closes the connection: each may cost a look at
     /// every retained message and every filter of the session, and a packet has room for 87,000.
     pub filters_per_packet_max: usize,
     /// Distinct levels of all sessions' topic filters together, each about half a KiB of memory. A filter

@@ -472,6 +472,22 @@ async fn a_large_will_is_refused_while_too_much_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn between_two_subscriptions_of_a_client_others_have_their_turn() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    let subscribe = |id: u16| subscribe(id, &[(&format!("a/{id}"), 1)]);
+    let packets: Vec<_> = (1..=8).map(subscribe).collect();
+    client.send(&packets.concat()).await;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&8) {
+        tokio::task::yield_now().await;
+        seen.push(bench.shared.broker().filters("c").count());
+    }
+    seen.dedup();
+    assert!(seen.ends_with(&[1, 2, 3, 4, 5, 6, 7, 8]), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_bytes_of_all_filters_together_are_limited() {
     let bench = Bench::with(Limits {
         filter_bytes_of_all_max: 5,
