@@ -351,7 +351,8 @@ impl Broker {
         now: Instant,
     ) -> Result<(), Reason> {
         let path = Path::new(&filter.path).ok_or(Reason::FilterInvalid)?;
-        if !topic::is_valid_filter(path.filter, &self.limits) {
+        let is_too_long = filter.path.len() > self.limits.topic_bytes_max;
+        if is_too_long || !topic::is_valid_filter(path.filter, &self.limits) {
             return Err(Reason::FilterInvalid);
         }
         let levels_max = self.limits.filter_levels_of_all_max;

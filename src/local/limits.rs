@@ -31,7 +31,7 @@ pub struct Limits {
     /// more is closed before anything is allocated. AWS takes payloads of up to 128 KiB, so twice
     /// that leaves room for local use.
     pub packet_bytes_max: usize,
-    /// The longest topic name or topic filter, in bytes. A PUBLISH beyond it closes the connection,
+    /// The longest topic name or topic filter, in bytes, with what `$share` adds. A PUBLISH beyond it closes the connection,
     /// a subscription beyond it is refused with 0x80. (AWS takes 256 bytes, MQTT 65,535.)
     pub topic_bytes_max: usize,
     /// The most levels of a topic name or filter; treated like `topic_bytes_max`. As mosquitto.

@@ -488,6 +488,19 @@ async fn between_two_subscriptions_of_a_client_others_have_their_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_name_of_a_group_counts_in_the_length_of_its_topic_filter() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    let path = |bytes: usize| format!("$share/{}/a", "g".repeat(bytes - "$share//a".len()));
+    let (longest, longer) = (path(1_024), path(1_025));
+    client
+        .send(&subscribe(1, &[(&longest, 1), (&longer, 1)]))
+        .await;
+    client.expect(&[0x90, 4, 0, 1, 1, 0x80]).await;
+    assert_eq!(bench.counters.filters_refused.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_bytes_of_all_filters_together_are_limited() {
     let bench = Bench::with(Limits {
         filter_bytes_of_all_max: 5,
