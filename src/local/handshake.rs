@@ -118,9 +118,11 @@ async fn let_in<I: Ingress>(
     if let Some(will) = &will {
         check_will(shared, will, (&client_id, &rights), &memory)?;
     }
-    // A session that wants what its client may not read ends, with all that waits in it: the rights have changed, or
-    // the client identifier was another user's.
-    let may_resume = (broker.filters(&client_id)).all(|filter| rights.may_subscribe(filter));
+    // A session that has or wants what its client may not read ends, with all that waits in it: the rights have changed,
+    // or the client identifier was another user's.
+    let may_read = |topic: &str| rights.may_subscribe(topic);
+    let may_resume =
+        broker.filters(&client_id).all(may_read) && broker.topics(&client_id).all(may_read);
     let terms = Terms {
         receive_max: limits.unreleased_max,
         packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
