@@ -103,8 +103,9 @@ where
     let will = will.filter(|_| end.is_abnormal());
     let will = (shared.broker()).disconnect(session, &link, will, Instant::now());
     if end.can_flush() {
-        if let Some(reason) = end.reason() {
-            packet::put_disconnect(&mut out, version, reason);
+        if let Some(reason) = end.reason()
+            && packet::put_disconnect(&mut out, version, reason)
+        {
             shared.counters.packets_sent.add(1);
         }
         close(&mut writer, &mut out, &shared).await;

@@ -82,8 +82,9 @@ pub(super) async fn admit<I: Ingress>(
         Err(error) => Err(error.into()),
     };
     admitted.inspect_err(|end| {
-        if let Some(reason) = end.reason() {
-            packet::put_refused(out, version, reason);
+        if let Some(reason) = end.reason()
+            && packet::put_refused(out, version, reason)
+        {
             shared.counters.packets_sent.add(1);
         }
     })
