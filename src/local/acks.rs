@@ -2,20 +2,16 @@
 //!
 //! Invariant: an acknowledgement that waits for a sequence number is not handed out before the
 //! watermark has passed it, and none overtakes an earlier one (MQTT-4.6.0-2, -3): one for a message
-//! that stays on the device waits behind one for the cloud. So it is with PUBRELs among themselves (MQTT-4.6.0-4).
+//! that stays on the device waits behind one for the cloud. So it is with PUBRELs among themselves (MQTT-4.6.0-4), and
+//! with SUBACKs. But no kind waits for another: a spool without room holds up no subscription.
 
 use std::collections::VecDeque;
-
-use bytes::Bytes;
 
 use super::packet::{Ack, Reply};
 use crate::spool::Seq;
 
-/// What an entry counts towards the limit of unacknowledged bytes besides its message.
-const OVERHEAD_BYTES: usize = 32;
-
 /// An empty queue that has grown beyond this many entries gives its memory back.
-const CAPACITY_KEPT: usize = 1_024;
+const CAPACITY_KEPT: usize = 64;
 
 /// What must be safe before an acknowledgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,10 +58,19 @@ pub(super) struct Safe {
 pub(super) enum Answer {
     Reply(Reply),
     /// A packet that is encoded already: SUBACK or UNSUBACK.
-    Encoded(Bytes),
+    Encoded(Box<[u8]>),
 }
 
 impl Answer {
+    /// Each kind is another bit.
+    fn kind(&self) -> u8 {
+        match self {
+            Answer::Reply(_) if self.is_pubrel() => 1,
+            Answer::Reply(_) => 2,
+            Answer::Encoded(_) => 4,
+        }
+    }
+
     fn is_pubrel(&self) -> bool {
         matches!(self, Answer::Reply(reply) if reply.ack == Ack::PubRel)
     }
@@ -74,49 +79,62 @@ impl Answer {
 struct Entry {
     answer: Answer,
     awaits: Awaits,
-    cost_bytes: usize,
+    message_bytes: usize,
+}
+
+impl Entry {
+    /// What it takes itself.
+    fn bytes(&self) -> usize {
+        let encoded = match &self.answer {
+            Answer::Reply(_) => 0,
+            Answer::Encoded(packet) => packet.len(),
+        };
+        size_of::<Entry>() + encoded
+    }
 }
 
 /// The queue of acknowledgements owed.
 #[derive(Default)]
 pub(super) struct Owed {
     queue: VecDeque<Entry>,
-    bytes: usize,
-    /// How many of them are PUBRELs.
-    pubrels: usize,
+    message_bytes: usize,
+    own_bytes: usize,
 }
 
 impl Owed {
     /// Adds an acknowledgement that may leave when what it `awaits` is safe; if nothing, as soon as it is first in line.
     pub(super) fn owe(&mut self, answer: Answer, awaits: impl Into<Awaits>, message_bytes: usize) {
-        let cost_bytes = message_bytes + OVERHEAD_BYTES;
-        self.pubrels += usize::from(answer.is_pubrel());
-        self.bytes += cost_bytes;
-        self.queue.push_back(Entry {
+        let entry = Entry {
             answer,
             awaits: awaits.into(),
-            cost_bytes,
-        });
+            message_bytes,
+        };
+        self.message_bytes += message_bytes;
+        self.own_bytes += entry.bytes();
+        self.queue.push_back(entry);
     }
 
     /// The next acknowledgement that may leave when everything below `safe` is safe.
     pub(super) fn release(&mut self, safe: Safe) -> Option<Answer> {
-        let front = self.queue.front()?;
-        if !front.awaits.is_over(safe) {
-            return None;
-        }
-        let entry = self.queue.pop_front()?;
-        self.bytes -= entry.cost_bytes;
-        self.pubrels -= usize::from(entry.answer.is_pubrel());
+        let mut held_up = 0;
+        let position = self.queue.iter().position(|entry| {
+            let kind = entry.answer.kind();
+            let is_due = held_up & kind == 0 && entry.awaits.is_over(safe);
+            held_up |= kind;
+            is_due
+        })?;
+        let entry = self.queue.remove(position)?;
         if self.queue.is_empty() && self.queue.capacity() > CAPACITY_KEPT {
             self.queue = VecDeque::new();
         }
+        self.message_bytes -= entry.message_bytes;
+        self.own_bytes -= entry.bytes();
         Some(entry.answer)
     }
 
     /// Whether a PUBREL is owed, which a later one must not overtake.
     pub(super) fn owes_pubrel(&self) -> bool {
-        self.pubrels > 0
+        self.queue.iter().any(|entry| entry.answer.is_pubrel())
     }
 
     /// Whether nothing is owed.
@@ -124,9 +142,14 @@ impl Owed {
         self.queue.is_empty()
     }
 
-    /// Bytes of the messages whose acknowledgement is owed, bookkeeping included.
+    /// Bytes of the messages whose acknowledgement is owed.
     pub(super) fn unacknowledged_bytes(&self) -> usize {
-        self.bytes
+        self.message_bytes
+    }
+
+    /// Bytes that the acknowledgements take themselves.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.own_bytes
     }
 }
 
@@ -188,11 +211,50 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_waits_only_for_its_own() {
+        let mut owed = Owed::default();
+        let journal = |number| Awaits {
+            spool: None,
+            journal: Some(number),
+        };
+        let pubrel = |id| Answer::Reply(Reply::new(Ack::PubRel, id));
+        let suback = || Answer::Encoded(b"SUBACK"[..].into());
+        owed.owe(Answer::Reply(Reply::new(Ack::PubAck, 1)), Some(7), 100);
+        owed.owe(pubrel(1), journal(1), 0);
+        owed.owe(suback(), journal(0), 0);
+        owed.owe(pubrel(2), None, 0);
+        let mut release = |spool, journal| owed.release(Safe { spool, journal });
+        assert_eq!(release(7, 0), None);
+        assert_eq!(release(7, 1), Some(suback()));
+        assert_eq!(release(7, 1), None);
+        assert_eq!(release(7, 2), Some(pubrel(1)));
+        assert_eq!(release(7, 2), Some(pubrel(2)));
+        assert_eq!(release(7, 2), None);
+        assert!(release(8, 2).is_some());
+        assert!(owed.is_empty());
+    }
+
+    #[test]
     fn bytes_count_from_owing_to_release() {
         let mut owed = Owed::default();
         owed.owe(Answer::Reply(Reply::new(Ack::PubAck, 1)), Some(0), 1_000);
         assert!(owed.unacknowledged_bytes() >= 1_000);
         owed.release(safe(1));
         assert_eq!(owed.unacknowledged_bytes(), 0);
+    }
+
+    #[test]
+    fn what_acknowledgements_take_counts_from_owing_to_release() {
+        let mut owed = Owed::default();
+        let mut owe = |answer| {
+            let before = owed.own_bytes();
+            owed.owe(answer, None, 0);
+            owed.own_bytes() - before
+        };
+        let reply = owe(Answer::Reply(Reply::new(Ack::PubRel, 1)));
+        let suback = owe(Answer::Encoded([0; 200].into()));
+        assert!(reply >= size_of::<(Answer, Awaits)>() && suback == reply + 200);
+        while owed.release(safe(0)).is_some() {}
+        assert_eq!(owed.own_bytes(), 0);
     }
 }

@@ -118,10 +118,21 @@ impl Broker {
 
     /// The topic filters of a client's session, without what `$share` adds.
     pub(super) fn filters(&self, client_id: &str) -> impl Iterator<Item = &str> {
-        let key = self.by_client_id.get(client_id);
-        let session = key.and_then(|key| self.sessions.get(key));
-        let filters = session.into_iter().flat_map(|session| &session.filters);
+        let session = self.session_of(client_id).into_iter();
+        let filters = session.flat_map(|session| &session.filters);
         filters.filter_map(|path| Some(Path::new(path)?.filter))
+    }
+
+    /// The topics of the messages that a client's session has for it.
+    pub(super) fn topics(&self, client_id: &str) -> impl Iterator<Item = &str> {
+        let session = self.session_of(client_id).into_iter();
+        let deliveries = session.flat_map(Session::deliveries);
+        deliveries.map(|delivery| delivery.publication.topic())
+    }
+
+    fn session_of(&self, client_id: &str) -> Option<&Session> {
+        let key = self.by_client_id.get(client_id)?;
+        self.sessions.get(key)
     }
 
     /// Gives the connection at `link` its session: the kept one, or a new one. A previous connection
@@ -351,7 +362,8 @@ impl Broker {
         now: Instant,
     ) -> Result<(), Reason> {
         let path = Path::new(&filter.path).ok_or(Reason::FilterInvalid)?;
-        if !topic::is_valid_filter(path.filter, &self.limits) {
+        let is_too_long = filter.path.len() > self.limits.topic_bytes_max;
+        if is_too_long || !topic::is_valid_filter(path.filter, &self.limits) {
             return Err(Reason::FilterInvalid);
         }
         let levels_max = self.limits.filter_levels_of_all_max;

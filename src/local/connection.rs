@@ -27,7 +27,7 @@ use super::handshake::{self, Admitted};
 use super::inbound::{Client, Handled};
 use super::input::Input;
 use super::large_packet::LargePacket;
-use super::packet::{self, Frame, Will};
+use super::packet::{self, Frame, Incoming, Will};
 use super::server::{LocalError, Shared};
 use super::wills;
 use crate::clock;
@@ -103,8 +103,9 @@ where
     let will = will.filter(|_| end.is_abnormal());
     let will = (shared.broker()).disconnect(session, &link, will, Instant::now());
     if end.can_flush() {
-        if let Some(reason) = end.reason() {
-            packet::put_disconnect(&mut out, version, reason);
+        if let Some(reason) = end.reason()
+            && packet::put_disconnect(&mut out, version, reason)
+        {
             shared.counters.packets_sent.add(1);
         }
         close(&mut writer, &mut out, &shared).await;
@@ -217,7 +218,7 @@ impl<I: Ingress> Connection<I> {
         let mut shutdown = std::pin::pin!(shutdown.cancelled());
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
         loop {
-            if let Err(end) = self.handle_and_fill() {
+            if let Err(end) = self.handle_and_fill().await {
                 return end;
             }
             if self.stopping && self.client.owed.is_empty() && self.client.out.is_empty() {
@@ -265,14 +266,14 @@ impl<I: Ingress> Connection<I> {
     }
 
     /// Handles what was read, and puts what may leave into the client's `out`.
-    fn handle_and_fill(&mut self) -> Result<(), End> {
+    async fn handle_and_fill(&mut self) -> Result<(), End> {
         if self.client.link.is_taken_over() {
             return Err(End::TakenOver);
         }
         let handled = if self.stopping {
             Ok(())
         } else {
-            self.handle_input()
+            self.handle_input().await
         };
         // Also when a packet ended the connection: those before it are answered.
         self.client.acknowledge();
@@ -284,7 +285,7 @@ impl<I: Ingress> Connection<I> {
     }
 
     /// Handles every complete packet, unless something holds the client up.
-    fn handle_input(&mut self) -> Result<(), End> {
+    async fn handle_input(&mut self) -> Result<(), End> {
         if self.input.bytes().is_empty() {
             return Ok(());
         }
@@ -307,6 +308,7 @@ impl<I: Ingress> Connection<I> {
             };
             let bytes = self.input.bytes().get(..size).unwrap_or_default();
             let packet = packet::parse(self.client.version, bytes)?;
+            let subscribes = matches!(packet, Incoming::Subscribe { .. });
             let handled = self.client.handle(packet, received);
             if !matches!(handled, Ok(Handled::SpoolFull)) {
                 self.client.shared.counters.packets_received.add(1);
@@ -315,6 +317,13 @@ impl<I: Ingress> Connection<I> {
                 Handled::Done => {
                     self.input.handled(size);
                     handled_some = true;
+                    if subscribes {
+                        // It may have looked at every retained message, and many may come at once.
+                        tokio::task::yield_now().await;
+                        if self.client.link.is_taken_over() {
+                            return Err(End::TakenOver);
+                        }
+                    }
                 }
                 Handled::SpoolFull => {
                     let ingress = self.client.shared.ingress.clone();

@@ -96,7 +96,8 @@ pub struct Counters {
     /// has no counter of its own.
     pub protocol_errors: Counter,
     /// Times that a client was not read from any more for a while: its messages were on their way to disk or cloud, up
-    /// to `Limits::unacknowledged_bytes_max`, or waited for room in the spool or among the large packets, or it did not take what it was owed.
+    /// to `Limits::unacknowledged_bytes_max`, or waited for room in the spool or among the large packets, or it was owed
+    /// more than `Limits::owed_bytes_max`, or did not take it.
     pub reads_paused: Counter,
     /// Topic filters refused because they are none, or because of `Limits::filters_max`, `Limits::topic_bytes_max`,
     /// `Limits::topic_levels_max` or `Limits::filter_levels_of_all_max`.

@@ -82,8 +82,9 @@ pub(super) async fn admit<I: Ingress>(
         Err(error) => Err(error.into()),
     };
     admitted.inspect_err(|end| {
-        if let Some(reason) = end.reason() {
-            packet::put_refused(out, version, reason);
+        if let Some(reason) = end.reason()
+            && packet::put_refused(out, version, reason)
+        {
             shared.counters.packets_sent.add(1);
         }
     })
@@ -103,7 +104,7 @@ async fn let_in<I: Ingress>(
     let mut broker = shared.broker();
     let is_nameless = connect.client_id.is_empty();
     let mut client_id = connect.client_id;
-    while client_id.is_empty() || (client_id.starts_with(GENERATED) && broker.knows(&client_id)) {
+    while client_id.is_empty() || (is_nameless && broker.knows(&client_id)) {
         client_id = format!("{GENERATED}{:016x}", fastrand::u64(..));
     }
     let asked_keep_alive_s = connect.keep_alive_s;
@@ -118,9 +119,11 @@ async fn let_in<I: Ingress>(
     if let Some(will) = &will {
         check_will(shared, will, (&client_id, &rights), &memory)?;
     }
-    // A session that wants what its client may not read ends, with all that waits in it: the rights have changed, or
-    // the client identifier was another user's.
-    let may_resume = (broker.filters(&client_id)).all(|filter| rights.may_subscribe(filter));
+    // A session that has or wants what its client may not read ends, with all that waits in it: the rights have changed,
+    // or the client identifier was another user's.
+    let may_read = |topic: &str| rights.may_subscribe(topic);
+    let may_resume =
+        broker.filters(&client_id).all(may_read) && broker.topics(&client_id).all(may_read);
     let terms = Terms {
         receive_max: limits.unreleased_max,
         packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),

@@ -99,7 +99,7 @@ impl<I: Ingress> Client<I> {
                 drop(broker);
                 let mut packet = BytesMut::new();
                 packet::put_unsuback(&mut packet, self.version, id, &codes);
-                self.answer(packet, journal);
+                self.answer(&packet, journal);
             }
             Incoming::PingReq => {
                 packet::put_pingresp(&mut self.out);
@@ -138,7 +138,7 @@ impl<I: Ingress> Client<I> {
         self.shared.counters.filters_refused.add(refused);
         let mut packet = BytesMut::new();
         packet::put_suback(&mut packet, self.version, id, &codes);
-        self.answer(packet, journal);
+        self.answer(&packet, journal);
         Ok(())
     }
 

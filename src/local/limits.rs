@@ -31,7 +31,7 @@ pub struct Limits {
     /// more is closed before anything is allocated. AWS takes payloads of up to 128 KiB, so twice
     /// that leaves room for local use.
     pub packet_bytes_max: usize,
-    /// The longest topic name or topic filter, in bytes. A PUBLISH beyond it closes the connection,
+    /// The longest topic name or topic filter, in bytes, with what `$share` adds. A PUBLISH beyond it closes the connection,
     /// a subscription beyond it is refused with 0x80. (AWS takes 256 bytes, MQTT 65,535.)
     pub topic_bytes_max: usize,
     /// The most levels of a topic name or filter; treated like `topic_bytes_max`. As mosquitto.
@@ -41,6 +41,9 @@ pub struct Limits {
     /// Bytes of one client's messages that are on their way to disk or cloud and not acknowledged
     /// yet. When reached, the client is not read from until some are acknowledged.
     pub unacknowledged_bytes_max: usize,
+    /// Bytes that the acknowledgements take which one client is owed, for whatever it sent. When reached, the client is not
+    /// read from until some have left.
+    pub owed_bytes_max: usize,
     /// Bytes read from one client and not handled yet. A larger packet needs a place of `large_packets_max`.
     pub buffer_bytes_max: usize,
     /// Packets at a time that are larger than the buffers of their connections, on their way in or out. One more waits,
@@ -91,7 +94,7 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Topic filters of one session. One more is refused with 0x80 in SUBACK.
     pub filters_max: usize,
-    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One more closes the connection: each costs a look at
+    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One more closes the connection: each may cost a look at
     /// every retained message and every filter of the session, and a packet has room for 87,000.
     pub filters_per_packet_max: usize,
     /// Distinct levels of all sessions' topic filters together, each about half a KiB of memory. A filter
@@ -131,6 +134,7 @@ impl Default for Limits {
             topic_levels_max: 200,
             client_id_bytes_max: 512,
             unacknowledged_bytes_max: MIB,
+            owed_bytes_max: 24 * KIB,
             buffer_bytes_max: 32 * KIB,
             large_packets_max: 32,
             packet_timeout: Duration::from_mins(1),

@@ -1,7 +1,6 @@
 //! What leaves to a client: acknowledgements and answers when they may, messages while there is room. All of it is put into
 //! the client's `out`; what may not be sent yet is owed.
 
-use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::acks::{Answer, Awaits, Safe};
@@ -22,17 +21,16 @@ impl<I: Ingress> Client<I> {
         self.shared.counters.packets_sent.add(1);
     }
 
-    /// Sends SUBACK or UNSUBACK when the journal has what it says; in order with others if it has to wait.
-    pub(super) fn answer(&mut self, packet: BytesMut, journal: Option<Seq>) {
+    /// Sends SUBACK or UNSUBACK when the journal has what it says.
+    pub(super) fn answer(&mut self, packet: &[u8], journal: Option<Seq>) {
         if journal.is_some() {
             let awaits = Awaits {
                 spool: None,
                 journal,
             };
-            let bytes = packet.len();
-            (self.owed).owe(Answer::Encoded(packet.freeze()), awaits, bytes);
+            (self.owed).owe(Answer::Encoded(packet.into()), awaits, 0);
         } else {
-            self.out.extend_from_slice(&packet);
+            self.out.extend_from_slice(packet);
             self.shared.counters.packets_sent.add(1);
         }
     }
@@ -134,6 +132,7 @@ impl<I: Ingress> Client<I> {
     pub(super) fn is_congested(&self) -> bool {
         let limits = &self.shared.limits;
         self.owed.unacknowledged_bytes() >= limits.unacknowledged_bytes_max
+            || self.owed.own_bytes() >= limits.owed_bytes_max
             || self.out.len() >= limits.write_buffer_bytes_max
     }
 }

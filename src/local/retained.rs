@@ -2,6 +2,7 @@
 //! the relay tells its own state anew at each start.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use tokio::time::Instant;
 
@@ -148,11 +149,31 @@ impl Retained {
         filter: &'a str,
         now: Instant,
     ) -> impl Iterator<Item = (&'a Publication, QoS)> {
-        self.messages
-            .iter()
+        self.candidates(filter)
             .filter(move |(name, _)| topic::matches(filter, name))
             .map(|(_, entry)| (&entry.publication, entry.qos))
             .filter(move |(publication, _)| !publication.has_expired(now))
+    }
+
+    /// Those that begin as `filter` does before its first wildcard, or the one that it spells: a client may ask for
+    /// many filters, and not for many looks at all there are.
+    fn candidates<'a>(
+        &'a self,
+        filter: &'a str,
+    ) -> impl Iterator<Item = (&'a Box<str>, &'a Entry)> {
+        let literal = filter.split(['+', '#']).next().unwrap_or_default();
+        let (begin, end) = if literal.len() == filter.len() {
+            (filter, Bound::Included(filter))
+        } else {
+            // `a/#` matches `a` too.
+            (
+                literal.strip_suffix('/').unwrap_or(literal),
+                Bound::Unbounded,
+            )
+        };
+        self.messages
+            .range::<str, _>((Bound::Included(begin), end))
+            .take_while(move |(name, _)| name.starts_with(begin))
     }
 
     /// Looks through all of them only if one may have expired: many clients may try to retain more than there is room for.
@@ -179,6 +200,7 @@ mod tests {
     use super::*;
     use crate::local::memory::Memory;
     use crate::local::packet::Publish;
+    use crate::topic::tests::CASES;
 
     fn payloads(retained: &Retained, filter: &str) -> Vec<Vec<u8>> {
         let matching = retained.matching(filter, Instant::now());
@@ -230,6 +252,26 @@ mod tests {
             "too many bytes"
         );
         assert_eq!(payloads(&retained, "#"), [b"1"]);
+    }
+
+    #[test]
+    fn what_matches_is_found_without_a_look_at_all_the_others() {
+        let (mut retained, limits) = (Retained::default(), Limits::default());
+        for &(_, name, _) in CASES {
+            set(&mut retained, name, name.as_bytes(), &limits);
+        }
+        let names: Vec<String> = retained.messages.keys().map(ToString::to_string).collect();
+        for &(filter, ..) in CASES {
+            let expected = names.iter().filter(|name| topic::matches(filter, name));
+            let expected: Vec<&[u8]> = expected.map(String::as_bytes).collect();
+            assert_eq!(payloads(&retained, filter), expected, "{filter}");
+        }
+        for n in 0..100 {
+            set(&mut retained, &format!("many/{n}"), b"x", &limits);
+        }
+        let looks = |filter| retained.candidates(filter).count();
+        assert_eq!((looks("many/7"), looks("many"), looks("one/+")), (1, 0, 0));
+        assert_eq!((looks("sport/tennis/#"), looks("many/#")), (4, 100));
     }
 
     #[test]

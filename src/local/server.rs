@@ -103,6 +103,12 @@ impl LocalBroker {
         self.keeper = journal::keep(directory, &self.broker, &self.counters);
     }
 
+    /// Its journal is kept by this thread, which is waited for.
+    #[cfg(test)]
+    pub(super) fn kept_by(&mut self, thread: std::thread::JoinHandle<()>) {
+        self.keeper = Some(Keeper::of(thread));
+    }
+
     /// One with the session of a client that is away and wants all there is. Its journal has on disk what it had recorded
     /// when the answer was last called.
     #[cfg(test)]
@@ -209,8 +215,8 @@ pub async fn bind(variable: &'static str, listen: SocketAddr) -> Result<TcpListe
     })
 }
 
-/// Serves clients until `shutdown`. Returns when every connection has ended; an error as soon as the spool has
-/// failed.
+/// Serves clients until `shutdown`. Returns when every connection has ended, which is at once when the spool has failed,
+/// and what is kept is written.
 pub async fn serve<I: Ingress>(
     doors: Vec<Door>,
     ingress: I,
@@ -219,6 +225,23 @@ pub async fn serve<I: Ingress>(
     mut broker: LocalBroker,
 ) -> Result<(), LocalError> {
     let keeper = broker.keeper.take();
+    let served = serve_clients(doors, ingress, routes, shutdown, broker).await;
+    // Dropped, it writes what is left: the disk, which may be the very one that has failed, is waited for where nobody
+    // minds.
+    let written = tokio::task::spawn_blocking(move || drop(keeper)).await;
+    if written.is_err() {
+        tracing::error!("the journal of the local broker ended by a fault; please report it");
+    }
+    served
+}
+
+async fn serve_clients<I: Ingress>(
+    doors: Vec<Door>,
+    ingress: I,
+    routes: Arc<Routes>,
+    shutdown: CancellationToken,
+    broker: LocalBroker,
+) -> Result<(), LocalError> {
     let mut safe = ingress.safe();
     let spool_closed = async move {
         // Resolves only when the channel closes: no watermark satisfies it.
@@ -246,11 +269,6 @@ pub async fn serve<I: Ingress>(
     drop(acceptor);
     while let Some(ended) = connections.join_next().await {
         check(ended)?;
-    }
-    // Dropped, it writes what is left: the disk is waited for where nobody minds.
-    let written = tokio::task::spawn_blocking(move || drop(keeper)).await;
-    if written.is_err() {
-        tracing::error!("the journal of the local broker ended by a fault; please report it");
     }
     Ok(())
 }

@@ -381,6 +381,16 @@ impl Session {
         self.note(|key| Change::Settled(key, id));
     }
 
+    /// The messages that the client has not acknowledged, sent or not.
+    pub(super) fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
+        let inflight = self.inflight.iter();
+        let sent = inflight.filter_map(|flight| match &flight.stage {
+            Stage::Sent(delivery) => Some(delivery),
+            Stage::Released(_) => None,
+        });
+        sent.chain(self.queue.iter().map(|waiting| &waiting.delivery))
+    }
+
     /// What was not sent yet.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Delivery> {
@@ -389,15 +399,7 @@ impl Session {
 
     /// Bytes kept, counted afresh. Panics if the session's books are wrong; for tests and fuzzing.
     pub(super) fn audit(&self) -> usize {
-        let sent = self
-            .inflight
-            .iter()
-            .filter_map(|flight| match &flight.stage {
-                Stage::Sent(delivery) => Some(delivery),
-                Stage::Released(_) => None,
-            });
-        let waiting = self.queue.iter().map(|waiting| &waiting.delivery);
-        let bytes = waiting.chain(sent).map(Delivery::cost_bytes).sum::<usize>();
+        let bytes = self.deliveries().map(Delivery::cost_bytes).sum::<usize>();
         assert_eq!(self.bytes, bytes, "the bytes of {}", self.client_id);
         assert!(self.sent_here <= self.inflight.len());
         let waiting = self.queue.iter().map(|waiting| waiting.id);

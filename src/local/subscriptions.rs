@@ -76,13 +76,13 @@ impl Subscriptions {
         self.nodes + missing > nodes_max
     }
 
-    /// Adds a subscription, or changes it. Returns whether it is new.
+    /// Adds a subscription, or changes it.
     pub(super) fn insert(
         &mut self,
         filter: &str,
         session: SessionKey,
         subscription: impl Into<Subscription>,
-    ) -> bool {
+    ) {
         let mut node = &mut self.root;
         for level in levels_before_hash(filter) {
             if !node.children.contains_key(level) {
@@ -95,12 +95,10 @@ impl Subscriptions {
                 .expect("invariant: just inserted");
         }
         let subscribers = node.subscribers(filter);
-        if let Some(found) = subscribers.iter_mut().find(|(key, _)| *key == session) {
-            found.1 = subscription.into();
-            return false;
+        match subscribers.iter_mut().find(|(key, _)| *key == session) {
+            Some(found) => found.1 = subscription.into(),
+            None => subscribers.push((session, subscription.into())),
         }
-        subscribers.push((session, subscription.into()));
-        true
     }
 
     /// Removes a subscription if it is there.
@@ -268,9 +266,13 @@ mod tests {
     #[test]
     fn a_second_subscription_to_a_filter_replaces_the_first() {
         let mut subscriptions = Subscriptions::default();
-        assert!(subscriptions.insert("a/#", 1, QoS::ExactlyOnce));
-        assert!(!subscriptions.insert("a/#", 1, QoS::AtMostOnce));
-        assert!(subscriptions.insert("a", 1, QoS::AtMostOnce));
+        let mut insert = |filter, qos| {
+            subscriptions.insert(filter, 1, qos);
+            subscriptions.audit().0
+        };
+        assert_eq!(insert("a/#", QoS::ExactlyOnce), 1);
+        assert_eq!(insert("a/#", QoS::AtMostOnce), 1);
+        assert_eq!(insert("a", QoS::AtMostOnce), 2);
         assert_eq!(matching(&subscriptions, "a/x"), [(1, QoS::AtMostOnce)]);
     }
 

@@ -3,7 +3,7 @@
 //! The only module of the spool that touches the file system. Nothing here decides anything.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirEntry, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -137,11 +137,22 @@ fn free_bytes(path: &Path) -> io::Result<u64> {
 }
 
 fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {
+    with_lengths(fs::read_dir(path)?)
+}
+
+/// One that another process removes meanwhile is not there: dead letters are, while the relay lists them.
+fn with_lengths(
+    entries: impl Iterator<Item = io::Result<DirEntry>>,
+) -> io::Result<Vec<(String, u64)>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(path)? {
+    for entry in entries {
         let entry = entry?;
         if let Ok(name) = entry.file_name().into_string() {
-            files.push((name, entry.metadata()?.len()));
+            match entry.metadata() {
+                Ok(metadata) => files.push((name, metadata.len())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(files)
@@ -247,6 +258,19 @@ mod tests {
         ];
         assert_eq!(synced[..4], first);
         assert_eq!(synced[4..], [(parent("a/b/c"), 4)]);
+    }
+
+    #[test]
+    fn a_file_that_goes_while_its_directory_is_listed_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        for name in ["goes", "stays"] {
+            fs::write(path.join(name), name).unwrap();
+        }
+        let entries: Vec<_> = fs::read_dir(path).unwrap().collect();
+        fs::remove_file(path.join("goes")).unwrap();
+        let files = with_lengths(entries.into_iter()).unwrap();
+        assert_eq!(files, [("stays".to_owned(), 5)]);
     }
 
     #[test]

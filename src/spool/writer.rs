@@ -64,6 +64,11 @@ fn work(shared: &Shared, disk: &mut Disk) {
 /// starting the thread decides what happens when.
 pub(super) fn step(shared: &Shared, disk: &mut Disk, now: Instant) -> Step {
     let job = shared.core().next_job(now);
+    finish(shared, disk, job, now)
+}
+
+/// The rest of a step. What the core says may be another thing by now.
+pub(super) fn finish(shared: &Shared, disk: &mut Disk, job: Job, now: Instant) -> Step {
     if let Job::Sleep(alarm) = job {
         return Step::Idle(alarm);
     }

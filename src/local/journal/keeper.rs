@@ -58,6 +58,17 @@ impl Keeper {
     }
 }
 
+#[cfg(test)]
+impl Keeper {
+    /// One that keeps nothing, and whose thread is this one.
+    pub(in crate::local) fn of(thread: JoinHandle<()>) -> Self {
+        Keeper {
+            recorder: Recorder::default(),
+            thread: Some(thread),
+        }
+    }
+}
+
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.recorder.close();

@@ -92,25 +92,36 @@ pub(in crate::local) fn put_accepted(
     out.put_slice(&properties);
 }
 
-/// CONNACK for a client that is not let in, if its version has a code for the reason.
-pub(in crate::local) fn put_refused(out: &mut BytesMut, version: Version, reason: Reason) {
-    match (version, reason) {
-        (Version::V5, _) => out.put_slice(&[0x20, 3, 0, reason.code(), 0]),
-        // MQTT 3.2.2.3
-        (Version::V4, Reason::UnsupportedVersion) => out.put_slice(&[0x20, 2, 0, 1]),
-        (Version::V4, Reason::ClientIdInvalid) => out.put_slice(&[0x20, 2, 0, 2]),
-        (Version::V4, Reason::BadUserNameOrPassword) => out.put_slice(&[0x20, 2, 0, 4]),
-        (Version::V4, Reason::QuotaExceeded) => out.put_slice(&[0x20, 2, 0, 3]),
-        (Version::V4, Reason::NotAuthorized) => out.put_slice(&[0x20, 2, 0, 5]),
-        (Version::V4, _) => {}
+/// CONNACK for a client that is not let in. Returns false, and writes nothing, if its version has no code for the reason.
+pub(in crate::local) fn put_refused(out: &mut BytesMut, version: Version, reason: Reason) -> bool {
+    if version == Version::V5 {
+        out.put_slice(&[0x20, 3, 0, reason.code(), 0]);
+        return true;
     }
+    // MQTT 3.2.2.3
+    let code = match reason {
+        Reason::UnsupportedVersion => 1,
+        Reason::ClientIdInvalid => 2,
+        Reason::QuotaExceeded => 3,
+        Reason::BadUserNameOrPassword => 4,
+        Reason::NotAuthorized => 5,
+        _ => return false,
+    };
+    out.put_slice(&[0x20, 2, 0, code]);
+    true
 }
 
-/// DISCONNECT, which a server sends in MQTT 5 only.
-pub(in crate::local) fn put_disconnect(out: &mut BytesMut, version: Version, reason: Reason) {
-    if version == Version::V5 {
+/// DISCONNECT, which a server sends in MQTT 5 only: else returns false, and writes nothing.
+pub(in crate::local) fn put_disconnect(
+    out: &mut BytesMut,
+    version: Version,
+    reason: Reason,
+) -> bool {
+    let has_it = version == Version::V5;
+    if has_it {
         out.put_slice(&[0xE0, 1, reason.code()]);
     }
+    has_it
 }
 
 pub(in crate::local) fn put_reply(out: &mut BytesMut, version: Version, reply: Reply) {

@@ -223,8 +223,8 @@ async fn a_will_that_may_not_be_published_is_refused_at_connect() {
     assert_eq!(bench.counters.publishes_denied.get(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_kept_session_is_resumed_only_by_who_may_read_all_its_topics() {
+/// A broker with two users, `app` and `other`, of which only the first one may do anything: `app/#`.
+fn bench_of_two_users() -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name);
     std::fs::write(file("rules"), "user app\ntopic readwrite app/#\n").unwrap();
@@ -236,15 +236,22 @@ async fn a_kept_session_is_resumed_only_by_who_may_read_all_its_topics() {
     assert!(made.unwrap().success());
     let access = Access::new(Some(&login()), Some(&file("users"))).unwrap();
     let access = access.with_rules(Some(&file("rules"))).unwrap();
-    let bench = Bench::guarded(ROUTED, Limits::default(), access);
-    let connect = |user| {
-        let mut connect = connect(4, Some(user), Some("geheim"));
-        connect[9] &= !0x02; // the session is kept
-        connect
-    };
+    Bench::guarded(ROUTED, Limits::default(), access)
+}
+
+/// CONNECT of client `c` with a session that is kept.
+fn connect_kept(user: &str) -> Vec<u8> {
+    let mut connect = connect(4, Some(user), Some("geheim"));
+    connect[9] &= !0x02;
+    connect
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_session_is_resumed_only_by_who_may_read_all_its_topics() {
+    let bench = bench_of_two_users();
     for (user, present) in [("app", 0), ("app", 1), ("other", 0), ("other", 1)] {
         let mut client = bench.open();
-        client.send(&connect(user)).await;
+        client.send(&connect_kept(user)).await;
         client.expect(&[0x20, 2, present, 0]).await;
         let code = if user == "app" { 1 } else { 0x80 };
         client.send(&wire::subscribe(1, &[("app/#", 1)])).await;
@@ -252,4 +259,29 @@ async fn a_kept_session_is_resumed_only_by_who_may_read_all_its_topics() {
         client.send(&wire::DISCONNECT).await;
         client.expect_closed().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_a_kept_session_is_not_given_to_who_may_not_read_it() {
+    let bench = bench_of_two_users();
+    let mut app = bench.open();
+    app.send(&connect_kept("app")).await;
+    app.expect(&[0x20, 2, 0, 0]).await;
+    app.subscribe("app/#", 1).await;
+    app.send(&publish("app/a", "x", 1, 7)).await;
+    app.expect(&wire::puback(7)).await;
+    app.expect(&publish("app/a", "x", 1, 1)).await;
+    app.send(&wire::unsubscribe(2, &["app/#"])).await;
+    app.expect(&wire::unsuback(2)).await;
+    app.ended().await.unwrap();
+    let mut app = bench.open();
+    app.send(&connect_kept("app")).await;
+    app.expect(&[0x20, 2, 1, 0]).await;
+    let again = wire::publish_with(wire::DUP, "app/a", "x", 1, 1);
+    app.expect(&again).await;
+    app.ended().await.unwrap();
+    let mut other = bench.open();
+    other.send(&connect_kept("other")).await;
+    other.expect(&[0x20, 2, 0, 0]).await;
+    other.expect_nothing().await;
 }

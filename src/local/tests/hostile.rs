@@ -93,6 +93,7 @@ async fn what_the_standard_forbids_closes_the_connection() {
         ),
         ("a packet of 256 MiB", vec![0x30, 0xFF, 0xFF, 0xFF, 0x7F]),
     ];
+    let sent_before = bench.counters.packets_sent.get();
     for (what, bytes) in forbidden {
         let mut client = bench.client("c").await;
         client.send(bytes).await;
@@ -100,6 +101,8 @@ async fn what_the_standard_forbids_closes_the_connection() {
         assert_eq!(closed.expect(what), None, "{what}");
         client.ended().await.unwrap();
     }
+    let sent = bench.counters.packets_sent.get() - sent_before;
+    assert_eq!(sent, forbidden.len() as u64, "a CONNACK for each");
     witness.ping().await;
 }
 
@@ -172,6 +175,7 @@ async fn what_is_not_a_proper_connect_is_closed_without_an_answer() {
         client.ended().await.unwrap();
     }
     assert!(bench.spool.stored().is_empty());
+    assert_eq!(bench.counters.packets_sent.get(), 0);
 }
 
 /// One packet of each kind that a client of MQTT 3.1.1 may send.

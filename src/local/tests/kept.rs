@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::super::journal::{Image, Recorder};
 use super::wire::{
     DISCONNECT, DUP, RETAIN, puback, pubcomp, publish, publish_with, pubrec, pubrel, subscribe,
+    unsuback, unsubscribe,
 };
 use super::*;
 
@@ -75,7 +76,7 @@ async fn no_pubrel_overtakes_one_that_waits() {
     client.expect_nothing().await;
     sync(&recorder);
     keeper.expect(&publish("a", "x", 2, 1)).await;
-    // Its PUBREL waits for the journal, and behind a PUBACK that waits for the spool; that of the other waits for nothing.
+    // Its PUBREL waits for the journal; that of the other waits for nothing.
     keeper.send(&publish(ROUTED, "x", 1, 1)).await;
     keeper.send(&[pubrec(1), pubrec(77)].concat()).await;
     sync(&recorder);
@@ -86,6 +87,33 @@ async fn no_pubrel_overtakes_one_that_waits() {
     sync(&recorder);
     keeper.expect(&pubrel(1)).await;
     keeper.expect(&pubrel(77)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_spool_holds_up_nothing_that_waits_for_the_journal() {
+    let (bench, recorder) = bench_with(Image::default());
+    let mut keeper = bench.connect(Connect::persistent("s")).await;
+    keeper.send(&publish(ROUTED, "x", 1, 1)).await;
+    keeper.send(&subscribe(9, &[("a", 2)])).await;
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&[0x90, 3, 0, 9, 2]).await;
+    let mut client = bench.client("c").await;
+    client.send(&publish("a", "x", 2, 1)).await;
+    client.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&publish("a", "x", 2, 1)).await;
+    keeper.send(&pubrec(1)).await;
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&pubrel(1)).await;
+    keeper.send(&unsubscribe(10, &["a"])).await;
+    keeper.expect_nothing().await;
+    sync(&recorder);
+    keeper.expect(&unsuback(10)).await;
+    keeper.expect_nothing().await;
+    bench.spool.set_safe(1);
+    keeper.expect(&puback(1)).await;
 }
 
 #[tokio::test(start_paused = true)]

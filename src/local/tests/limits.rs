@@ -83,6 +83,24 @@ async fn a_publisher_is_not_read_from_while_too_much_of_it_is_unacknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_is_not_read_from_while_it_is_owed_too_many_acknowledgements() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    client.send(&publish(ROUTED, "x", 1, 1)).await;
+    for id in 2..=2_000 {
+        client.send(&publish("local", "x", 1, id)).await;
+    }
+    client.expect_nothing().await;
+    let taken = bench.counters.messages_received.get();
+    assert!((100..1_000).contains(&taken), "{taken} taken");
+    assert_eq!(bench.counters.reads_paused.get(), 1);
+    bench.spool.set_safe(1);
+    for id in 1..=2_000 {
+        client.expect(&puback(id)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscriber_that_never_reads_slows_nobody_and_is_closed_in_the_end() {
     let bench = Bench::with(Limits {
         session_bytes_max: 20_000,
@@ -451,6 +469,35 @@ async fn a_large_will_is_refused_while_too_much_is_kept() {
     second.expect_closed().await;
     first.ended().await.unwrap();
     bench.connect(connect("second")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_two_subscriptions_of_a_client_others_have_their_turn() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    let subscribe = |id: u16| subscribe(id, &[(&format!("a/{id}"), 1)]);
+    let packets: Vec<_> = (1..=8).map(subscribe).collect();
+    client.send(&packets.concat()).await;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&8) {
+        tokio::task::yield_now().await;
+        seen.push(bench.shared.broker().filters("c").count());
+    }
+    seen.dedup();
+    assert!(seen.ends_with(&[1, 2, 3, 4, 5, 6, 7, 8]), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_name_of_a_group_counts_in_the_length_of_its_topic_filter() {
+    let bench = Bench::new();
+    let mut client = bench.client("c").await;
+    let path = |bytes: usize| format!("$share/{}/a", "g".repeat(bytes - "$share//a".len()));
+    let (longest, longer) = (path(1_024), path(1_025));
+    client
+        .send(&subscribe(1, &[(&longest, 1), (&longer, 1)]))
+        .await;
+    client.expect(&[0x90, 4, 0, 1, 1, 0x80]).await;
+    assert_eq!(bench.counters.filters_refused.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]

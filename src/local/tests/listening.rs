@@ -34,6 +34,14 @@ async fn served(limits: Limits) -> Served {
 
 /// A broker whose only door is `door`.
 pub(super) async fn served_at(door: impl FnOnce(TcpListener) -> Door, limits: Limits) -> Served {
+    served_with(door, limits, |_| {}).await
+}
+
+async fn served_with(
+    door: impl FnOnce(TcpListener) -> Door,
+    limits: Limits,
+    prepare: impl FnOnce(&mut LocalBroker),
+) -> Served {
     let listener = listener().await;
     let address = listener.local_addr().unwrap();
     let (spool, shutdown) = (FakeSpool::new(), CancellationToken::new());
@@ -44,12 +52,14 @@ pub(super) async fn served_at(door: impl FnOnce(TcpListener) -> Door, limits: Li
         ..Options::default()
     };
     let routes = Arc::new(Routes::new(ROUTED, "cloud"));
+    let mut broker = LocalBroker::new(options);
+    prepare(&mut broker);
     let serving = serve(
         vec![door(listener)],
         spool.clone(),
         routes,
         shutdown.clone(),
-        LocalBroker::new(options),
+        broker,
     );
     Served {
         address,
@@ -130,6 +140,23 @@ async fn a_closed_watermark_ends_an_idle_server_with_an_error() {
     let served = served(Limits::default()).await;
     served.connect("idle").await;
     served.spool.close();
+    let result = timeout(SOON, served.task).await.unwrap().unwrap();
+    assert!(matches!(result, Err(LocalError::SpoolFailed)));
+}
+
+#[tokio::test]
+async fn a_journal_whose_disk_hangs_holds_up_nobody_when_the_spool_has_failed() {
+    let (answer, disk) = std::sync::mpsc::channel();
+    let keeper =
+        std::thread::spawn(move || disk.recv_timeout(Duration::from_secs(2)).unwrap_or(()));
+    let served = served_with(Door::plain, Limits::default(), |broker| {
+        broker.kept_by(keeper);
+    })
+    .await;
+    let mut client = served.connect("c").await;
+    served.spool.close();
+    expect_end(&mut client).await;
+    answer.send(()).expect("the disk still hangs");
     let result = timeout(SOON, served.task).await.unwrap().unwrap();
     assert!(matches!(result, Err(LocalError::SpoolFailed)));
 }

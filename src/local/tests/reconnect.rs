@@ -32,6 +32,24 @@ async fn session_present_tells_whether_a_session_was_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_identifier_that_begins_like_a_given_one_is_its_client_s_own() {
+    let bench = Bench::new();
+    let mut lights = bench.connect(Connect::persistent("auto-lights")).await;
+    lights.subscribe("a", 1).await;
+    lights.send(&DISCONNECT).await;
+    lights.ended().await.unwrap();
+    let mut client = bench.client("c").await;
+    client.send(&publish("a", "on", 1, 1)).await;
+    client.expect(&puback(1)).await;
+    let (mut lights, present) = reconnect(&bench, Connect::persistent("auto-lights")).await;
+    assert!(present);
+    lights.expect(&publish("a", "on", 1, 1)).await;
+    let (_again, present) = reconnect(&bench, Connect::persistent("auto-lights")).await;
+    assert!(present);
+    lights.expect_closed().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_absent_client_finds_its_qos_1_and_2_messages_in_order() {
     let bench = Bench::new();
     let mut subscriber = bench.connect(Connect::persistent("s")).await;

@@ -39,6 +39,18 @@ async fn a_client_is_told_the_terms_and_a_nameless_one_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_comes_back_to_its_session_under_the_name_it_was_given() {
+    let bench = Bench::new();
+    let lasting = session_expiry(60);
+    let (client, terms) = bench.connect5(&connect("", true, &lasting, None)).await;
+    let name = terms.split_at(terms.len() - 21).1;
+    let name = std::str::from_utf8(name).unwrap();
+    client.ended().await.unwrap();
+    let (_, terms) = bench.connect5(&connect(name, false, &lasting, None)).await;
+    assert_eq!(terms, connack(true, &[]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_wants_no_keep_alive_or_a_very_long_one_is_given_the_longest_there_is() {
     let bench = Bench::new();
     for (asked, told) in [

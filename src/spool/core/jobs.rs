@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CACHE_BYTES_MAX, Core};
+use super::{CACHE_BYTES_MAX, Core, Room};
 use crate::spool::cursor::{Cursor, RUNS_MAX};
 use crate::spool::ledger::{DropReason, Outcome};
 use crate::spool::log::Appended;
 use crate::spool::reader::Place;
+use crate::spool::record;
 use crate::spool::recovery::SegmentInfo;
 use crate::spool::tail::Frame;
 use crate::spool::{FullPolicy, Seq};
@@ -84,9 +85,7 @@ impl Core {
                 segments: settled,
             };
         }
-        if std::mem::take(&mut self.reclaim)
-            && let Some(oldest) = self.oldest_complete()
-        {
+        if let Some(oldest) = self.to_reclaim() {
             return Job::Reclaim(oldest);
         }
         if self.closing && (self.tail.due().is_none() || self.disk_full_until.is_some()) {
@@ -156,7 +155,7 @@ impl Core {
         let wake = sooner
             || self.closing
             || self.cursor_dirty
-            || self.reclaim
+            || self.to_reclaim().is_some()
             || (may_write && self.tail.unwritten_bytes() >= COMMIT_BYTES)
             || self.failure.is_some();
         if wake {
@@ -200,13 +199,12 @@ impl Core {
     }
 
     /// Notes that the disk is full: it is left alone for a while, and what the owner chose to give up for
-    /// it is given up.
+    /// it is given up: the oldest by [`Core::to_reclaim`].
     pub(in crate::spool) fn disk_full(&mut self, now: Instant) {
         self.disk_full = true;
         self.disk_full_until = Some(now + DISK_FULL_RETRY);
         match self.options.full {
-            FullPolicy::Block => {}
-            FullPolicy::DropOldest => self.reclaim = true,
+            FullPolicy::Block | FullPolicy::DropOldest => {}
             FullPolicy::DropNewest => {
                 for seq in self.tail.unwritten_seqs() {
                     self.consumer.settle(seq);
@@ -229,8 +227,17 @@ impl Core {
         self.disk_full_until = None;
     }
 
-    /// The oldest segment, unless it is the only one.
-    fn oldest_complete(&self) -> Option<Place> {
+    /// The oldest segment, unless it is the only one, if it is to be given up because there is no room. One may not be
+    /// enough, for it may be small, and the limit may have been lowered; so this goes on until there is room for whoever
+    /// was turned away.
+    fn to_reclaim(&self) -> Option<Place> {
+        let is_full = self.room(record::RECORD_BYTES_MAX) == Room::Full;
+        let is_waited_for = self.turned_away && is_full && !self.closing;
+        if self.options.full != FullPolicy::DropOldest
+            || !(is_waited_for || self.disk_full_until.is_some())
+        {
+            return None;
+        }
         let (first_seq, _) = self.segments.first_key_value()?;
         self.place(*first_seq).filter(|place| place.next.is_some())
     }

@@ -91,8 +91,6 @@ pub(in crate::spool) struct Core {
     disk_full_until: Option<Instant>,
     /// A message found no room, and since then there has never been much.
     turned_away: bool,
-    /// The oldest segment is to be given up, because somebody waits for room.
-    reclaim: bool,
     closing: bool,
     failure: Option<String>,
     writer: Writer,
@@ -130,7 +128,6 @@ impl Core {
             disk_full: false,
             disk_full_until: None,
             turned_away: false,
-            reclaim: false,
             closing: false,
             failure: None,
             writer: Writer::Awake,
@@ -166,10 +163,6 @@ impl Core {
             (Room::Enough, FullPolicy::DropNewest) if hopeless => return Ok(self.give_up(now)),
             (Room::Full, FullPolicy::DropNewest) => return Ok(self.give_up(now)),
             (Room::Enough, _) => {}
-            (Room::Full, FullPolicy::DropOldest) => {
-                self.reclaim = true;
-                return Err(AppendError::Full);
-            }
             _ => return Err(AppendError::Full),
         }
         let frame =
@@ -276,11 +269,13 @@ impl Core {
     }
 
     fn place(&self, first_seq: Seq) -> Option<Place> {
-        let mut from = self.segments.range(first_seq..);
-        let (_, info) = from.next()?;
-        let next = from.next().map(|(next, _)| *next);
+        let info = self.segments.get(&first_seq)?;
+        let mut behind = self.segments.range(first_seq + 1..);
+        let next = behind.next().map(|(next, _)| *next);
         let closed = self.closed.filter(|closed| closed.first_seq == first_seq);
-        let end_seq = closed.map(|closed| closed.end_seq).or(next);
+        // The write in hand when it was closed may have run over into the next one.
+        let ends = [next, closed.map(|closed| closed.end_seq)];
+        let end_seq = ends.into_iter().flatten().min();
         Some(Place {
             first_seq,
             len: info.len,
@@ -320,7 +315,11 @@ impl Core {
         chunk: Chunk,
         now: Instant,
     ) -> Vec<Frame> {
-        let numbers = place.first_seq..place.end_seq;
+        // As it is now: it may have been closed or given up while it was read.
+        let end_seq = self
+            .place(place.first_seq)
+            .map_or(place.first_seq, |now| now.end_seq.min(place.end_seq));
+        let numbers = place.first_seq..end_seq;
         let passed_before =
             self.damage_counted == Some(place.first_seq) || self.consumer.is_all_settled(&numbers);
         let frames = self.give_out(chunk.frames, now);
@@ -368,7 +367,7 @@ impl Core {
     fn count_damage(&mut self) {
         let frontier = self.consumer.frontier();
         while let Some((first_seq, lost)) = self.lost.first_key_value()
-            && (self.place(*first_seq)).is_some_and(|place| place.end_seq <= frontier)
+            && (self.place(*first_seq)).is_none_or(|place| place.end_seq <= frontier)
         {
             let damaged = Outcome::Dropped(DropReason::Damaged);
             self.ledger.settle(damaged, *lost);

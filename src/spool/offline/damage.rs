@@ -47,7 +47,7 @@ pub enum DamageKind {
         /// How many can be read.
         readable: u64,
     },
-    /// A start of the relay found the header damaged and put the segment aside.
+    /// The relay could not read the segment, or not all of it, and put it aside when nothing in it waited any more.
     SetAside,
     /// One of the cursor's two slots cannot be read.
     CursorSlot,
@@ -98,8 +98,8 @@ impl fmt::Display for DamageKind {
                 "{written} records were written to this segment, {readable} can be read"
             ),
             DamageKind::SetAside => f.write_str(
-                "an earlier start found this segment's header damaged and put it aside; \
-                 `export --all` shows what can still be read in it",
+                "the relay could not read this segment, or not all of it, and put it aside; \
+                 `export --all` shows what can be read in it",
             ),
             DamageKind::CursorSlot => f.write_str(
                 "this copy of the cursor is damaged; if the other one is older, some messages are \

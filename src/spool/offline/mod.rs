@@ -89,7 +89,7 @@ impl Segment {
         self.len
     }
 
-    /// Whether an earlier start found it damaged and put it aside: the relay does not send what is in it.
+    /// Whether the relay found it damaged and put it aside: it does not send what is in it.
     pub fn is_set_aside(&self) -> bool {
         self.set_aside
     }
@@ -217,7 +217,10 @@ fn read_segments(
             segment.is_last = next_read_seq.is_none();
             next_read_seq = Some(segment.first_seq);
         }
-        if let Some(next) = next {
+        // Behind one that was set aside others may be gone.
+        if let Some(next) = next
+            && !segment.set_aside
+        {
             segment.records_written = (segment.header.zip(next.header))
                 .map(|(own, next)| next.records_before.saturating_sub(own.records_before));
         }

@@ -317,6 +317,28 @@ fn records_behind_a_damaged_header_are_read_also_after_a_start_put_them_aside() 
 }
 
 #[test]
+fn a_segment_that_a_running_relay_put_aside_is_not_measured_by_what_came_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    spool_of(dir.path(), &[b"one", b"two", b"six"]);
+    spool_of(dir.path(), &[b"ten"]);
+    spool_of(dir.path(), &[b"last"]);
+    let segment = segment_path(dir.path(), 0);
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[HEADER_BYTES + 2 * encoded_len(&message(b"one")) - 1] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    let spool = open_spool(dir.path());
+    spool.settle(&read_all(&spool), Outcome::Delivered);
+    spool.close().unwrap();
+    drop(spool);
+
+    let seen = see(dir.path());
+    assert_eq!((seen.seqs(), seen.lost), (vec![1, 3, 5], 1));
+    assert_eq!(seen.kinds(), [DamageKind::SetAside, DamageKind::Record]);
+    let text = seen.damage[0].to_string();
+    assert!(!text.contains("header"), "it is sound: {text}");
+}
+
+#[test]
 fn damage_among_the_largest_records_costs_one_and_memory_stays_bounded() {
     let dir = tempfile::tempdir().unwrap();
     // Full of what looks like the start of a record, so that each byte must be looked at.

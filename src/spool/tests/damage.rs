@@ -7,9 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::super::core::Next;
 use super::super::ledger::Outcome;
+use super::super::reader::Reader;
 use super::super::record::{self, Decoded, SEQ_MAX, Salt};
 use super::super::segment::{HEADER_BYTES, Header, OPENING_BYTES};
 use super::super::{AppendError, FullPolicy, Options, Seq, segment};
@@ -45,6 +47,7 @@ fn small_spool() -> (Model, BTreeSet<Seq>) {
     let settled = [1, 2, 3, 6, 20];
     stepped.spool.settle(&settled, Outcome::Delivered);
     stepped.close().unwrap();
+    assert_eq!(segment_names(&model).len(), SEGMENTS);
     let alive = all
         .into_iter()
         .filter(|seq| !settled.contains(seq))
@@ -105,11 +108,9 @@ fn records(content: &[u8]) -> Vec<(Seq, std::ops::Range<usize>)> {
 
 fn segment_names(model: &Model) -> Vec<String> {
     let files = model.list().unwrap().into_iter().map(|(name, _)| name);
-    let names: Vec<String> = files
+    files
         .filter(|name| segment::first_seq(name).is_some())
-        .collect();
-    assert_eq!(names.len(), SEGMENTS);
-    names
+        .collect()
 }
 
 #[test]
@@ -295,6 +296,84 @@ fn damage_here_and_there_is_counted_though_memory_has_the_end_of_the_segment() {
     let counts = (ledger.delivered, ledger.dropped_damaged, ledger.spooled);
     assert_eq!(counts, (delivered, 22 - delivered, 0));
     assert!((2..=3).contains(&ledger.dropped_damaged), "{ledger:?}");
+}
+
+#[test]
+fn damage_met_while_a_write_runs_over_into_the_next_segment_is_counted_before_its_own_is_removed() {
+    let options = Options {
+        segment_bytes: segment::SEGMENT_BYTES,
+        ..options()
+    };
+    let model = Model::default();
+    let mut stepped = Stepped::open(Arc::new(model.clone()), options).unwrap().0;
+    append_large(&mut stepped, 15);
+    spoil(&model, &[3]);
+    let payload = vec![7; 60_000];
+    while stepped.spool.append(&message(&payload)).unwrap() < 25 {}
+    let mut seqs = Vec::new();
+    stepped.step_while(|stepped| {
+        let read = stepped.read_all().unwrap();
+        seqs.extend(read.iter().map(|delivery| delivery.seq));
+    });
+    assert_eq!(segment_names(&model).len(), 2);
+    assert!(
+        seqs.iter().copied().eq((1..=25).filter(|seq| *seq != 3)),
+        "{seqs:?}"
+    );
+    let of_the_first = seqs.partition_point(|seq| *seq <= 18);
+    let (first, rest) = seqs.split_at(of_the_first);
+    stepped.spool.settle(first, Outcome::Delivered);
+    stepped.run();
+    assert_eq!(segment_names(&model).len(), 1);
+    let ledger = stepped.spool.ledger();
+    assert_eq!((ledger.dropped_damaged, ledger.spooled), (1, 7));
+    stepped.spool.settle(rest, Outcome::Delivered);
+    let ledger = stepped.close().unwrap();
+    assert_eq!(
+        (ledger.delivered, ledger.dropped_damaged, ledger.spooled),
+        (24, 1, 0)
+    );
+}
+
+#[test]
+fn damage_read_before_its_segment_was_given_up_is_counted_once() {
+    let options = Options {
+        segment_bytes: segment::SEGMENT_BYTES,
+        bytes_max: 4 * segment::SEGMENT_BYTES,
+        full: FullPolicy::DropOldest,
+        ..options()
+    };
+    let model = Model::default();
+    let storage: Arc<dyn Storage> = Arc::new(model.clone());
+    let mut stepped = Stepped::open(Arc::clone(&storage), options).unwrap().0;
+    append_large(&mut stepped, 15);
+    spoil(&model, &[3]);
+    let payload = vec![7; 60_000];
+    while stepped.spool.append(&message(&payload)).unwrap() < 25 {}
+    let mut read = None;
+    stepped.step_while(|stepped| {
+        let Next::Disk(place) = stepped.spool.shared.core().next() else {
+            panic!("expected a backlog on disk");
+        };
+        let mut reader = Reader::new(storage);
+        let mut chunks = (1..).map(|from| reader.read(place, from).unwrap());
+        let last = chunks.find(|chunk| chunk.end);
+        read = last.map(|chunk| (place, chunk));
+    });
+    while stepped.spool.append(&message(&payload)).is_ok() {
+        stepped.run();
+    }
+    stepped.run();
+    let before = stepped.spool.ledger();
+    assert_eq!((before.dropped_full, before.dropped_damaged), (17, 1));
+    let (place, chunk) = read.unwrap();
+    assert_eq!(chunk.lost, 1);
+    let now = Instant::now();
+    let given_out = stepped.spool.shared.core().take_chunk(place, chunk, now);
+    assert_eq!(given_out, []);
+    assert_eq!(read_and_settle(&mut stepped).len() as u64, before.spooled);
+    let ledger = stepped.spool.ledger();
+    assert_eq!((ledger.dropped_damaged, ledger.spooled), (1, 0));
 }
 
 #[test]

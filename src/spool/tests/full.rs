@@ -97,6 +97,58 @@ fn drop_oldest_gives_up_a_segment_and_counts_what_was_in_it(bed: &Bed) {
     assert_eq!(first.seq, last + 1 - ledger.spooled, "the newest are there");
 }
 
+#[test]
+fn drop_oldest_gives_up_segments_until_there_is_room_and_no_more() {
+    let storage: Arc<dyn Storage> = Arc::new(Model::default());
+    let open = |mib: u64| {
+        let options = Options {
+            bytes_max: mib * 1024 * 1024,
+            full: FullPolicy::DropOldest,
+            linger: Duration::ZERO,
+            ..Options::default()
+        };
+        Stepped::open(Arc::clone(&storage), options).unwrap().0
+    };
+    let fill = |stepped: &mut Stepped| {
+        while stepped.spool.append(&message(PAYLOAD)).is_ok() {
+            stepped.run();
+        }
+        let accepted = stepped.spool.ledger().accepted();
+        stepped.run();
+        assert!(stepped.spool.has_space());
+        let ledger = stepped.spool.ledger();
+        assert_eq!(ledger.accepted(), accepted);
+        ledger
+    };
+    // Each start begins a segment, however small the last one is.
+    for _ in 0..3 {
+        let mut stepped = open(8);
+        stepped.spool.append(&message(b"small")).unwrap();
+        stepped.close().unwrap();
+    }
+    let mut stepped = open(8);
+    let ledger = fill(&mut stepped);
+    assert_eq!(
+        ledger.dropped_full,
+        3 + 11,
+        "three small segments and a large one"
+    );
+    stepped.close().unwrap();
+    drop(stepped);
+    // The owner has lowered the limit.
+    let mut stepped = open(4);
+    let ledger = fill(&mut stepped);
+    assert_eq!(
+        ledger.spooled,
+        6 + 2 * 11,
+        "with a segment more there is no room"
+    );
+    // Nobody is given the room of a spool that closes.
+    while stepped.spool.append(&message(PAYLOAD)).is_ok() {}
+    let before = stepped.spool.ledger();
+    assert_eq!(stepped.close().unwrap(), before);
+}
+
 fn drop_oldest_gives_up_even_what_was_given_out(bed: &Bed) {
     let spool = open_small(bed, FullPolicy::DropOldest);
     let first = spool.append(&message(PAYLOAD)).unwrap();

@@ -42,6 +42,14 @@ impl Stepped {
         writer::step(&self.spool.shared, &mut self.disk, now)
     }
 
+    /// One job of the writer, and what happens between its beginning and its end.
+    pub(super) fn step_while(&mut self, meanwhile: impl FnOnce(&Self)) -> Step {
+        let now = Instant::now() + self.ahead;
+        let job = self.spool.shared.core().next_job(now);
+        meanwhile(self);
+        writer::finish(&self.spool.shared, &mut self.disk, job, now)
+    }
+
     /// Every job that is due.
     pub(super) fn run(&mut self) {
         for _ in 0..STEPS_MAX {
