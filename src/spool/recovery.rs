@@ -3,8 +3,8 @@
 //! Only two segments are read, whatever the backlog: the last one, to find where sound data ends, and
 //! the one with the frontier in it, to count what is unsettled there. Where messages have flowed past some that wait,
 //! those segments are read too in which there are both. A tail that was torn by a crash is
-//! cut off. A segment whose header is damaged is set aside under another name and counted. An I/O error
-//! is returned and nothing is changed.
+//! cut off. A damaged header is made anew if there are records behind it; else the segment is set aside under another name
+//! and counted. An I/O error is returned.
 //!
 //! `find`: which segments there are; `scan`: what is in one; `count`: how many messages wait.
 
