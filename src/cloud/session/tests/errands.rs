@@ -1,0 +1,54 @@
+//! An errand that the cloud does not take must not stop relaying.
+
+use super::bed::*;
+use super::*;
+
+/// A connection to a cloud, and the cloud's end of it.
+fn connection(version: MqttVersion) -> (Connection<DuplexStream>, DuplexStream) {
+    let (cloud, stream) = duplex(1024 * 1024);
+    let connection = Connection {
+        stream,
+        version,
+        terms: Terms::default(),
+        received: BytesMut::new(),
+        with_will: false,
+    };
+    (connection, cloud)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_cloud_says_when_it_ends_connections_for_an_errand_relaying_goes_on() {
+    for code in [0x81, 0x82, 0x87, 0x90, 0x95, 0x99, 0x9A, 0x9B, 0xA2] {
+        let mut bed = Bed::new(TOPIC);
+        bed.session.aside = Aside::new(&extras().0);
+        bed.append(b"x");
+        for _ in 0..2 {
+            let (connection, mut cloud) = connection(MqttVersion::V5);
+            let refuse = async {
+                cloud.read_u8().await.unwrap();
+                cloud.write_all(&[0xE0, 1, code]).await.unwrap();
+            };
+            let stop = CancellationToken::new();
+            let (ended, ()) = tokio::join!(bed.session.run(connection, &stop), refuse);
+            let Ended::Lost(lost) = ended else {
+                panic!("the connection was not lost");
+            };
+            let text = lost.reason.to_string();
+            assert!(text.contains("subscription to cmd/#"), "{text}");
+        }
+        let accepted = bed.connection(MqttVersion::V5, MINUTE, |_| Accept).await;
+        assert_eq!(accepted, ["x"], "{code:#X}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_cloud_says_of_an_errand_is_told_with_it() {
+    let mut running = Running::start_for(MqttVersion::V5, 1, &extras().0);
+    running.cloud.read_u8().await.unwrap();
+    running.send(&[0xE0, 1, 0x90]).await;
+    let text = running.lost().await.0.to_string();
+    assert!(
+        text.starts_with("the cloud closed the connection (topic name invalid) instead of taking"),
+        "{text}"
+    );
+}
