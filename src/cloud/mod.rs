@@ -176,8 +176,7 @@ async fn keep_connected(
             return;
         };
         note_version(&mut negotiation, &connected);
-        if let Err(ConnectError::ClosedOnConnect { .. } | ConnectError::Refused { .. }) = connected
-        {
+        if connected.as_ref().is_err_and(ConnectError::accuses_will) {
             session.aside.errands.refused_on_connect(with_will);
         }
         // The CONNECT, if there was one, was sent before now.

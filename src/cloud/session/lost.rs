@@ -44,6 +44,8 @@ pub(in crate::cloud) enum LostReason {
     NoAcknowledgement,
     #[error("the cloud did not answer a ping")]
     NoPong,
+    #[error("the connection is made anew, to give the cloud the will of CLOUD_STATUS_TOPIC")]
+    WillNeeded,
     #[error("cannot read from the spool: {0}; messages are kept. Is the disk of DATA_DIR failing?")]
     Spool(io::Error),
 }

@@ -52,3 +52,45 @@ async fn what_the_cloud_says_of_an_errand_is_told_with_it() {
         "{text}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_the_will_is_made_anew_after_the_pause_when_nothing_is_in_flight() {
+    const PAUSE_S: u64 = 3_600;
+    let (extras, _stopped) = extras();
+    let mut bed = Bed::new(TOPIC);
+    bed.session.aside = Aside::new(&Extras {
+        subscriptions: None,
+        ..extras
+    });
+    bed.session.aside.errands.refused_on_connect(true);
+    let (connection, mut cloud) = connection(MqttVersion::V311);
+    let store = bed.store.clone();
+    let publishes = async {
+        sleep(Duration::from_secs(PAUSE_S - 2)).await;
+        store.append(&message(b"x")).unwrap();
+    };
+    let start = Instant::now();
+    let answers = async {
+        let mut received = BytesMut::new();
+        while cloud.read_buf(&mut received).await.unwrap() > 0 {
+            while let Some(packet) = take_packet(&mut received) {
+                if packet[..] == PINGREQ {
+                    cloud.write_all(&PINGRESP).await.unwrap();
+                } else {
+                    sleep(Duration::from_secs(5)).await;
+                    cloud.write_all(&[0x40, 2, 0, 1]).await.unwrap();
+                }
+            }
+        }
+        start.elapsed()
+    };
+    let stop = CancellationToken::new();
+    let all = async { tokio::join!(bed.session.run(connection, &stop), answers, publishes) };
+    let all = tokio::time::timeout(Duration::from_secs(2 * PAUSE_S), all).await;
+    let (ended, time, ()) = all.expect("the connection ends by itself");
+    let Ended::Lost(lost) = ended else {
+        panic!("the connection was not lost");
+    };
+    assert!(matches!(lost.reason, LostReason::WillNeeded), "{lost:?}");
+    assert_eq!((time.as_secs(), bed.ledger()), (PAUSE_S + 3, (1, 0, 0)));
+}
