@@ -159,39 +159,39 @@ impl Post {
 
     /// Tells what has been counted for long enough.
     pub(super) fn tell_due(&mut self, now: Instant) {
-        for News { count, words } in self.digest.take_due(now) {
-            tracing::warn!("dead letters: {count} more of the same; the last: {words}");
+        for News { kind, count, words } in self.digest.take_due(now) {
+            tracing::warn!(kind, count, last = %words, "dead letters: more of the same");
         }
     }
 
     fn tell(&mut self, letters: &[Letter], now: Instant) {
         for Letter { seq, reason, .. } in letters {
             let words = format!("message {seq}, {}", reason.words);
-            if let Some(news) = self.digest.note(reason.why, words, now) {
+            if self.digest.note(reason.why, 1, words, now) {
                 tracing::warn!(
+                    seq,
                     "a dead letter, kept for `cloud-relay dead-letters`: {}",
-                    news.words
+                    reason.words
                 );
             }
         }
         let given_up = self.dead_letters.given_up();
-        if given_up > self.given_up_told {
-            let removed = given_up - self.given_up_told;
-            self.given_up_told = given_up;
-            let words =
-                format!("DEAD_LETTERS_MAX_BYTES is reached, the {removed} oldest were removed");
-            if let Some(news) = self.digest.note("given-up", words, now) {
-                tracing::warn!("dead letters: {}", news.words);
-            }
+        let count = given_up - std::mem::replace(&mut self.given_up_told, given_up);
+        let words = "DEAD_LETTERS_MAX_BYTES is reached, the oldest are removed";
+        if count > 0 && self.digest.note("removed", count, words.to_owned(), now) {
+            tracing::warn!(count, "dead letters: {words}");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
     use crate::clock;
     use crate::dead_letters::Reason;
+    use crate::logging::capture::Captured;
     use crate::spool::tests::message;
 
     fn letter(seq: Seq) -> Letter {
@@ -233,5 +233,27 @@ mod tests {
         let durable = post.note(written, now, 1.0);
         let seqs: Vec<Seq> = durable.iter().map(|letter| letter.seq).collect();
         assert_eq!(seqs, [2, 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn letters_that_are_removed_for_others_are_summed_up_in_letters_not_in_writes() {
+        let (log, _guard) = Captured::start(Level::WARN);
+        let directory = tempfile::tempdir().unwrap();
+        // Room for four of 4 KiB each.
+        let mut post = Post::new(DeadLetters::new(directory.path().to_owned(), 4 * 4_096));
+        let now = Instant::now();
+        for write in 0..4 {
+            for seq in 4 * write..4 * write + 4 {
+                post.add(letter(seq));
+            }
+            post.start(now);
+            let written = post.written().await;
+            post.note(written, now, 1.0);
+        }
+        post.tell_due(now + Duration::from_mins(1));
+        let text = log.text();
+        assert!(text.contains("the oldest are removed count=4\n"), "{text}");
+        assert!(text.contains("kind=\"removed\" count=8"), "{text}");
+        assert!(text.contains("kind=\"refused\" count=15"), "{text}");
     }
 }
