@@ -147,6 +147,11 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         "Messages moved to the dead letters",
         ledger.dead_lettered,
     );
+    book.count(
+        "dead_letters_removed",
+        "Dead letters removed because DEAD_LETTERS_MAX_BYTES was reached",
+        snapshot.dead_letters_removed,
+    );
     let dropped = [
         ("full", ledger.dropped_full),
         ("damaged", ledger.dropped_damaged),

@@ -14,6 +14,9 @@ pub(crate) struct Snapshot {
     pub(crate) health: Health,
     pub(crate) setup: Setup,
     pub(crate) ledger: Books,
+    /// Dead letters removed since the start, because `DEAD_LETTERS_MAX_BYTES` was reached.
+    #[serde(default)]
+    pub(crate) dead_letters_removed: u64,
     pub(crate) spool: SpoolUse,
     pub(crate) flow: Flow,
     pub(crate) local: Local,

@@ -22,6 +22,7 @@ use super::observer::Observer;
 use super::server::{self, Limits, Site};
 use super::*;
 use crate::clock;
+use crate::dead_letters::{DeadLetters, Letter, Reason};
 use crate::local::Counters;
 use crate::logging;
 use crate::secret::Secret;
@@ -47,6 +48,7 @@ impl Parts {
                 setup: Setup::default(),
                 spool: options,
                 store,
+                dead_letters: DeadLetters::new(directory.path().join("letters"), 4_096),
                 state: StateBoard::new(State::Connecting),
                 local: Arc::new(Counters::default()),
                 heartbeat: Heartbeat::new(Instant::now()),
@@ -135,6 +137,25 @@ async fn what_expired_is_shown_by_itself() {
     assert_eq!(status["ledger"]["dropped_expired"], 1);
     let metrics = body(ask(&site, "GET", "/metrics")).await;
     let line = "cloud_relay_messages_dropped_total{reason=\"expired\"} 1";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
+}
+
+#[tokio::test]
+async fn dead_letters_that_made_room_for_others_are_counted() {
+    let parts = Parts::new();
+    let site = parts.site(None);
+    for seq in 1..=3 {
+        let reason = Reason {
+            why: "refused",
+            words: String::new(),
+        };
+        let letter = Letter::new(seq, &message(b"x"), "site/data", reason, clock::now());
+        parts.sources.dead_letters.put(&[letter]).unwrap();
+    }
+    let status = json(&site, "/api/status").await;
+    assert_eq!(status["dead_letters_removed"], 2);
+    let metrics = body(ask(&site, "GET", "/metrics")).await;
+    let line = "cloud_relay_dead_letters_removed_total 2";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }
 
