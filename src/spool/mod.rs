@@ -182,8 +182,9 @@ struct Shared {
     /// Wakes the writer thread.
     wake: Condvar,
     reader: Mutex<Reader>,
-    /// Told whenever the writer thread has moved something.
-    on_progress: Box<dyn Fn(Progress) + Send + Sync>,
+    /// Told whenever the writer thread has moved something. By one at a time, so that nobody is told what was after
+    /// what is.
+    on_progress: Mutex<Box<dyn Fn(Progress) + Send>>,
 }
 
 /// An open spool. Any number of threads may append; one consumer reads and settles.
@@ -198,7 +199,7 @@ impl Spool {
     pub fn open(
         storage: Arc<dyn Storage>,
         options: Options,
-        on_progress: impl Fn(Progress) + Send + Sync + 'static,
+        on_progress: impl Fn(Progress) + Send + 'static,
     ) -> Result<(Self, Recovery), OpenError> {
         let (spool, disk, report) = Self::open_without_writer(storage, options, on_progress)?;
         let shared = Arc::clone(&spool.shared);
@@ -214,7 +215,7 @@ impl Spool {
     fn open_without_writer(
         storage: Arc<dyn Storage>,
         options: Options,
-        on_progress: impl Fn(Progress) + Send + Sync + 'static,
+        on_progress: impl Fn(Progress) + Send + 'static,
     ) -> Result<(Self, Disk, Recovery), OpenError> {
         let (recovered, cursor_file) = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
@@ -233,7 +234,7 @@ impl Spool {
                 core: Mutex::new(core),
                 wake: Condvar::new(),
                 reader: Mutex::new(Reader::new(storage)),
-                on_progress: Box::new(on_progress),
+                on_progress: Mutex::new(Box::new(on_progress)),
             }),
             writer: Mutex::new(None),
         };
@@ -268,6 +269,11 @@ impl Spool {
     pub fn ledger(&self) -> Ledger {
         self.shared.core().ledger()
     }
+    /// Calls `on_progress` with how far the spool is.
+    pub fn show_progress(&self) {
+        self.shared.show_progress();
+    }
+
 
     /// Bytes that count against [`Options::bytes_max`].
     pub fn used_bytes(&self) -> u64 {
@@ -384,7 +390,7 @@ impl Shared {
 
     fn show_progress(&self) {
         let progress = self.core().progress();
-        (self.on_progress)(progress);
+        on_progress(progress);
     }
 
     /// Wakes the writer thread if it sleeps longer than it should. Takes the lock, to be let go before.
@@ -397,6 +403,10 @@ impl Shared {
     }
 }
 
+        let on_progress = self
+            .on_progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
 fn deliveries(frames: Vec<tail::Frame>) -> Vec<Delivery> {
     frames
         .into_iter()
