@@ -54,8 +54,8 @@ pub(super) fn answer<B>(request: &Request<B>, site: &Site) -> Response<Content> 
 }
 
 /// Whether a password was tried, and not merely none given, as a browser does at first.
-pub(super) fn is_wrong_guess<B>(request: &Request<B>, answer: &Response<Content>) -> bool {
-    answer.status() == StatusCode::UNAUTHORIZED && request.headers().contains_key(AUTHORIZATION)
+pub(super) fn has_login<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(AUTHORIZATION)
 }
 
 fn page_of<B>(request: &Request<B>, site: &Site) -> Response<Content> {
