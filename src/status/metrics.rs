@@ -228,7 +228,7 @@ fn deliveries(book: &mut Book, local: &Local) {
         .collect();
     book.count_by(
         "local_messages_dropped",
-        "Messages not kept or passed on, none of them acknowledged",
+        "Messages that a local client was not given, that were not retained, or not taken for the cloud at QoS 0 or as a will",
         "reason",
         &dropped,
     );
