@@ -1,7 +1,8 @@
 //! Convicted messages on their way to the dead letters.
 //!
 //! They are written where blocking is allowed, as many at a time as wait. The spool settles a message when its letter
-//! is durable, and not before. While the disk refuses, what waits is tried again; the others flow on.
+//! is durable, and not before. While the disk refuses, what waits is tried again; the others flow on, as far as
+//! [`AHEAD_OF_HELD_MAX`] lets them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
+use super::refused::AHEAD_OF_HELD_MAX;
 use crate::backoff::Backoff;
 use crate::cloud::digest::{Digest, News};
 use crate::dead_letters::{DeadLetters, Letter, PutError};
@@ -39,6 +41,8 @@ pub(super) struct Post {
     backoff: Backoff,
     digest: Digest,
     given_up_told: u64,
+    /// It was told that others wait, since the last write.
+    wait_told: bool,
 }
 
 impl Post {
@@ -53,6 +57,7 @@ impl Post {
             backoff: Backoff::new(RETRY_BASE, RETRY_MAX),
             digest: Digest::default(),
             given_up_told: 0,
+            wait_told: false,
         }
     }
 
@@ -81,7 +86,8 @@ impl Post {
         if !self.is_failing() {
             return None;
         }
-        self.waiting.iter().map(|letter| letter.seq).min()
+        let letters = self.waiting.iter().chain(self.in_hand.iter());
+        letters.map(|letter| letter.seq).min()
     }
 
     pub(super) fn add(&mut self, letter: Letter) {
@@ -133,7 +139,8 @@ impl Post {
         if let Some(failure) = failed {
             if self.retry.is_none() {
                 tracing::warn!(
-                    "{failure}; messages that the cloud never takes stay in the spool, and others flow on"
+                    "{failure}; messages that the cloud never takes stay in the spool, and the next {AHEAD_OF_HELD_MAX} \
+                     others flow on"
                 );
             }
             self.retry = Some(now + self.backoff.next_delay(random));
@@ -145,6 +152,7 @@ impl Post {
         if self.retry.take().is_some() {
             tracing::info!("dead letters can be written again");
             self.backoff.reset();
+            self.wait_told = false;
         }
         self.tell(&letters, now);
         letters
@@ -161,6 +169,16 @@ impl Post {
     pub(super) fn tell_due(&mut self, now: Instant) {
         for News { kind, count, words } in self.digest.take_due(now) {
             tracing::warn!(kind, count, last = %words, "dead letters: more of the same");
+        }
+    }
+
+    /// Tells once that the others cannot flow on any more before the disk takes the oldest letter.
+    pub(super) fn tell_that_others_wait(&mut self) {
+        if !std::mem::replace(&mut self.wait_told, true) {
+            tracing::warn!(
+                "no new messages are sent until dead letters can be written: too many messages have gone ahead of one that the \
+                 cloud never takes; all are kept. Is the disk of DATA_DIR full or failing?"
+            );
         }
     }
 

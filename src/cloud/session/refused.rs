@@ -26,7 +26,8 @@ use crate::spool::{Delivery, Seq};
 
 /// How far what is taken from the spool may be ahead of the oldest message that is held or passed over, in messages:
 /// the spool remembers each gap that is left between those that are settled. Then the oldest that are held have one more
-/// try before they are convicted, if others are accepted; if none are, that is all that is looked at.
+/// try before they are convicted, if others are accepted; if none are, or the dead letters cannot be written, that is all
+/// that is looked at.
 pub(super) const AHEAD_OF_HELD_MAX: Seq = 100_000;
 /// A connection returns no sooner than this after it did.
 const RETURN_INTERVAL: Duration = Duration::from_secs(5);
@@ -288,10 +289,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// When the connection can get no further ahead of what is held: cuts the time of the messages short that it is so
     /// far ahead of.
     pub(super) fn relieve(&mut self, now: Instant) {
-        if self.returning
-            || self.ahead_of_held() < self.session.ahead_of_held_max
-            || !self.session.denials.others_accepted(now)
-        {
+        if self.returning || self.ahead_of_held() < self.session.ahead_of_held_max {
             return;
         }
         let through = self
@@ -302,6 +300,13 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             self.session.denials.condemn(topic, now);
         }
         if self.passed.is_some_and(|passed| passed <= through) {
+        let unwritten = self.session.post.oldest();
+        if unwritten.is_some_and(|seq| seq <= through) {
+            self.session.post.tell_that_others_wait();
+        }
+        if !self.session.denials.others_accepted(now) {
+            return;
+        }
             self.return_soon(now);
         }
     }
