@@ -140,6 +140,20 @@ impl Delivery {
             _ => None,
         }
     }
+
+    /// The same, for who keeps it for long: it shares no memory with the others that it was read with.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Delivery {
+            seq: self.seq,
+            frame: Bytes::copy_from_slice(&self.frame),
+        }
+    }
+
+    /// How much memory a detached one takes, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        size_of::<Self>() + self.frame.len()
+    }
 }
 
 /// What there is to read.
@@ -255,6 +269,11 @@ impl Spool {
         self.shared.core().progress()
     }
 
+    /// Calls `on_progress` with how far the spool is.
+    pub fn show_progress(&self) {
+        self.shared.show_progress();
+    }
+
     /// Whether [`Spool::append`] would take a message, however large.
     pub fn has_space(&self) -> bool {
         self.shared.core().has_space()
@@ -269,11 +288,6 @@ impl Spool {
     pub fn ledger(&self) -> Ledger {
         self.shared.core().ledger()
     }
-    /// Calls `on_progress` with how far the spool is.
-    pub fn show_progress(&self) {
-        self.shared.show_progress();
-    }
-
 
     /// Bytes that count against [`Options::bytes_max`].
     pub fn used_bytes(&self) -> u64 {
@@ -389,6 +403,10 @@ impl Shared {
     }
 
     fn show_progress(&self) {
+        let on_progress = self
+            .on_progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let progress = self.core().progress();
         on_progress(progress);
     }
@@ -403,10 +421,6 @@ impl Shared {
     }
 }
 
-        let on_progress = self
-            .on_progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
 fn deliveries(frames: Vec<tail::Frame>) -> Vec<Delivery> {
     frames
         .into_iter()

@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return;
         }
         self.tell_refusal(seq, &topic, rejection);
-        if self.held.is_full() {
+        while self.held.is_full() {
             let other = self.held.make_room_for(&topic);
             let left = other.as_ref().map_or(seq, |other| other.delivery.seq);
             if denied {
@@ -125,7 +125,12 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             "message {} is sent again in {wait:.1?}: {rejection}",
             outgoing.delivery.seq
         );
-        self.held.hold(topic, outgoing, due);
+        let kept = Outgoing {
+            delivery: outgoing.delivery.detached(),
+            ..outgoing
+        };
+        let bytes = kept.delivery.kept_bytes();
+        self.held.hold(topic, (kept, bytes), due);
     }
 
     /// Notes that the cloud has accepted a message.
@@ -295,11 +300,6 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         let through = self
             .taken_through
             .saturating_sub(self.session.ahead_of_held_max);
-        let topics = (self.held).hurry(now, |held| held.delivery.seq <= through);
-        for topic in topics {
-            self.session.denials.condemn(topic, now);
-        }
-        if self.passed.is_some_and(|passed| passed <= through) {
         let unwritten = self.session.post.oldest();
         if unwritten.is_some_and(|seq| seq <= through) {
             self.session.post.tell_that_others_wait();
@@ -307,6 +307,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if !self.session.denials.others_accepted(now) {
             return;
         }
+        let topics = (self.held).hurry(now, |held| held.delivery.seq <= through);
+        for topic in topics {
+            self.session.denials.condemn(topic, now);
+        }
+        if self.passed.is_some_and(|passed| passed <= through) {
             self.return_soon(now);
         }
     }
