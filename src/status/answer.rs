@@ -99,9 +99,6 @@ fn health(site: &Site) -> Response<Content> {
 }
 
 fn events(method: &Method, site: &Site) -> Response<Content> {
-    if *method == Method::HEAD {
-        return whole(StatusCode::OK, EVENTS, "");
-    }
     let Ok(place) = site.live_places().try_acquire_owned() else {
         let mut response = text(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -110,6 +107,9 @@ fn events(method: &Method, site: &Site) -> Response<Content> {
         set(response.headers_mut(), RETRY_AFTER, "10");
         return response;
     };
+    if *method == Method::HEAD {
+        return whole(StatusCode::OK, EVENTS, "");
+    }
     let mut interval = interval(site.live_interval());
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let live = Live {

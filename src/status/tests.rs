@@ -245,12 +245,15 @@ async fn a_live_page_gets_a_look_each_second_the_first_with_the_history_and_ther
         let snapshot: Snapshot = serde_json::from_str(data).unwrap();
         assert_eq!(snapshot.history.is_some(), look % 10 == 0, "{look}");
     }
-    assert_eq!(
-        ask(&site, "GET", "/api/events").status(),
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    for method in ["GET", "HEAD"] {
+        let refused = ask(&site, method, "/api/events");
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
     drop(live);
-    assert_eq!(ask(&site, "GET", "/api/events").status(), StatusCode::OK);
+    for method in ["HEAD", "GET"] {
+        let answer = ask(&site, method, "/api/events");
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
 }
 
 #[test]
