@@ -176,6 +176,7 @@ impl App {
             setup: setup(&self.config, self.broker_address),
             spool: self.config.spool,
             store: self.store.clone(),
+            dead_letters: self.dead_letters.clone(),
             state: state.clone(),
             local: Arc::clone(&options.counters),
             heartbeat,

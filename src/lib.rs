@@ -39,6 +39,7 @@ pub mod cloud;
 pub mod config;
 pub mod credentials;
 pub mod dead_letters;
+mod guesses;
 pub mod local;
 pub mod logging;
 mod own_name;

@@ -34,9 +34,9 @@ pub enum State {
         /// Why, in words a person can act on.
         reason: String,
     },
-    /// A setting is wrong and trying again will not help.
+    /// Something is wrong that somebody has to put right, most likely a setting.
     Misconfigured {
-        /// Which one, and what is expected.
+        /// What it is, and what is expected.
         reason: String,
     },
 }

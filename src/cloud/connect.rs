@@ -71,10 +71,22 @@ pub(super) enum ConnectError {
     },
     #[error("{host} refused the connection: {reason}")]
     Refused { host: String, reason: String },
+    #[error("{host} refused the connection: {words}; {ADVICE_BUSY}")]
+    Busy { host: String, words: String },
     #[error("{host} does not speak MQTT {version}")]
     Version { host: String, version: MqttVersion },
     #[error(transparent)]
     Malformed(#[from] Malformed),
+}
+
+impl ConnectError {
+    /// Whether it can be the will in the CONNECT that the cloud does not take.
+    pub(super) fn accuses_will(&self) -> bool {
+        matches!(
+            self,
+            ConnectError::ClosedOnConnect { .. } | ConnectError::Refused { .. }
+        )
+    }
 }
 
 const ADVICE_CLOSED: &str = "is the certificate active, does its policy allow iot:Connect \
@@ -210,7 +222,7 @@ fn refused(host: String, version: MqttVersion, refusal: Refusal) -> ConnectError
     let reason = match refusal {
         Refusal::Version => return ConnectError::Version { host, version },
         Refusal::NotAuthorized => ADVICE_NOT_AUTHORIZED.to_owned(),
-        Refusal::Busy(words) => format!("{words}; {ADVICE_BUSY}"),
+        Refusal::Busy(words) => return ConnectError::Busy { host, words },
         Refusal::Other(words) => words,
     };
     ConnectError::Refused { host, reason }

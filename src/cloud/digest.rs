@@ -11,6 +11,8 @@ const INTERVAL: Duration = Duration::from_mins(1);
 /// What is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct News {
+    /// Of which kind.
+    pub(super) kind: &'static str,
     /// How many there were since it was told last.
     pub(super) count: u64,
     /// The last one, in words.
@@ -29,12 +31,18 @@ struct Kind {
 pub(super) struct Digest(BTreeMap<&'static str, Kind>);
 
 impl Digest {
-    /// Notes one more of a kind; returns it if it is to be told now.
-    pub(super) fn note(&mut self, kind: &'static str, words: String, now: Instant) -> Option<News> {
+    /// Notes `count` more of a kind. Returns whether they are to be told now; else they are summed up.
+    pub(super) fn note(
+        &mut self,
+        kind: &'static str,
+        count: u64,
+        words: String,
+        now: Instant,
+    ) -> bool {
         if let Some(kind) = self.0.get_mut(kind) {
-            kind.untold += 1;
+            kind.untold += count;
             kind.words = words;
-            return None;
+            return false;
         }
         let new = Kind {
             told: now,
@@ -42,7 +50,7 @@ impl Digest {
             words: String::new(),
         };
         self.0.insert(kind, new);
-        Some(News { count: 1, words })
+        true
     }
 
     /// When there may be something to tell.
@@ -53,15 +61,18 @@ impl Digest {
     /// What is to be told now. A kind of which nothing came for long is forgotten.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<News> {
         let mut news = Vec::new();
-        self.0.retain(|_, kind| {
+        self.0.retain(|name, kind| {
             if kind.told + INTERVAL > now {
                 return true;
             }
             kind.told = now;
             let count = std::mem::take(&mut kind.untold);
             if count > 0 {
-                let words = std::mem::take(&mut kind.words);
-                news.push(News { count, words });
+                news.push(News {
+                    kind: name,
+                    count,
+                    words: std::mem::take(&mut kind.words),
+                });
             }
             count > 0
         });
@@ -77,20 +88,19 @@ mod tests {
     fn the_first_of_a_kind_is_told_at_once_and_the_others_are_summed_up() {
         let start = Instant::now();
         let mut digest = Digest::default();
-        let told = |count, words: &str| News {
-            count,
-            words: words.to_owned(),
-        };
-        let first = digest.note("denied", "a".to_owned(), start);
-        assert_eq!(first, Some(told(1, "a")));
-        assert_eq!(digest.note("denied", "b".to_owned(), start), None);
-        assert_eq!(digest.note("denied", "c".to_owned(), start), None);
-        let other = digest.note("refused", "d".to_owned(), start);
-        assert_eq!(other, Some(told(1, "d")));
+        assert!(digest.note("denied", 1, "a".to_owned(), start));
+        assert!(!digest.note("denied", 1, "b".to_owned(), start));
+        assert!(!digest.note("denied", 5, "c".to_owned(), start));
+        assert!(digest.note("refused", 1, "d".to_owned(), start));
         let soon = start + INTERVAL / 2;
         assert_eq!(digest.take_due(soon), []);
         let due = digest.due().unwrap();
-        assert_eq!(digest.take_due(due), [told(2, "c")]);
+        let summed_up = News {
+            kind: "denied",
+            count: 6,
+            words: "c".to_owned(),
+        };
+        assert_eq!(digest.take_due(due), [summed_up]);
         assert_eq!(digest.due(), Some(due + INTERVAL));
         assert_eq!(digest.take_due(due + INTERVAL), []);
         assert_eq!(digest.due(), None);

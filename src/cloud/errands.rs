@@ -83,8 +83,10 @@ pub(super) struct Errands {
     entries: Vec<Entry>,
     /// Which is on its way, and since when.
     asked: Option<(usize, Instant)>,
-    /// The last CONNECT carried the will, and was refused: the next one goes without.
-    will_suspect: bool,
+    /// How many CONNECTs in a row were refused that carried the will.
+    will_refused: u32,
+    /// The cloud has taken the will before, so that a single refusal has another reason.
+    will_proven: bool,
     /// This connection has the will.
     with_will: bool,
 }
@@ -115,26 +117,41 @@ impl Errands {
             .entries
             .iter()
             .find(|entry| entry.errand == Errand::SayOnline);
-        !self.will_suspect && online.is_some_and(|entry| entry.paused_until <= Some(now))
+        !self.is_will_suspect() && online.is_some_and(|entry| entry.paused_until <= Some(now))
     }
 
     /// Notes that a CONNECT, with the will or without, was refused: perhaps because of the will.
     pub(super) fn refused_on_connect(&mut self, with_will: bool) {
-        self.will_suspect = with_will;
+        self.will_refused = if with_will { self.will_refused + 1 } else { 0 };
+    }
+
+    /// Whether the next CONNECT goes without the will, to see whether that is what is refused.
+    fn is_will_suspect(&self) -> bool {
+        self.will_refused >= if self.will_proven { ENDED_MAX } else { 1 }
     }
 
     /// Notes that a connection was accepted at `now`, with the will or without.
     pub(super) fn begin(&mut self, with_will: bool, now: Instant) {
         self.asked = None;
         self.with_will = with_will;
+        let is_will_suspect = self.is_will_suspect();
         for entry in &mut self.entries {
-            if entry.errand == Errand::SayOnline && self.will_suspect {
+            if entry.errand == Errand::SayOnline && is_will_suspect {
                 entry.pause(now);
             }
-            let wanted = entry.errand != Errand::SayOnline || with_will;
-            entry.due = wanted.then(|| entry.paused_until.map_or(now, |until| until.max(now)));
+            // Without the will its time is that of another connection: see [`Errands::need_will`].
+            let can_run = entry.errand != Errand::SayOnline || with_will;
+            entry.due = (entry.paused_until.map(|until| until.max(now))).or(can_run.then_some(now));
         }
-        self.will_suspect = false;
+        self.will_proven |= with_will;
+        self.will_refused = 0;
+    }
+
+    /// Whether it is time to say online again, and this connection has no will that would take it back: then another
+    /// one is needed.
+    pub(super) fn need_will(&self, now: Instant) -> bool {
+        let says_online = |entry: &Entry| entry.errand == Errand::SayOnline && entry.is_due(now);
+        !self.with_will && self.entries.iter().any(says_online)
     }
 
     /// If this connection has the will, so that its orderly end has to be told instead: the packet identifier of that.
@@ -378,6 +395,33 @@ mod tests {
         errands.begin(true, now + PAUSE);
         let next = errands.next(now + PAUSE);
         assert_eq!(next, Some((&Errand::SayOnline, u16::MAX)));
+    }
+
+    #[test]
+    fn a_connection_without_the_will_that_lasts_is_given_up_for_one_with_it_after_the_pause() {
+        let now = Instant::now();
+        let mut errands = Errands::new(true, &[]);
+        errands.refused_on_connect(true);
+        errands.begin(false, now);
+        assert!(!errands.need_will(now));
+        assert_eq!(errands.deadline(now), Some(now + PAUSE));
+        assert!(errands.need_will(now + PAUSE) && errands.wants_will(now + PAUSE));
+        errands.begin(true, now + PAUSE);
+        assert!(!errands.need_will(now + PAUSE));
+    }
+
+    #[test]
+    fn a_will_that_was_taken_before_is_not_left_out_for_one_refusal() {
+        let now = Instant::now();
+        let mut errands = Errands::new(true, &[]);
+        errands.begin(true, now);
+        errands.refused_on_connect(true);
+        assert!(errands.wants_will(now));
+        errands.begin(true, now);
+        errands.refused_on_connect(true);
+        assert!(errands.wants_will(now), "they were not in a row");
+        errands.refused_on_connect(true);
+        assert!(!errands.wants_will(now));
     }
 
     #[test]

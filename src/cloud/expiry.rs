@@ -11,6 +11,9 @@ use crate::rfc3339;
 const WARN_BEFORE: Duration = Duration::from_hours(30 * 24);
 /// How often it is told.
 const TELL_INTERVAL: Duration = Duration::from_hours(24);
+/// What the owner can do.
+const REMEDY: &str = "register the device anew, or replace AWS_CERT and, unless the device made its own key \
+     (PROVISION_KEY=device), AWS_PRIVATE_KEY";
 /// Seconds of a day.
 const DAY_S: u64 = 86_400;
 
@@ -25,8 +28,7 @@ fn warning(validity: Validity, now: Timestamp) -> Option<String> {
     }
     let (days, until) = (left_s / DAY_S, date(validity));
     Some(format!(
-        "this device's certificate (AWS_CERT) expires in {days} days, on {until}: register the device anew, or replace \
-         AWS_CERT and AWS_PRIVATE_KEY, before then"
+        "this device's certificate (AWS_CERT) expires in {days} days, on {until}: before then {REMEDY}"
     ))
 }
 
@@ -35,8 +37,7 @@ pub(super) fn expired(validity: Validity, now: Timestamp) -> Option<String> {
     let expired = now.clock_set && now.unix_ms / 1_000 >= validity.until_unix_s;
     expired.then(|| {
         format!(
-            "this device's certificate (AWS_CERT) expired on {}: register the device anew, or replace AWS_CERT and \
-             AWS_PRIVATE_KEY",
+            "this device's certificate (AWS_CERT) expired on {}: {REMEDY}",
             date(validity)
         )
     })
@@ -87,6 +88,7 @@ mod tests {
                 .contains("expires in 30 days, on 2027-01-15T08:00:00.000Z")
         );
         assert!(says(1).unwrap().contains("expires in 0 days"));
+        assert!(says(1).unwrap().contains("PROVISION_KEY=device"));
         assert!(
             warning(VALIDITY, at(UNTIL))
                 .unwrap()

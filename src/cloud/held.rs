@@ -14,6 +14,8 @@ use crate::spool::Seq;
 
 /// So many messages are held at most. Further ones that are refused stay in the spool for later.
 const HELD_MAX: usize = 100;
+/// No more are held while they take so much memory, in bytes.
+const HELD_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// So many troubles are remembered: of all that are held, in flight and in line.
 const TROUBLES_MAX: usize = 4 * HELD_MAX;
 /// The first retry of a message comes within this.
@@ -87,6 +89,8 @@ struct Waiting<T> {
     due: Instant,
     topic: String,
     message: T,
+    /// How much memory the message takes.
+    bytes: usize,
 }
 
 /// The messages `T` that wait.
@@ -105,18 +109,20 @@ impl<T> Default for Held<T> {
 }
 
 impl<T> Held<T> {
-    /// Keeps `message` for the cloud topic `topic` until `due`.
-    pub(super) fn hold(&mut self, topic: String, message: T, due: Instant) {
+    /// Keeps `message`, which takes `bytes` bytes, for the cloud topic `topic` until `due`.
+    pub(super) fn hold(&mut self, topic: String, (message, bytes): (T, usize), due: Instant) {
         self.waiting.push(Waiting {
             due,
             topic,
             message,
+            bytes,
         });
     }
 
     /// Whether no more should be held.
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= HELD_MAX
+        let bytes = self.waiting.iter().map(|one| one.bytes + one.topic.len());
+        self.waiting.len() >= HELD_MAX || bytes.sum::<usize>() >= HELD_BYTES_MAX
     }
 
     /// Whether one for `topic` waits: its tries tell how things stand with the topic.
@@ -188,7 +194,11 @@ mod tests {
         let mut held = Held::default();
         assert_eq!(held.next_due(), None);
         for (message, seconds) in [('a', 3), ('b', 1), ('c', 2)] {
-            held.hold(String::new(), message, now + Duration::from_secs(seconds));
+            held.hold(
+                String::new(),
+                (message, 1),
+                now + Duration::from_secs(seconds),
+            );
         }
         assert_eq!(held.next_due(), Some(now + Duration::from_secs(1)));
         assert_eq!(held.take_due(now), None);
@@ -218,7 +228,7 @@ mod tests {
         let mut held = Held::default();
         for count in 0..HELD_MAX {
             assert!(!held.is_full(), "{count}");
-            held.hold(topic(count), count, Instant::now());
+            held.hold(topic(count), (count, 1), Instant::now());
         }
         assert!(held.is_full());
         held
@@ -230,10 +240,27 @@ mod tests {
         assert_eq!(held.make_room_for("a"), None);
         for (count, other) in ["b", "c"].into_iter().enumerate() {
             assert_eq!(held.make_room_for(other), Some(HELD_MAX - 1 - count));
-            held.hold(other.to_owned(), 0, Instant::now());
+            held.hold(other.to_owned(), (0, 1), Instant::now());
             assert_eq!(held.make_room_for(other), None);
         }
         assert_eq!(full(|count| count.to_string()).make_room_for("b"), None);
+    }
+
+    #[test]
+    fn large_messages_fill_it_sooner() {
+        const LARGE: usize = 196 * 1024;
+        let mut held = Held::default();
+        while !held.is_full() {
+            held.hold(
+                "a".to_owned(),
+                (held.messages().count(), LARGE),
+                Instant::now(),
+            );
+        }
+        let count = held.messages().count();
+        assert_eq!(count, HELD_BYTES_MAX.div_ceil(LARGE));
+        assert_eq!(held.make_room_for("b"), Some(count - 1));
+        assert!(!held.is_full());
     }
 
     #[test]
@@ -254,7 +281,7 @@ mod tests {
         let now = Instant::now();
         let mut held = Held::default();
         for (topic, message) in [("a", 1), ("b", 2), ("c", 3)] {
-            held.hold(topic.to_owned(), message, now + RETRY_MAX);
+            held.hold(topic.to_owned(), (message, 1), now + RETRY_MAX);
         }
         assert_eq!(held.hurry(now, |message| *message < 3), ["a", "b"]);
         assert_eq!((held.take_due(now), held.take_due(now)), (Some(1), Some(2)));

@@ -67,7 +67,7 @@ use crate::store::Store;
 pub use self::packet::{MqttVersion, Rejection};
 
 use self::connect::{ConnectError, Connection};
-use self::negotiation::Negotiation;
+use self::negotiation::{Fallback, Negotiation};
 use self::pacing::Quota;
 use self::packing::Packing;
 use self::session::{Aside, Ended, Lost, Session};
@@ -176,8 +176,7 @@ async fn keep_connected(
             return;
         };
         note_version(&mut negotiation, &connected);
-        if let Err(ConnectError::ClosedOnConnect { .. } | ConnectError::Refused { .. }) = connected
-        {
+        if connected.as_ref().is_err_and(ConnectError::accuses_will) {
             session.aside.errands.refused_on_connect(with_will);
         }
         // The CONNECT, if there was one, was sent before now.
@@ -224,10 +223,15 @@ fn note_version(negotiation: &mut Negotiation, connected: &Result<Connection, Co
         Ok(connection) => {
             let version = connection.version;
             tracing::debug!("connected with MQTT {version}, {:?}", connection.terms);
-            if negotiation.accepted() {
-                tracing::warn!(
+            match negotiation.accepted() {
+                Some(Fallback::Refused) => tracing::warn!(
                     "the cloud does not take the version of CLOUD_MQTT_VERSION: MQTT {version} is used"
-                );
+                ),
+                Some(Fallback::Closed) => tracing::warn!(
+                    "the cloud closed connections of the version of CLOUD_MQTT_VERSION, and takes this one with MQTT \
+                     {version}: perhaps it does not speak the other, which the next connection tries again"
+                ),
+                None => {}
             }
         }
         Err(ConnectError::Version { .. }) => negotiation.refused(),

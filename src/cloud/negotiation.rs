@@ -1,12 +1,22 @@
 //! Which version of MQTT to speak: 5 if it is wanted and the cloud speaks it, else 3.1.1. Pure.
 //!
 //! A server without MQTT 5 either says so or closes the connection; but a connection is also closed for other
-//! reasons. So after [`CLOSED_MAX`] closed ones the versions are tried in turn, until one is accepted.
+//! reasons. So after [`CLOSED_MAX`] closed ones the versions are tried in turn, until one is accepted. If it is not the
+//! wanted one, and nobody has said that this is not spoken, the next connection tries it again, once.
 
 use super::packet::MqttVersion;
 
 /// This many connections in a row, each closed instead of being accepted, make us try the other version.
 const CLOSED_MAX: u32 = 2;
+
+/// Why another version than the wanted one was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fallback {
+    /// The cloud has said that it does not speak the wanted one.
+    Refused,
+    /// It closed connections without a word.
+    Closed,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -15,6 +25,8 @@ pub(super) struct Negotiation {
     current: MqttVersion,
     /// In a row, with the current version.
     closed: u32,
+    /// The cloud has said that it does not speak the wanted version.
+    refused: bool,
     /// The wanted version was accepted before, so that a close has another reason.
     proven: bool,
     told: bool,
@@ -27,6 +39,7 @@ impl Negotiation {
             wanted,
             current: wanted,
             closed: 0,
+            refused: false,
             proven: false,
             told: false,
         }
@@ -39,25 +52,37 @@ impl Negotiation {
 
     /// Notes that the cloud does not speak the current version.
     pub(super) fn refused(&mut self) {
-        self.closed = 0;
-        self.current = self.other();
+        self.refused |= self.current == self.wanted;
+        self.switch();
     }
 
     /// Notes that the cloud closed the connection instead of accepting it.
     pub(super) fn closed(&mut self) {
         self.closed += 1;
         if self.closed >= CLOSED_MAX && !self.proven {
-            self.refused();
+            self.switch();
         }
     }
 
     /// Notes that the cloud accepted the connection. Returns whether it is to be told, for the first time, that it
-    /// took another version than was wanted.
-    pub(super) fn accepted(&mut self) -> bool {
+    /// took another version than was wanted, and why that was tried.
+    pub(super) fn accepted(&mut self) -> Option<Fallback> {
         self.closed = 0;
-        let fell_back = self.current != self.wanted;
-        self.proven |= !fell_back;
-        fell_back && !std::mem::replace(&mut self.told, true)
+        if self.current == self.wanted {
+            self.proven = true;
+            return None;
+        }
+        if self.refused {
+            return (!std::mem::replace(&mut self.told, true)).then_some(Fallback::Refused);
+        }
+        self.current = self.wanted;
+        self.closed = CLOSED_MAX - 1;
+        (!std::mem::replace(&mut self.told, true)).then_some(Fallback::Closed)
+    }
+
+    fn switch(&mut self) {
+        self.closed = 0;
+        self.current = self.other();
     }
 
     fn other(&self) -> MqttVersion {
@@ -78,8 +103,8 @@ mod tests {
         let mut negotiation = Negotiation::new(V5);
         negotiation.refused();
         assert_eq!(negotiation.version(), V311);
-        assert!(negotiation.accepted());
-        assert!(!negotiation.accepted());
+        assert_eq!(negotiation.accepted(), Some(Fallback::Refused));
+        assert_eq!(negotiation.accepted(), None);
         assert_eq!(negotiation.version(), V311);
     }
 
@@ -97,10 +122,30 @@ mod tests {
     }
 
     #[test]
+    fn after_a_fallback_for_closed_connections_the_next_one_tries_the_wanted_version_once() {
+        let mut negotiation = Negotiation::new(V5);
+        for told in [Some(Fallback::Closed), None] {
+            while negotiation.version() == V5 {
+                negotiation.closed();
+            }
+            assert_eq!(negotiation.accepted(), told);
+            assert_eq!(negotiation.version(), V5);
+            negotiation.closed();
+            assert_eq!(negotiation.version(), V311, "once was enough");
+        }
+        negotiation.accepted();
+        assert_eq!(negotiation.accepted(), None, "5 is accepted after all");
+        for _ in 0..10 {
+            negotiation.closed();
+            assert_eq!(negotiation.version(), V5);
+        }
+    }
+
+    #[test]
     fn after_a_good_connection_closed_ones_change_nothing() {
         let mut negotiation = Negotiation::new(V5);
         negotiation.closed();
-        assert!(!negotiation.accepted());
+        assert_eq!(negotiation.accepted(), None);
         for _ in 0..10 {
             negotiation.closed();
             assert_eq!(negotiation.version(), V5);
@@ -115,6 +160,6 @@ mod tests {
             negotiation.closed();
             assert_eq!(negotiation.version(), V311);
         }
-        assert!(!negotiation.accepted());
+        assert_eq!(negotiation.accepted(), None);
     }
 }

@@ -20,10 +20,13 @@ use crate::routes::Form;
 const BILLED_BYTES: usize = 5 * 1024;
 /// Packs that are open at the same time, each of another topic. The oldest is closed for one more.
 const OPEN_MAX: usize = 64;
-/// Bytes of topic and payload that are open at the same time. The oldest pack is closed above.
-const OPEN_BYTES_MAX: usize = 1024 * 1024;
+/// What is open at the same time may take so much memory, in bytes. The oldest pack is closed above.
+const OPEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Messages in one pack: so many may have to be sent one by one if it is refused.
 const MEMBERS_MAX: usize = 1_000;
+/// What the messages of one pack may take besides their payloads, in bytes: for as long as it is in flight, they are
+/// kept as they came, each with its local topic.
+const BESIDES_BYTES_MAX: usize = 64 * 1024;
 
 /// What packing has brought is told so often.
 const TOLD_EVERY: Duration = Duration::from_hours(1);
@@ -135,6 +138,8 @@ struct Open<T> {
     /// Without what the form puts at its end.
     pack: Pack<T>,
     since: Instant,
+    /// What its messages take besides their payloads.
+    besides_bytes: usize,
 }
 
 impl<T> Open<T> {
@@ -142,7 +147,13 @@ impl<T> Open<T> {
         self.pack.topic.len() + self.pack.payload.len() + end(self.form).len()
     }
 
-    fn add(&mut self, payload: &[u8], member: T) {
+    /// How much memory it takes: each payload is in it, and in its message.
+    fn kept_bytes(&self) -> usize {
+        self.bytes() + self.pack.payload.len() + self.besides_bytes
+    }
+
+    fn add(&mut self, payload: &[u8], member: T, besides_bytes: usize) {
+        self.besides_bytes += besides_bytes;
         self.pack.payload.extend_from_slice(match self.form {
             Form::Json if self.pack.members.is_empty() => b"[",
             Form::Json => b",",
@@ -177,6 +188,8 @@ pub struct Offered<'a> {
     pub topic: &'a str,
     /// Its payload.
     pub payload: &'a [u8],
+    /// How much memory keeping it takes, in bytes, its payload included.
+    pub kept_bytes: usize,
 }
 
 /// The packs of one connection.
@@ -208,7 +221,9 @@ impl<T> Packer<T> {
             form,
             topic,
             payload,
+            kept_bytes,
         } = offered;
+        let besides_bytes = kept_bytes.saturating_sub(payload.len());
         // An end and a separator, or a beginning.
         let len = topic.len() + payload.len() + 2;
         let form = form.filter(|form| len <= self.packing.bytes_max && fits_form(*form, payload));
@@ -218,8 +233,9 @@ impl<T> Packer<T> {
             && open.form == form
             && open.bytes() + 1 + payload.len() <= self.packing.bytes_max
             && open.pack.members.len() < MEMBERS_MAX
+            && open.besides_bytes + besides_bytes <= BESIDES_BYTES_MAX
         {
-            open.add(payload, member);
+            open.add(payload, member, besides_bytes);
         } else {
             ready.extend(found.and_then(|index| self.close(index)));
             let Some(form) = form else {
@@ -235,8 +251,9 @@ impl<T> Packer<T> {
                     billed_alone: 0,
                 },
                 since: now,
+                besides_bytes: 0,
             };
-            open.add(payload, member);
+            open.add(payload, member, besides_bytes);
             self.open.push_back(open);
         }
         while self.open.len() > OPEN_MAX || self.open_bytes() > OPEN_BYTES_MAX {
@@ -245,7 +262,7 @@ impl<T> Packer<T> {
     }
 
     fn open_bytes(&self) -> usize {
-        self.open.iter().map(Open::bytes).sum()
+        self.open.iter().map(Open::kept_bytes).sum()
     }
 
     fn close(&mut self, index: usize) -> Option<Parcel<T>> {

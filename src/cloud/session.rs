@@ -378,7 +378,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         if reason.is_the_clouds_doing()
             && let Some(errand) = self.session.aside.errands.ended(Instant::now())
         {
-            return LostReason::ClosedOnErrand(errand);
+            return reason.on_errand(errand);
         }
         match reason {
             LostReason::Closed if !self.progress && !self.window.is_empty() => {

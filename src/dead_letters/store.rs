@@ -9,6 +9,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::letter::{Letter, SUFFIX};
@@ -53,6 +54,8 @@ pub struct DeadLetters(Arc<Inner>);
 struct Inner {
     open: Box<dyn Fn() -> Result<Arc<dyn Storage>, DirectoryError> + Send + Sync>,
     bytes_max: u64,
+    /// Letters removed for want of room since the start. Not behind the lock, which is held while the disk works.
+    given_up: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -62,8 +65,6 @@ struct State {
     storage: Option<Arc<dyn Storage>>,
     /// At least what the letters take on disk, in bytes.
     bytes: u64,
-    /// Letters removed for want of room since the start.
-    given_up: u64,
 }
 
 impl DeadLetters {
@@ -81,6 +82,7 @@ impl DeadLetters {
         DeadLetters(Arc::new(Inner {
             open: Box::new(open),
             bytes_max,
+            given_up: AtomicU64::new(0),
             state: Mutex::default(),
         }))
     }
@@ -94,8 +96,7 @@ impl DeadLetters {
 
     /// Letters removed for want of room since the start.
     pub fn given_up(&self) -> u64 {
-        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.given_up
+        self.0.given_up.load(Ordering::Relaxed)
     }
 
     /// Makes `letters` durable. After an error none of them counts as written, though some may be: writing them
@@ -103,17 +104,17 @@ impl DeadLetters {
     pub fn put(&self, letters: &[Letter]) -> Result<(), PutError> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let storage = self.0.storage(&mut state)?;
-        let bytes_max = self.0.bytes_max;
         let size = |letter: &Letter| on_disk(letter.bytes.len() as u64);
         let all = letters.iter().map(size).sum();
-        let is_too_much = all > bytes_max;
+        let is_too_much = all > self.0.bytes_max;
         if !is_too_much {
-            state.make_room(storage.as_ref(), all, bytes_max)?;
+            self.0.make_room(&mut state, storage.as_ref(), all)?;
         }
         for letter in letters {
             if is_too_much {
                 // Then they take each other's, too.
-                state.make_room(storage.as_ref(), size(letter), bytes_max)?;
+                self.0
+                    .make_room(&mut state, storage.as_ref(), size(letter))?;
             }
             // Before it is there, so that a failure cannot leave it uncounted.
             state.bytes += size(letter);
@@ -141,6 +142,32 @@ impl Inner {
         state.storage = Some(Arc::clone(&storage));
         Ok(storage)
     }
+
+    /// Removes the oldest letters until `need` bytes more fit.
+    fn make_room(
+        &self,
+        state: &mut State,
+        storage: &dyn Storage,
+        need: u64,
+    ) -> Result<(), PutError> {
+        if state.bytes + need <= self.bytes_max {
+            return Ok(());
+        }
+        state.count(storage)?;
+        let mut letters = storage.list().map_err(failed("list", "directory"))?;
+        letters.retain(|(name, _)| name.ends_with(SUFFIX));
+        letters.sort_unstable();
+        for (name, len) in letters {
+            if state.bytes + need <= self.bytes_max {
+                break;
+            }
+            if remove(storage, &name)? {
+                self.given_up.fetch_add(1, Ordering::Relaxed);
+            }
+            state.bytes = state.bytes.saturating_sub(on_disk(len));
+        }
+        Ok(())
+    }
 }
 
 impl State {
@@ -157,30 +184,6 @@ impl State {
         }
         self.bytes = waiting.bytes;
         Ok(waiting)
-    }
-
-    /// Removes the oldest letters until `need` bytes more fit.
-    fn make_room(
-        &mut self,
-        storage: &dyn Storage,
-        need: u64,
-        bytes_max: u64,
-    ) -> Result<(), PutError> {
-        if self.bytes + need <= bytes_max {
-            return Ok(());
-        }
-        self.count(storage)?;
-        let mut letters = storage.list().map_err(failed("list", "directory"))?;
-        letters.retain(|(name, _)| name.ends_with(SUFFIX));
-        letters.sort_unstable();
-        for (name, len) in letters {
-            if self.bytes + need <= bytes_max {
-                break;
-            }
-            self.given_up += u64::from(remove(storage, &name)?);
-            self.bytes = self.bytes.saturating_sub(on_disk(len));
-        }
-        Ok(())
     }
 }
 

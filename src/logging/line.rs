@@ -12,8 +12,10 @@ use crate::printable::escaped;
 
 /// What the targets of this crate's own events start with.
 const OUR_PREFIX: &str = "cloud_relay::";
-/// This field tells connections of one client apart, but not what happened to them.
-const PEER_FIELD: &str = "peer";
+/// How many of what is told there were: repetitions that are told together have the sum.
+const COUNT_FIELD: &str = "count";
+/// These fields tell repetitions of one fault apart, but not what happened.
+const APART_FIELDS: [&str; 4] = ["peer", "seq", "last", COUNT_FIELD];
 
 /// An event, its fields rendered.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +56,28 @@ impl Line {
 
     /// What is the same in each repetition of one fault.
     pub(super) fn key(&self) -> String {
-        self.words(|name| name != PEER_FIELD)
+        self.words(|name| !APART_FIELDS.contains(&name))
+    }
+
+    /// The same line, with what `other` counted added to its count, if both have one.
+    pub(super) fn counting(mut self, other: &Line) -> Self {
+        let sum = self.count().zip(other.count()).map(|(a, b)| a + b);
+        let count = self
+            .fields
+            .iter_mut()
+            .find(|(name, _)| *name == COUNT_FIELD);
+        if let (Some(sum), Some((_, shown))) = (sum, count) {
+            *shown = Shown {
+                plain: sum.to_string(),
+                json: sum.into(),
+            };
+        }
+        self
+    }
+
+    fn count(&self) -> Option<u64> {
+        let count = self.fields.iter().find(|(name, _)| *name == COUNT_FIELD)?;
+        count.1.json.as_u64()
     }
 
     /// Message and fields, on one line whatever is in them.

@@ -1,8 +1,8 @@
 //! Sums up warnings that repeat, so that a fault that lasts does not fill the log. Pure.
 //!
 //! A warning is told when it is new. The same one again is only counted, and told every [`WINDOW`] with that
-//! count. Good news from the same module makes its warnings new again: a state that comes back is told.
-//! Errors are never held back.
+//! count; what it counts itself is summed up. Good news from the same module makes its warnings new again: a state
+//! that comes back is told. Errors are never held back.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ struct Kind {
     told: Instant,
     /// Times it came since.
     held: u64,
-    /// As it came last.
+    /// As it came last, with what all counted since it was told.
     line: Line,
 }
 
@@ -44,7 +44,8 @@ impl Kind {
 pub(super) struct Repeats(Vec<Kind>);
 
 impl Repeats {
-    /// The lines to print now that `line` has come: none, itself, or before it what was only counted.
+    /// The lines to print now that `line` has come: none, itself, or before it what was only counted. Asked after
+    /// [`Repeats::due`], so that nothing here is old.
     pub(super) fn look(&mut self, line: Line, now: Instant) -> Vec<Line> {
         if line.level > Level::WARN {
             let mut lines = Vec::new();
@@ -64,13 +65,12 @@ impl Repeats {
             return vec![line];
         };
         let mut kind = self.0.remove(place);
-        if kind.is_old(now) {
-            self.remember(key, &line, now);
-            let note = (kind.held > 0).then(|| kind.note(now));
-            return vec![line.with_note(note.as_deref().unwrap_or_default())];
-        }
+        kind.line = if kind.held == 0 {
+            line
+        } else {
+            line.counting(&kind.line)
+        };
         kind.held += 1;
-        kind.line = line;
         self.0.insert(place, kind);
         Vec::new()
     }

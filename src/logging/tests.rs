@@ -96,6 +96,35 @@ async fn a_warning_that_repeats_is_counted_and_told_again_after_ten_minutes() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_repeated_warning_counts_is_summed_up_and_it_is_one_problem() {
+    let (subscriber, memory) = subscriber(Level::INFO, Format::Plain, std::io::sink);
+    let _guard = tracing::subscriber::set_default(subscriber);
+    fail(1, "kept in mind");
+    give_up_for(60).await;
+    let problems = memory.problems();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert_eq!((problems[0].count, problems[1].count), (60, 1));
+
+    let (log, _guard) = Captured::start(Level::INFO);
+    give_up_for(21).await;
+    assert_eq!(
+        log.text(),
+        "WARN logging::tests: given up count=1 seq=7\n\
+         WARN logging::tests: given up (9 more in 10 min) count=54 seq=70\n\
+         WARN logging::tests: given up count=11 seq=77\n\
+         WARN logging::tests: given up (9 more in 10 min) count=144 seq=140\n\
+         WARN logging::tests: given up count=21 seq=147\n"
+    );
+}
+
+async fn give_up_for(minutes: u64) {
+    for count in 1..=minutes {
+        tracing::warn!(count, seq = 7 * count, "given up");
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+}
+
 #[test]
 fn good_news_makes_the_warnings_of_its_module_new_again_and_tells_what_was_held() {
     let (log, _guard) = Captured::start(Level::INFO);

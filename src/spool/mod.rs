@@ -140,6 +140,20 @@ impl Delivery {
             _ => None,
         }
     }
+
+    /// The same, for who keeps it for long: it shares no memory with the others that it was read with.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Delivery {
+            seq: self.seq,
+            frame: Bytes::copy_from_slice(&self.frame),
+        }
+    }
+
+    /// How much memory a detached one takes, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        size_of::<Self>() + self.frame.len()
+    }
 }
 
 /// What there is to read.
@@ -182,8 +196,9 @@ struct Shared {
     /// Wakes the writer thread.
     wake: Condvar,
     reader: Mutex<Reader>,
-    /// Told whenever the writer thread has moved something.
-    on_progress: Box<dyn Fn(Progress) + Send + Sync>,
+    /// Told whenever the writer thread has moved something. By one at a time, so that nobody is told what was after
+    /// what is.
+    on_progress: Mutex<Box<dyn Fn(Progress) + Send>>,
 }
 
 /// An open spool. Any number of threads may append; one consumer reads and settles.
@@ -198,7 +213,7 @@ impl Spool {
     pub fn open(
         storage: Arc<dyn Storage>,
         options: Options,
-        on_progress: impl Fn(Progress) + Send + Sync + 'static,
+        on_progress: impl Fn(Progress) + Send + 'static,
     ) -> Result<(Self, Recovery), OpenError> {
         let (spool, disk, report) = Self::open_without_writer(storage, options, on_progress)?;
         let shared = Arc::clone(&spool.shared);
@@ -214,7 +229,7 @@ impl Spool {
     fn open_without_writer(
         storage: Arc<dyn Storage>,
         options: Options,
-        on_progress: impl Fn(Progress) + Send + Sync + 'static,
+        on_progress: impl Fn(Progress) + Send + 'static,
     ) -> Result<(Self, Disk, Recovery), OpenError> {
         let (recovered, cursor_file) = recovery::recover(storage.as_ref())?;
         let report = recovered.report;
@@ -235,7 +250,7 @@ impl Spool {
                 core: Mutex::new(core),
                 wake: Condvar::new(),
                 reader: Mutex::new(Reader::new(storage)),
-                on_progress: Box::new(on_progress),
+                on_progress: Mutex::new(Box::new(on_progress)),
             }),
             writer: Mutex::new(None),
         };
@@ -254,6 +269,11 @@ impl Spool {
     /// How far the spool is.
     pub fn progress(&self) -> Progress {
         self.shared.core().progress()
+    }
+
+    /// Calls `on_progress` with how far the spool is.
+    pub fn show_progress(&self) {
+        self.shared.show_progress();
     }
 
     /// Whether [`Spool::append`] would take a message, however large.
@@ -385,8 +405,12 @@ impl Shared {
     }
 
     fn show_progress(&self) {
+        let on_progress = self
+            .on_progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let progress = self.core().progress();
-        (self.on_progress)(progress);
+        on_progress(progress);
     }
 
     /// Wakes the writer thread if it sleeps longer than it should. Takes the lock, to be let go before.

@@ -54,8 +54,8 @@ pub(super) fn answer<B>(request: &Request<B>, site: &Site) -> Response<Content> 
 }
 
 /// Whether a password was tried, and not merely none given, as a browser does at first.
-pub(super) fn is_wrong_guess<B>(request: &Request<B>, answer: &Response<Content>) -> bool {
-    answer.status() == StatusCode::UNAUTHORIZED && request.headers().contains_key(AUTHORIZATION)
+pub(super) fn has_login<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(AUTHORIZATION)
 }
 
 fn page_of<B>(request: &Request<B>, site: &Site) -> Response<Content> {
@@ -99,9 +99,6 @@ fn health(site: &Site) -> Response<Content> {
 }
 
 fn events(method: &Method, site: &Site) -> Response<Content> {
-    if *method == Method::HEAD {
-        return whole(StatusCode::OK, EVENTS, "");
-    }
     let Ok(place) = site.live_places().try_acquire_owned() else {
         let mut response = text(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -110,6 +107,9 @@ fn events(method: &Method, site: &Site) -> Response<Content> {
         set(response.headers_mut(), RETRY_AFTER, "10");
         return response;
     };
+    if *method == Method::HEAD {
+        return whole(StatusCode::OK, EVENTS, "");
+    }
     let mut interval = interval(site.live_interval());
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let live = Live {

@@ -99,11 +99,15 @@ fn reason(state: &State) -> String {
     .to_owned()
 }
 
-/// What the owner can do. Settings name their remedy in the reason already.
+/// What the owner can do. A state has many reasons: those that are words of their own name their remedy, too.
 fn remedy(state: &State) -> Option<&'static str> {
     Some(match state {
-        State::Unconfigured { .. } | State::Misconfigured { .. } => {
+        State::Unconfigured { .. } => {
             "Set the variable in balenaCloud; the relay is then started anew. Messages are kept until then"
+        }
+        State::Misconfigured { .. } => {
+            "Put right what the reason names: a variable in balenaCloud, and the relay is then started anew. Messages \
+             are kept until then"
         }
         State::ClockUnset { .. } => {
             "Let NTP (UDP port 123) out of the network; it goes on by itself"
@@ -113,10 +117,11 @@ fn remedy(state: &State) -> Option<&'static str> {
              has the service the label io.balena.features.supervisor-api?"
         }
         State::Disconnected { .. } => {
-            "Nothing for now: messages are kept, and it is tried again by itself. If it lasts: does the \
-             network let port 8883 (AWS_PORT) out, and does the cloud's policy allow what the reason names?"
+            "Nothing for now: messages are kept, and it is tried again by itself. If it lasts, see to what the reason names"
         }
-        State::Connecting => "If it stays: does the network let port 8883 out? Try AWS_PORT=443",
+        State::Connecting => {
+            "If it stays: does the network let AWS_PORT out? 443 passes most firewalls"
+        }
         State::Provisioning | State::Connected => return None,
     })
 }
@@ -157,6 +162,23 @@ mod tests {
         );
         assert!(health.remedy.is_some_and(|remedy| remedy.contains("kept")));
         assert_eq!(judged(&State::Connected, CALM, Duration::ZERO).remedy, None);
+    }
+
+    #[test]
+    fn a_remedy_names_no_cause_that_the_reason_may_contradict() {
+        let reason = "cannot read from the spool: I/O error".to_owned();
+        for state in [
+            State::Disconnected {
+                reason: reason.clone(),
+            },
+            State::Misconfigured { reason },
+            State::Connecting,
+        ] {
+            let remedy = judged(&state, CALM, Duration::ZERO).remedy.unwrap();
+            for cause in ["8883", "policy", "Set the variable", "Try"] {
+                assert!(!remedy.contains(cause), "{state}: {remedy}");
+            }
+        }
     }
 
     #[test]

@@ -147,6 +147,11 @@ fn messages(book: &mut Book, snapshot: &Snapshot) {
         "Messages moved to the dead letters",
         ledger.dead_lettered,
     );
+    book.count(
+        "dead_letters_removed",
+        "Dead letters removed because DEAD_LETTERS_MAX_BYTES was reached",
+        snapshot.dead_letters_removed,
+    );
     let dropped = [
         ("full", ledger.dropped_full),
         ("damaged", ledger.dropped_damaged),
@@ -223,7 +228,7 @@ fn deliveries(book: &mut Book, local: &Local) {
         .collect();
     book.count_by(
         "local_messages_dropped",
-        "Messages not kept or passed on, none of them acknowledged",
+        "Messages that a local client was not given, that were not retained, or not taken for the cloud at QoS 0 or as a will",
         "reason",
         &dropped,
     );

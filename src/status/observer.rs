@@ -15,6 +15,7 @@ use super::snapshot::{
     Books, Client, CloudLink, Health, Local, ProblemSeen, ProcessFigures, Setup, Snapshot, SpoolUse,
 };
 use crate::clock;
+use crate::dead_letters::DeadLetters;
 use crate::local::Counters;
 use crate::logging;
 use crate::spool;
@@ -37,6 +38,7 @@ pub(crate) struct Sources {
     pub(crate) setup: Setup,
     pub(crate) spool: spool::Options,
     pub(crate) store: Store,
+    pub(crate) dead_letters: DeadLetters,
     pub(crate) state: StateBoard,
     pub(crate) local: Arc<Counters>,
     pub(crate) heartbeat: Heartbeat,
@@ -97,6 +99,7 @@ impl Observer {
             setup,
             spool,
             store,
+            dead_letters,
             state,
             local,
             log,
@@ -120,6 +123,7 @@ impl Observer {
             },
             setup: setup.clone(),
             ledger: books(&store.ledger()),
+            dead_letters_removed: dead_letters.given_up(),
             spool: SpoolUse {
                 used_bytes: store.used_bytes(),
                 limit_bytes: spool.bytes_max,

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -20,11 +20,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{answer, is_wrong_guess};
+use super::answer::{answer, has_login};
 use super::content::Content;
 use super::door::Door;
 use super::observer::Observer;
 use super::page::Page;
+use crate::guesses::Guesses;
 
 /// How often what moves is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,9 +48,9 @@ pub(super) struct Limits {
     pub(super) live_timeout: Duration,
     /// How often a live page gets a look.
     pub(super) live_interval: Duration,
-    /// How long a wrong password waits for its answer. With the connections there may be, this is the limit of
-    /// guesses: 16 a second.
-    pub(super) wrong_password_delay: Duration,
+    /// The longest that an answer is held back for the wrong passwords of an address, the answer to a right one too. With
+    /// the connections there may be, this is the limit of its guesses: 8 a second. `cloud-relay health` waits for longer.
+    pub(super) answer_delay_max: Duration,
 }
 
 impl Default for Limits {
@@ -60,7 +61,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(10),
             live_timeout: Duration::from_mins(10),
             live_interval: Duration::from_secs(1),
-            wrong_password_delay: Duration::from_secs(1),
+            answer_delay_max: Duration::from_secs(2),
         }
     }
 }
@@ -71,6 +72,7 @@ pub(super) struct Site(Arc<Inner>);
 
 struct Inner {
     observer: Mutex<Observer>,
+    guesses: Mutex<Guesses>,
     pub(super) door: Door,
     pub(super) page: Page,
     pub(super) live_places: Arc<Semaphore>,
@@ -81,6 +83,7 @@ impl Site {
     pub(super) fn new(observer: Observer, door: Door, limits: Limits) -> Self {
         Site(Arc::new(Inner {
             observer: Mutex::new(observer),
+            guesses: Mutex::new(Guesses::new(limits.answer_delay_max)),
             door,
             page: Page::new(),
             live_places: Arc::new(Semaphore::new(limits.live_max)),
@@ -94,6 +97,18 @@ impl Site {
             .observer
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For how long the answer to a login from `peer` is held back.
+    pub(super) fn hold_back(&self, peer: SocketAddr, is_wrong: bool) -> Duration {
+        let guesses = self.0.guesses.lock();
+        let mut guesses = guesses.unwrap_or_else(PoisonError::into_inner);
+        if is_wrong {
+            tracing::warn!(%peer, "a wrong STATUS_PASSWORD was given to the status page");
+            guesses.wrong(peer.ip(), Instant::now())
+        } else {
+            guesses.held(peer.ip(), Instant::now())
+        }
     }
 
     pub(super) fn door(&self) -> &Door {
@@ -167,7 +182,7 @@ async fn watch(site: &Site) {
     }
 }
 
-async fn serve(listener: TcpListener, site: &Site) {
+pub(super) async fn serve(listener: TcpListener, site: &Site) {
     let mut guests = Guests::default();
     loop {
         tokio::select! {
@@ -235,18 +250,19 @@ async fn converse(stream: TcpStream, peer: SocketAddr, site: Site, is_live: Arc<
     let Limits {
         request_timeout,
         live_timeout,
-        wrong_password_delay,
         ..
     } = site.0.limits;
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answer(&request, &site);
         is_live.store(matches!(answer.body(), Content::Live(_)), Ordering::Relaxed);
-        let guessed = is_wrong_guess(&request, &answer);
+        let delay = if has_login(&request) {
+            let is_wrong = answer.status() == StatusCode::UNAUTHORIZED;
+            site.hold_back(peer, is_wrong)
+        } else {
+            Duration::ZERO
+        };
         async move {
-            if guessed {
-                tracing::warn!(%peer, "a wrong STATUS_PASSWORD was given to the status page");
-                tokio::time::sleep(wrong_password_delay).await;
-            }
+            tokio::time::sleep(delay).await;
             Ok::<_, Infallible>(answer)
         }
     });

@@ -14,6 +14,9 @@ pub(crate) struct Snapshot {
     pub(crate) health: Health,
     pub(crate) setup: Setup,
     pub(crate) ledger: Books,
+    /// Dead letters removed since the start, because `DEAD_LETTERS_MAX_BYTES` was reached.
+    #[serde(default)]
+    pub(crate) dead_letters_removed: u64,
     pub(crate) spool: SpoolUse,
     pub(crate) flow: Flow,
     pub(crate) local: Local,
@@ -121,7 +124,8 @@ pub(crate) struct Local {
     /// Damaged places in it that the start skipped.
     #[serde(default)]
     pub(crate) journal_damaged: u64,
-    /// Messages that were not kept or passed on and had not been acknowledged either, by why.
+    /// Messages that a local client was not given, that were not retained, or not taken for the cloud at `QoS` 0 or as a
+    /// will, by why. What a client was not given may have been acknowledged to its publisher.
     pub(crate) dropped: Vec<(String, u64)>,
 }
 

@@ -22,6 +22,7 @@ use super::observer::Observer;
 use super::server::{self, Limits, Site};
 use super::*;
 use crate::clock;
+use crate::dead_letters::{DeadLetters, Letter, Reason};
 use crate::local::Counters;
 use crate::logging;
 use crate::secret::Secret;
@@ -47,6 +48,7 @@ impl Parts {
                 setup: Setup::default(),
                 spool: options,
                 store,
+                dead_letters: DeadLetters::new(directory.path().join("letters"), 4_096),
                 state: StateBoard::new(State::Connecting),
                 local: Arc::new(Counters::default()),
                 heartbeat: Heartbeat::new(Instant::now()),
@@ -139,6 +141,25 @@ async fn what_expired_is_shown_by_itself() {
 }
 
 #[tokio::test]
+async fn dead_letters_that_made_room_for_others_are_counted() {
+    let parts = Parts::new();
+    let site = parts.site(None);
+    for seq in 1..=3 {
+        let reason = Reason {
+            why: "refused",
+            words: String::new(),
+        };
+        let letter = Letter::new(seq, &message(b"x"), "site/data", reason, clock::now());
+        parts.sources.dead_letters.put(&[letter]).unwrap();
+    }
+    let status = json(&site, "/api/status").await;
+    assert_eq!(status["dead_letters_removed"], 2);
+    let metrics = body(ask(&site, "GET", "/metrics")).await;
+    let line = "cloud_relay_dead_letters_removed_total 2";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
+}
+
+#[tokio::test]
 async fn nothing_can_be_changed_and_unknown_paths_are_told_what_there_is() {
     let parts = Parts::new();
     let site = parts.site(None);
@@ -224,12 +245,15 @@ async fn a_live_page_gets_a_look_each_second_the_first_with_the_history_and_ther
         let snapshot: Snapshot = serde_json::from_str(data).unwrap();
         assert_eq!(snapshot.history.is_some(), look % 10 == 0, "{look}");
     }
-    assert_eq!(
-        ask(&site, "GET", "/api/events").status(),
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    for method in ["GET", "HEAD"] {
+        let refused = ask(&site, method, "/api/events");
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
     drop(live);
-    assert_eq!(ask(&site, "GET", "/api/events").status(), StatusCode::OK);
+    for method in ["HEAD", "GET"] {
+        let answer = ask(&site, method, "/api/events");
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
 }
 
 #[test]
@@ -366,39 +390,50 @@ async fn hostile_requests_get_an_error_or_nothing_and_the_next_is_served() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_and_answered_late_and_holds_up_nobody_else() {
+async fn after_wrong_passwords_a_right_one_from_there_waits_too_and_nobody_else_does() {
     use crate::logging::capture::Captured;
+    // What the fourth wrong one waits.
+    const DELAY: Duration = Duration::from_millis(800);
     let (log, _guard) = Captured::start(tracing::Level::WARN);
     let parts = Parts::new();
-    let limits = Limits {
-        request_timeout: Duration::from_secs(1),
-        // Beyond the time of a request, so that it shows: a wrong password gets no answer at all.
-        wrong_password_delay: Duration::from_hours(1),
-        ..Limits::default()
-    };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    // On this thread, whose log is caught.
-    let server = tokio::spawn(server::run(
-        Some(listener),
-        Door::new(Some(Secret::new("open"))),
+    let site = Site::new(
         Observer::new(parts.sources.clone()),
-        limits,
-        CancellationToken::new(),
-    ));
+        Door::new(Some(Secret::new("open"))),
+        Limits::default(),
+    );
+    // On this thread, whose log is caught.
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let server = tokio::spawn({
+        let site = site.clone();
+        async move { server::serve(listener, &site).await }
+    });
     let login = |value: &str| format!("GET / HTTP/1.1\r\nHost: x\r\n{value}\r\n");
     let wrong = login("Authorization: Basic eDpzaHV0\r\n"); // x:shut
     let right = login("Authorization: Basic eDpvcGVu\r\n"); // x:open
-    let guess = tokio::spawn(async move { exchange(address, &wrong).await });
-    while !log.text().contains("STATUS_PASSWORD") {
-        tokio::task::yield_now().await;
+    for _ in 0..3 {
+        let answer = exchange(address, &wrong).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     }
+    let start = Instant::now();
+    let guess = tokio::spawn(async move { exchange(address, &wrong).await });
+    let held = |from: &str| site.hold_back(from.parse().unwrap(), false);
+    let noted = async {
+        while held("127.0.0.1:1").is_zero() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, noted).await.expect("it is held back");
+    assert!(held("127.0.0.2:1").is_zero());
     let answer = exchange(address, &login("")).await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     let answer = exchange(address, &right).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(guess.await.unwrap(), "");
+    assert!(start.elapsed() >= DELAY, "{:?}", start.elapsed());
+    assert!(guess.await.unwrap().starts_with("HTTP/1.1 401"));
+    assert!(log.text().contains("STATUS_PASSWORD"), "{}", log.text());
     assert!(!log.text().contains("shut"), "{}", log.text());
     server.abort();
 }

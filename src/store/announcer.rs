@@ -6,14 +6,21 @@ use tokio::time::Instant;
 
 use crate::spool::{FullPolicy, Options, Progress};
 
-/// Messages given up are summed up for this long.
+/// Messages given up are summed up for this long, and for this long after the last one the spool, or the disk, counts as
+/// full: room that was made by giving up messages is gone in a moment.
 const DROPS_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What has been told so far.
 #[derive(Debug)]
 pub(super) struct Announcer {
     options: Options,
-    told: Option<Progress>,
+    /// What was seen last, full for as long as it counts as that.
+    seen: Option<Progress>,
+    /// Until when it does.
+    full_until: Option<Instant>,
+    disk_full_until: Option<Instant>,
+    /// The numbers of messages given up that were told last, and when.
+    summed: Option<Progress>,
     drops_told: Option<Instant>,
 }
 
@@ -21,51 +28,79 @@ impl Announcer {
     pub(super) fn new(options: Options) -> Self {
         Announcer {
             options,
-            told: None,
+            seen: None,
+            full_until: None,
+            disk_full_until: None,
+            summed: None,
             drops_told: None,
+        }
+    }
+
+    /// The same `progress`, but full for as long as it counts as that.
+    pub(super) fn counting_as_full(&self, progress: Progress, now: Instant) -> Progress {
+        Progress {
+            full: progress.full || self.full_until > Some(now),
+            disk_full: progress.disk_full || self.disk_full_until > Some(now),
+            ..progress
         }
     }
 
     /// Tells what is new in `progress`.
     pub(super) fn look(&mut self, progress: Progress, now: Instant) {
-        let Some(mut told) = self.told else {
+        let (Some(seen), Some(summed)) = (self.seen, self.summed) else {
             // What was given up in an earlier life was told then.
-            self.told = Some(progress);
+            (self.seen, self.summed) = (Some(progress), Some(progress));
             return;
         };
-        if progress.full != told.full {
+        if progress.dropped_full > seen.dropped_full {
+            let for_disk = progress.disk_full || (seen.disk_full && !progress.full);
+            let until = if for_disk {
+                &mut self.disk_full_until
+            } else {
+                &mut self.full_until
+            };
+            *until = Some(now + DROPS_INTERVAL);
+        }
+        let progress = self.counting_as_full(progress, now);
+        if progress.full != seen.full {
             self.tell_full(progress.full);
         }
-        if progress.disk_full != told.disk_full {
+        if progress.disk_full != seen.disk_full {
             self.tell_disk_full(progress.disk_full);
         }
-        (told.full, told.disk_full) = (progress.full, progress.disk_full);
-        if (self.drops_told).is_none_or(|at| now.duration_since(at) >= DROPS_INTERVAL) {
-            let full = progress.dropped_full - told.dropped_full;
-            let damaged = progress.dropped_damaged - told.dropped_damaged;
-            let expired = progress.dropped_expired - told.dropped_expired;
-            if full > 0 {
-                tracing::warn!(
-                    "{full} messages given up because the spool is full (SPOOL_FULL={})",
-                    self.options.full
-                );
-            }
-            if damaged > 0 {
-                tracing::warn!(
-                    "{damaged} messages given up: they cannot be read back from the disk of DATA_DIR; is it failing?"
-                );
-            }
-            if expired > 0 {
-                tracing::info!(
-                    "{expired} messages dropped: they waited longer than their publishers said (message expiry)"
-                );
-            }
-            if full + damaged + expired > 0 {
-                self.drops_told = Some(now);
-                told = progress;
-            }
+        self.seen = Some(progress);
+        if (self.drops_told).is_none_or(|at| now.duration_since(at) >= DROPS_INTERVAL)
+            && self.tell_drops(&summed, &progress)
+        {
+            self.summed = Some(progress);
+            self.drops_told = Some(now);
         }
-        self.told = Some(told);
+    }
+
+    /// Tells how many messages were given up meanwhile. Returns whether there were any.
+    fn tell_drops(&self, before: &Progress, now: &Progress) -> bool {
+        let full = now.dropped_full - before.dropped_full;
+        let damaged = now.dropped_damaged - before.dropped_damaged;
+        let expired = now.dropped_expired - before.dropped_expired;
+        if full > 0 {
+            tracing::warn!(
+                count = full,
+                "messages given up because the spool is full (SPOOL_FULL={})",
+                self.options.full
+            );
+        }
+        if damaged > 0 {
+            tracing::warn!(
+                count = damaged,
+                "messages given up: they cannot be read back from the disk of DATA_DIR; is it failing?"
+            );
+        }
+        if expired > 0 {
+            tracing::info!(
+                "{expired} messages dropped: they waited longer than their publishers said (message expiry)"
+            );
+        }
+        full + damaged + expired > 0
     }
 
     fn tell_full(&self, full: bool) {
@@ -143,10 +178,39 @@ mod tests {
     }
 
     #[test]
+    fn while_messages_are_given_up_for_room_it_counts_as_full() {
+        let mut steps = vec![(CALM, 0)];
+        let mut progress = CALM;
+        for round in 1..=10 {
+            // Each segment that is given up makes room for a moment.
+            (progress.full, progress.disk_full) = (round <= 5, round > 5);
+            steps.push((progress, 10 * round));
+            progress.dropped_full += 1_000;
+            steps.push((progress, 10 * round));
+            (progress.full, progress.disk_full) = (false, false);
+            steps.push((progress, 10 * round + 1));
+        }
+        steps.extend([(progress, 159), (progress, 160), (progress, 200)]);
+        let told = lines(&steps);
+        let changes = told
+            .iter()
+            .filter(|line| !line.contains("given up because"));
+        let changes: Vec<_> = changes.collect();
+        assert_eq!(changes.len(), 4, "{told:?}");
+        assert!(changes[0].contains("SPOOL_MAX_BYTES") && changes[1].contains("the disk is full"));
+        assert!(changes[2].contains("the spool has room again"), "{told:?}");
+        assert!(changes[3].contains("the disk has room again"), "{told:?}");
+    }
+
+    #[test]
     fn drops_are_summed_up_and_those_of_an_earlier_life_are_not_told_again() {
         let dropped = |dropped_full| Progress {
             dropped_full,
             ..CALM
+        };
+        let disk_full = Progress {
+            disk_full: true,
+            ..dropped(100)
         };
         let told = lines(&[
             (CALM, 0),
@@ -155,10 +219,16 @@ mod tests {
             (dropped(100), 30),
             (dropped(100), 61),
             (dropped(100), 200),
+            (disk_full, 201),
+            (dropped(100), 202),
         ]);
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("1 messages given up"), "{told:?}");
-        assert!(told[1].contains("94 messages given up"), "{told:?}");
+        let given_up: Vec<_> = (told.iter())
+            .filter(|line| line.contains("given up because"))
+            .collect();
+        assert_eq!(given_up.len(), 2, "{told:?}");
+        assert!(given_up[0].ends_with("count=1"), "{told:?}");
+        // What repeats is held back until there is good news.
+        assert!(given_up[1].ends_with("count=94"), "{told:?}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Store {
             let signals = Arc::clone(&signals);
             move |progress| signals.show(progress)
         })?;
-        signals.show(spool.progress());
+        spool.show_progress();
         let ages = Mutex::new(Ages::new(Instant::now(), spool.progress().safe));
         let inner = Inner {
             spool,
@@ -143,7 +143,7 @@ impl Store {
     /// Settles messages that were given out.
     pub fn settle(&self, seqs: &[Seq], outcome: Outcome) {
         self.0.spool.settle(seqs, outcome);
-        self.0.signals.show(self.0.spool.progress());
+        self.0.spool.show_progress();
     }
 
     /// How long message `seq`, which arrived at `received` and has attributes, has waited; `None` if the clock does not
@@ -173,9 +173,14 @@ impl Store {
         self.0.spool.ledger()
     }
 
-    /// How far the spool is, and whether it is full or has failed.
+    /// How far the spool is, and whether it has failed, or counts as full: it does for a while after it gave up messages.
     pub fn progress(&self) -> Progress {
-        self.0.spool.progress()
+        let progress = self.0.spool.progress();
+        // Who looks does not wait for a log that nobody reads.
+        let announcer = self.0.signals.announcer.try_lock();
+        announcer.map_or(progress, |announcer| {
+            announcer.counting_as_full(progress, Instant::now())
+        })
     }
 
     /// Bytes that count against `SPOOL_MAX_BYTES`.
@@ -214,10 +219,9 @@ impl Ingress for Store {
             ages.note(seq, message.received, Instant::now());
         }
         self.0.signals.appended.notify_one();
-        let progress = self.0.spool.progress();
-        if progress.safe > seq {
+        if self.0.spool.progress().safe > seq {
             // `drop_newest` has given it up, so that the writer thread will have nothing to tell of it.
-            self.0.signals.show(progress);
+            self.0.spool.show_progress();
         }
         Ok(seq)
     }
@@ -262,6 +266,27 @@ mod tests {
             let seq = store.append(&spool::tests::message(b"x")).unwrap();
             assert!(*safe.borrow() > seq);
         }
+    }
+
+    #[tokio::test]
+    async fn room_that_was_made_by_giving_up_messages_is_no_end_of_being_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            bytes_max: 4 * 1024 * 1024,
+            full: FullPolicy::DropOldest,
+            ..Options::default()
+        };
+        let (store, _) = Store::open(directory.path(), options).unwrap();
+        let mut safe = store.safe();
+        let payload = vec![7; 100_000];
+        let message = spool::tests::message(&payload);
+        assert!(!store.progress().full);
+        while let Ok(seq) = store.append(&message) {
+            safe.wait_for(|safe| *safe > seq).await.unwrap();
+        }
+        store.space().await;
+        assert!(store.ledger().dropped_full > 0 && !store.0.spool.progress().full);
+        assert!(store.progress().full);
     }
 
     /// One with attributes, as those have that can expire.

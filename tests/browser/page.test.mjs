@@ -132,6 +132,16 @@ test('the page', async (t) => {
     await close()
   })
 
+  await t.test('that too many pages are open is not taken for a relay that is gone', async () => {
+    const { page, close } = await fed(browser, {}, SNAPSHOT)
+    for (const [answer, said] of [[{ status: 503, body: '' }, /Too many pages/], [null, /cannot be reached/]]) {
+      await page.route(`${ORIGIN}api/events`, (route) => answer ? route.fulfill(answer) : route.abort())
+      await page.evaluate(() => window.feed.onerror())
+      await page.locator('#gone', { hasText: said }).waitFor()
+    }
+    await close()
+  })
+
   await t.test('the ledger that is shown balances', async () => {
     const { page, close } = await fed(browser, {}, SNAPSHOT)
     const number = async (id) => Number((await page.locator(`#${id}`).textContent()).replaceAll(',', ''))

@@ -110,7 +110,10 @@ fn what_connack_refuses_is_told_apart() {
         let Some(Answer::Connected(Err(refusal))) = answer else {
             panic!("{class}: {answer:?}");
         };
-        says(class, &refused("data".to_owned(), version, refusal), words);
+        let error = refused("data".to_owned(), version, refusal);
+        says(class, &error, words);
+        let may_be_the_will = ["policy missing", "other"].contains(&class);
+        assert_eq!(error.accuses_will(), may_be_the_will, "{class}");
     }
 }
 

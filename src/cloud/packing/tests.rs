@@ -16,6 +16,7 @@ fn json(topic: &'static str, payload: &'static str) -> Offered<'static> {
         form: Some(Form::Json),
         topic,
         payload: payload.as_bytes(),
+        kept_bytes: payload.len(),
     }
 }
 
@@ -61,6 +62,7 @@ fn lines_are_joined_by_line_breaks_whatever_their_bytes() {
         form: Some(Form::Lines),
         topic: "a",
         payload,
+        kept_bytes: 0,
     };
     let (mut packer, ready) = offer_all(&[line(b"x"), line(b""), line(b"\xFF")]);
     assert_eq!(ready, []);
@@ -88,6 +90,7 @@ fn what_does_not_fit_the_form_goes_alone_and_in_its_order() {
         form: Some(Form::Lines),
         topic: "a",
         payload,
+        kept_bytes: 0,
     };
     let (_, ready) = offer_all(&[lines(b"a\nb"), lines(b"a\rb")]);
     assert_eq!(texts(&ready), ["single 0", "single 1"]);
@@ -192,6 +195,18 @@ fn no_more_packs_are_open_than_the_limits_say() {
         packer.offer(offered, member, Instant::now(), &mut ready);
         assert!(packer.open_bytes() <= OPEN_BYTES_MAX);
     }
+    for member in 0..10_000 {
+        let topic = format!("t{}", member % 10);
+        let offered = Offered {
+            topic: &topic,
+            kept_bytes: 1_100,
+            ..json("", "1")
+        };
+        packer.offer(offered, member, Instant::now(), &mut ready);
+        let besides = packer.open.iter().map(|open| open.besides_bytes).max();
+        assert!(besides <= Some(BESIDES_BYTES_MAX));
+        assert!(packer.open_bytes() <= OPEN_BYTES_MAX);
+    }
     for member in 0..10 * MEMBERS_MAX {
         packer.offer(json("t", "1"), member, Instant::now(), &mut ready);
     }
@@ -271,7 +286,7 @@ proptest! {
             }
             now = until;
             came.push(now);
-            let offered = Offered { form: message.form, topic: message.topic, payload: &message.payload };
+            let offered = Offered { form: message.form, topic: message.topic, payload: &message.payload, kept_bytes: 0 };
             packer.offer(offered, member, now, &mut ready);
             note(&mut ready, now, &mut sent);
             let open: usize = packer.open.iter().map(|open| open.pack.members.len()).sum();

@@ -3,14 +3,14 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::Link;
+use super::{Link, LostReason};
 use crate::attributes::Attributes;
 use crate::clock;
 use crate::cloud::Extras;
 use crate::cloud::connect::KEEP_ALIVE_S;
 use crate::cloud::downlink::Downlink;
 use crate::cloud::errands::{Errand, Errands};
-use crate::cloud::packet::{self, Greeting, Incoming, Malformed, Publish};
+use crate::cloud::packet::{self, Greeting, Incoming, Publish};
 use crate::cloud::status::{self, Status};
 use crate::routes::Routes;
 
@@ -86,9 +86,12 @@ impl Aside {
 
 impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// Writes the next errand's packet, if one is due and nothing is in flight.
-    pub(super) fn run_errand(&mut self, now: Instant) -> Result<(), Malformed> {
+    pub(super) fn run_errand(&mut self, now: Instant) -> Result<(), LostReason> {
         if !self.window.is_empty() {
             return Ok(());
+        }
+        if self.session.aside.errands.need_will(now) {
+            return Err(LostReason::WillNeeded);
         }
         match self.session.aside.errands.next(now) {
             None => return Ok(()),

@@ -14,8 +14,12 @@ pub(in crate::cloud) enum LostReason {
          iot:Publish to {0}, and has no other client this device's client id?"
     )]
     ClosedOnPublish(String),
-    #[error("the cloud closed the connection instead of taking {0}")]
-    ClosedOnErrand(String),
+    #[error("the cloud closed the connection{said} instead of taking {errand}")]
+    ClosedOnErrand {
+        /// What it said, in brackets, if anything.
+        said: String,
+        errand: String,
+    },
     #[error("the connection broke: {0}")]
     Broken(io::Error),
     #[error(
@@ -40,6 +44,8 @@ pub(in crate::cloud) enum LostReason {
     NoAcknowledgement,
     #[error("the cloud did not answer a ping")]
     NoPong,
+    #[error("the connection is made anew, to give the cloud the will of CLOUD_STATUS_TOPIC")]
+    WillNeeded,
     #[error("cannot read from the spool: {0}; messages are kept. Is the disk of DATA_DIR failing?")]
     Spool(io::Error),
 }
@@ -66,8 +72,20 @@ impl LostReason {
     pub(super) fn is_the_clouds_doing(&self) -> bool {
         matches!(
             self,
-            LostReason::Closed | LostReason::NotAuthorized | LostReason::Told(_)
+            LostReason::Closed
+                | LostReason::NotAuthorized
+                | LostReason::Told(_)
+                | LostReason::Faulted(_)
         )
+    }
+
+    /// The same reason, when it was `errand` that the cloud had to answer.
+    pub(super) fn on_errand(&self, errand: String) -> Self {
+        let said = match self {
+            LostReason::Told(words) | LostReason::Faulted(words) => format!(" ({words})"),
+            _ => String::new(),
+        };
+        LostReason::ClosedOnErrand { said, errand }
     }
 }
 

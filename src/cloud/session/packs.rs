@@ -40,9 +40,15 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             form,
             topic: target.as_deref().unwrap_or_default(),
             payload: message.payload,
+            kept_bytes: delivery.kept_bytes(),
+        };
+        let member = if form.is_some() {
+            delivery.detached()
+        } else {
+            delivery
         };
         let mut ready = Vec::new();
-        self.packer.offer(offered, delivery, now, &mut ready);
+        self.packer.offer(offered, member, now, &mut ready);
         self.pending.extend(ready.into_iter().map(Outgoing::from));
     }
 

@@ -1,7 +1,8 @@
 //! Convicted messages on their way to the dead letters.
 //!
 //! They are written where blocking is allowed, as many at a time as wait. The spool settles a message when its letter
-//! is durable, and not before. While the disk refuses, what waits is tried again; the others flow on.
+//! is durable, and not before. While the disk refuses, what waits is tried again; the others flow on, as far as
+//! [`AHEAD_OF_HELD_MAX`] lets them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
+use super::refused::AHEAD_OF_HELD_MAX;
 use crate::backoff::Backoff;
 use crate::cloud::digest::{Digest, News};
 use crate::dead_letters::{DeadLetters, Letter, PutError};
@@ -39,6 +41,8 @@ pub(super) struct Post {
     backoff: Backoff,
     digest: Digest,
     given_up_told: u64,
+    /// It was told that others wait, since the last write.
+    wait_told: bool,
 }
 
 impl Post {
@@ -53,6 +57,7 @@ impl Post {
             backoff: Backoff::new(RETRY_BASE, RETRY_MAX),
             digest: Digest::default(),
             given_up_told: 0,
+            wait_told: false,
         }
     }
 
@@ -81,7 +86,8 @@ impl Post {
         if !self.is_failing() {
             return None;
         }
-        self.waiting.iter().map(|letter| letter.seq).min()
+        let letters = self.waiting.iter().chain(self.in_hand.iter());
+        letters.map(|letter| letter.seq).min()
     }
 
     pub(super) fn add(&mut self, letter: Letter) {
@@ -133,7 +139,8 @@ impl Post {
         if let Some(failure) = failed {
             if self.retry.is_none() {
                 tracing::warn!(
-                    "{failure}; messages that the cloud never takes stay in the spool, and others flow on"
+                    "{failure}; messages that the cloud never takes stay in the spool, and the next {AHEAD_OF_HELD_MAX} \
+                     others flow on"
                 );
             }
             self.retry = Some(now + self.backoff.next_delay(random));
@@ -145,6 +152,7 @@ impl Post {
         if self.retry.take().is_some() {
             tracing::info!("dead letters can be written again");
             self.backoff.reset();
+            self.wait_told = false;
         }
         self.tell(&letters, now);
         letters
@@ -159,39 +167,49 @@ impl Post {
 
     /// Tells what has been counted for long enough.
     pub(super) fn tell_due(&mut self, now: Instant) {
-        for News { count, words } in self.digest.take_due(now) {
-            tracing::warn!("dead letters: {count} more of the same; the last: {words}");
+        for News { kind, count, words } in self.digest.take_due(now) {
+            tracing::warn!(kind, count, last = %words, "dead letters: more of the same");
+        }
+    }
+
+    /// Tells once that the others cannot flow on any more before the disk takes the oldest letter.
+    pub(super) fn tell_that_others_wait(&mut self) {
+        if !std::mem::replace(&mut self.wait_told, true) {
+            tracing::warn!(
+                "no new messages are sent until dead letters can be written: too many messages have gone ahead of one that the \
+                 cloud never takes; all are kept. Is the disk of DATA_DIR full or failing?"
+            );
         }
     }
 
     fn tell(&mut self, letters: &[Letter], now: Instant) {
         for Letter { seq, reason, .. } in letters {
             let words = format!("message {seq}, {}", reason.words);
-            if let Some(news) = self.digest.note(reason.why, words, now) {
+            if self.digest.note(reason.why, 1, words, now) {
                 tracing::warn!(
+                    seq,
                     "a dead letter, kept for `cloud-relay dead-letters`: {}",
-                    news.words
+                    reason.words
                 );
             }
         }
         let given_up = self.dead_letters.given_up();
-        if given_up > self.given_up_told {
-            let removed = given_up - self.given_up_told;
-            self.given_up_told = given_up;
-            let words =
-                format!("DEAD_LETTERS_MAX_BYTES is reached, the {removed} oldest were removed");
-            if let Some(news) = self.digest.note("given-up", words, now) {
-                tracing::warn!("dead letters: {}", news.words);
-            }
+        let count = given_up - std::mem::replace(&mut self.given_up_told, given_up);
+        let words = "DEAD_LETTERS_MAX_BYTES is reached, the oldest are removed";
+        if count > 0 && self.digest.note("removed", count, words.to_owned(), now) {
+            tracing::warn!(count, "dead letters: {words}");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
     use crate::clock;
     use crate::dead_letters::Reason;
+    use crate::logging::capture::Captured;
     use crate::spool::tests::message;
 
     fn letter(seq: Seq) -> Letter {
@@ -233,5 +251,27 @@ mod tests {
         let durable = post.note(written, now, 1.0);
         let seqs: Vec<Seq> = durable.iter().map(|letter| letter.seq).collect();
         assert_eq!(seqs, [2, 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn letters_that_are_removed_for_others_are_summed_up_in_letters_not_in_writes() {
+        let (log, _guard) = Captured::start(Level::WARN);
+        let directory = tempfile::tempdir().unwrap();
+        // Room for four of 4 KiB each.
+        let mut post = Post::new(DeadLetters::new(directory.path().to_owned(), 4 * 4_096));
+        let now = Instant::now();
+        for write in 0..4 {
+            for seq in 4 * write..4 * write + 4 {
+                post.add(letter(seq));
+            }
+            post.start(now);
+            let written = post.written().await;
+            post.note(written, now, 1.0);
+        }
+        post.tell_due(now + Duration::from_mins(1));
+        let text = log.text();
+        assert!(text.contains("the oldest are removed count=4\n"), "{text}");
+        assert!(text.contains("kind=\"removed\" count=8"), "{text}");
+        assert!(text.contains("kind=\"refused\" count=15"), "{text}");
     }
 }

@@ -26,7 +26,8 @@ use crate::spool::{Delivery, Seq};
 
 /// How far what is taken from the spool may be ahead of the oldest message that is held or passed over, in messages:
 /// the spool remembers each gap that is left between those that are settled. Then the oldest that are held have one more
-/// try before they are convicted, if others are accepted; if none are, that is all that is looked at.
+/// try before they are convicted, if others are accepted; if none are, or the dead letters cannot be written, that is all
+/// that is looked at.
 pub(super) const AHEAD_OF_HELD_MAX: Seq = 100_000;
 /// A connection returns no sooner than this after it did.
 const RETURN_INTERVAL: Duration = Duration::from_secs(5);
@@ -68,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return;
         }
         self.tell_refusal(seq, &topic, rejection);
-        if self.held.is_full() {
+        while self.held.is_full() {
             let other = self.held.make_room_for(&topic);
             let left = other.as_ref().map_or(seq, |other| other.delivery.seq);
             if denied {
@@ -124,7 +125,12 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             "message {} is sent again in {wait:.1?}: {rejection}",
             outgoing.delivery.seq
         );
-        self.held.hold(topic, outgoing, due);
+        let kept = Outgoing {
+            delivery: outgoing.delivery.detached(),
+            ..outgoing
+        };
+        let bytes = kept.delivery.kept_bytes();
+        self.held.hold(topic, (kept, bytes), due);
     }
 
     /// Notes that the cloud has accepted a message.
@@ -288,15 +294,19 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     /// When the connection can get no further ahead of what is held: cuts the time of the messages short that it is so
     /// far ahead of.
     pub(super) fn relieve(&mut self, now: Instant) {
-        if self.returning
-            || self.ahead_of_held() < self.session.ahead_of_held_max
-            || !self.session.denials.others_accepted(now)
-        {
+        if self.returning || self.ahead_of_held() < self.session.ahead_of_held_max {
             return;
         }
         let through = self
             .taken_through
             .saturating_sub(self.session.ahead_of_held_max);
+        let unwritten = self.session.post.oldest();
+        if unwritten.is_some_and(|seq| seq <= through) {
+            self.session.post.tell_that_others_wait();
+        }
+        if !self.session.denials.others_accepted(now) {
+            return;
+        }
         let topics = (self.held).hurry(now, |held| held.delivery.seq <= through);
         for topic in topics {
             self.session.denials.condemn(topic, now);

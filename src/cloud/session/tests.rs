@@ -5,6 +5,7 @@ mod attributes;
 mod bed;
 mod closed;
 mod crowded;
+mod errands;
 mod packs;
 mod posting;
 mod refused;

@@ -8,7 +8,6 @@
 //! What it does not do: refuse anything. It says what may be; `handshake` and `inbound` act on it.
 
 mod denials;
-mod guesses;
 mod lines;
 mod passwords;
 mod rules;
@@ -24,13 +23,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::denials::Denials;
-use self::guesses::Guesses;
 use self::lines::LineError;
 use self::passwords::Passwords;
 pub(super) use self::rules::Rights;
 use self::rules::Rules;
 use super::handshake::GENERATED;
 use super::packet::{Login, Reason};
+use crate::guesses::Guesses;
 use crate::secret::Secret;
 
 /// The largest file, in bytes: 1,000 users or rules, and their comments.

@@ -1,11 +1,13 @@
 //! What happens at the limit, by policy.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::model::Model;
 use super::stepped::Stepped;
 use super::*;
-use crate::spool::AppendError;
 use crate::spool::core::Next;
 use crate::spool::reader::Reader;
+use crate::spool::{AppendError, Progress};
 
 on_both_storages! {
     block_takes_nothing_more_and_goes_on_when_it_has_drained;
@@ -204,4 +206,31 @@ fn a_disk_read_begun_before_its_segment_was_given_up_gives_nothing_out() {
     stepped.spool.settle(&seqs, Outcome::Delivered);
     let ledger = stepped.spool.ledger();
     assert_eq!((ledger.delivered, ledger.spooled), (before.spooled, 0));
+}
+
+#[test]
+fn nobody_is_told_of_fewer_messages_given_up_after_more() {
+    const ROUNDS: u32 = 20_000;
+    let options = Options {
+        bytes_max: 0,
+        full: FullPolicy::DropNewest,
+        ..Options::default()
+    };
+    let told = AtomicU64::new(0);
+    let on_progress = move |progress: Progress| {
+        let before = told.swap(progress.dropped_full, Ordering::Relaxed);
+        assert!(before <= progress.dropped_full, "{before} before");
+    };
+    let (spool, _) = Spool::open(Arc::new(Model::default()), options, on_progress).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    spool.append(&message(b"x")).unwrap();
+                    spool.show_progress();
+                }
+            });
+        }
+    });
+    assert_eq!(spool.ledger().dropped_full, u64::from(2 * ROUNDS));
 }
