@@ -158,10 +158,10 @@ fn the_program_explains_its_rules_without_a_relay() {
     assert_eq!(
         lines(&table.stdout),
         [
-            "1  alarms/# -> $aws/rules/alarms/{topic:2..}",
-            "2  rooms/+/co2 -> site/c0ffee/air/{topic:2}",
-            "3  rooms/# -> fleet/greenhouse/{topic}",
-            "4  plain -> fleet/greenhouse/plain",
+            "1  alarms/# => $aws/rules/alarms/{topic:2..}",
+            "2  rooms/+/co2 => site/c0ffee/air/{topic:2}",
+            "3  rooms/# => fleet/greenhouse/{topic}",
+            "4  plain => fleet/greenhouse/plain",
         ]
     );
     let explained = run(&["routes", "explain", "rooms/7/co2", "sensors"], &variables);
@@ -169,14 +169,14 @@ fn the_program_explains_its_rules_without_a_relay() {
     assert_eq!(
         lines(&explained.stdout),
         [
-            "rooms/7/co2: goes to site/c0ffee/air/7 by rule 2 (rooms/+/co2 -> site/c0ffee/air/{topic:2})",
+            "rooms/7/co2: goes to site/c0ffee/air/7 by rule 2 (rooms/+/co2 => site/c0ffee/air/{topic:2})",
             "sensors: stays on the device: no rule matches",
         ]
     );
     let plain = run(&["routes", "explain", "sensors"], &[]);
     assert_eq!(
         lines(&plain.stdout),
-        ["sensors: goes to sensors by rule 1 (sensors -> sensors)"]
+        ["sensors: goes to sensors by rule 1 (sensors => sensors)"]
     );
 }
 

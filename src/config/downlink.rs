@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn the_device_is_filled_into_filters_and_templates() {
         let rules = subscriptions("cmd/{uuid}/#=>commands/{topic:3..}, all=>{uuid}/all").unwrap();
-        assert_eq!(rules, "cmd/abc/# -> commands/{topic:3..}, all -> abc/all");
+        assert_eq!(rules, "cmd/abc/# => commands/{topic:3..}, all => abc/all");
         assert_eq!(subscriptions("").unwrap(), "");
         let config = read("CLOUD_STATUS_TOPIC", "devices/{uuid}/status").unwrap();
         assert_eq!(config.status_topic.as_deref(), Some("devices/abc/status"));

@@ -42,6 +42,13 @@ pub(super) fn read(
             );
             reading.fault(RULES, &rules, expected);
         }
+        if route.filter().contains(['{', '}']) {
+            let expected = format!(
+                "placeholders only in the topic behind =>; the filter {:?} has a brace",
+                excerpt(route.filter())
+            );
+            reading.fault(RULES, &rules, expected);
+        }
     }
     routes
 }

@@ -130,7 +130,7 @@ fn rules_of_routes_know_the_device_and_the_older_names_work() {
     .routes;
     assert_eq!(
         routes.to_string(),
-        "alarms -> $aws/rules/relay, sensors/# -> greenhouse/c0ffee/{topic}"
+        "alarms => $aws/rules/relay, sensors/# => greenhouse/c0ffee/{topic}"
     );
 }
 

@@ -31,7 +31,7 @@ fn a_plain_rule_is_a_plain_route() {
     assert!(matches!(plain.target("sensors"), Some(Cow::Borrowed(_))));
     assert_eq!(plain.target("sensors/1"), None);
     assert!(plain.has_route("sensors") && !plain.has_route("sensor"));
-    assert_eq!(plain.to_string(), "sensors -> site/data");
+    assert_eq!(plain.to_string(), "sensors => site/data");
 }
 
 #[test]
@@ -164,7 +164,7 @@ proptest! {
                 let target = route.target(&name);
                 prop_assert!(!topic::has_wildcards(&target), "{target}");
             }
-            let shown = routes.to_string().replace(" -> ", " => ");
+            let shown = routes.to_string();
             let again = Routes::parse(&shown, None, NAMES, Rulebook::Aws);
             prop_assert_eq!(again, Ok(routes));
         }

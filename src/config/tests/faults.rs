@@ -27,6 +27,17 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
         ("PRODUCER_TOPIC", "$SYS/x", "do not start with $"),
         ("PRODUCER_TOPIC", "a, $SYS/x", "\"$SYS/x\" does"),
         ("PRODUCER_TOPIC", "a => b {pack:xml}", "{pack:json} or"),
+        (
+            "PRODUCER_TOPIC",
+            "a {pack:json}",
+            "only in the topic behind =>",
+        ),
+        (
+            "PRODUCER_TOPIC",
+            "a, b/{uuid}/#",
+            "\"b/{uuid}/#\" has a brace",
+        ),
+        ("PRODUCER_TOPIC", "a -> b", "=> between filter and topic"),
         ("PACK_MAX_BYTES", "131073", "bytes from 256 to 131072"),
         ("PACK_MAX_MS", "60001", "milliseconds from 0 to 60000"),
         ("CLOUD_CONSUMER_TOPIC", "{topic", "a } for every {"),

@@ -83,7 +83,7 @@ fn the_summary_is_one_line_that_tells_secrets_only_as_set_or_unset() {
         "device=c0ffee ",
         "provider=AWS ",
         "cloud=a.b:8883 roots=built-in ",
-        "route=sensors -> sensors ",
+        "route=sensors => sensors ",
         "AWS_CERT=set ",
         "AWS_PRIVATE_KEY=unset ",
         "PROVISION_URL=https://example.com/p?*** ",
