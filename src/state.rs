@@ -34,7 +34,7 @@ pub enum State {
         /// Why, in words a person can act on.
         reason: String,
     },
-    /// A setting is wrong and trying again will not help.
+    /// A setting, or a file that it names, is wrong. Only the file is tried again, and `reason` says so.
     Misconfigured {
         /// Which one, and what is expected.
         reason: String,
