@@ -29,7 +29,10 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), AppError> {
     let stuck = match config.readiness() {
-        Readiness::NeedsCredentials => return provision(config, None, state, shutdown).await,
+        Readiness::NeedsCredentials => match set_aside(config) {
+            Some(reason) => State::Misconfigured { reason },
+            None => return provision(config, None, state, shutdown).await,
+        },
         Readiness::Unconfigured { missing } => State::Unconfigured { missing },
         Readiness::Ready => loop {
             match endpoint(config, publisher.clone()) {
@@ -57,6 +60,24 @@ pub(super) async fn run(
     state.set(stuck);
     shutdown.cancelled().await;
     Ok(())
+}
+
+/// What to say of a certificate for the device's own key where the cloud function is to make the key. That one only
+/// answers that the device exists.
+fn set_aside(config: &Config) -> Option<String> {
+    let aws = match &config.cloud {
+        Some(CloudConfig::Aws(aws)) if config.key_maker == KeyMaker::Cloud => aws,
+        _ => return None,
+    };
+    let (Some(cert), None) = (&aws.cert, &aws.private_key) else {
+        return None;
+    };
+    let own = Credentials::of_device(cert, None, &config.data_dir).ok()?;
+    Some(format!(
+        "PROVISION_KEY is \"cloud\", but AWS_CERT belongs to {}: set PROVISION_KEY=device, or remove AWS_CERT from the \
+         variables in balenaCloud to register anew",
+        own.key_name()
+    ))
 }
 
 /// Asks for credentials, once the clock is right enough for TLS.

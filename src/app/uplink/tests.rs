@@ -135,6 +135,29 @@ async fn a_value_that_cannot_be_used_is_not_tried_again() {
     running.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_device_whose_own_key_is_set_aside_is_told_so_and_does_not_ask_for_another() {
+    let dir = TempDir::new().unwrap();
+    let key = DeviceKey::load_or_create(dir.path()).unwrap();
+    let cert = certificate_for(&key);
+    let url = ("PROVISION_URL", "http://127.0.0.1:1");
+    let running = Running::start(dir.path(), &[("AWS_CERT", &cert), url]);
+    let state = running.until("misconfigured").await;
+    for part in [
+        "set PROVISION_KEY=device",
+        "or remove AWS_CERT",
+        "device-key.pem",
+    ] {
+        assert!(state.contains(part), "{state}");
+    }
+    running.stop().await;
+
+    let (foreign, _) = pair();
+    let running = Running::start(dir.path(), &[("AWS_CERT", &foreign), url]);
+    running.until("awaiting-credentials").await;
+    running.stop().await;
+}
+
 /// What the cloud answers to the device's signing request.
 fn certificate_for(key: &DeviceKey) -> String {
     let request = CertificateSigningRequestParams::from_pem(&key.csr("c0ffee").unwrap()).unwrap();
