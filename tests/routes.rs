@@ -191,8 +191,8 @@ fn rules_that_cannot_work_end_the_program_with_the_rule_and_the_remedy() {
         assert_eq!(found.len(), 3, "{found:?}");
         for (line, parts) in found.iter().zip([
             ["CLOUD_CONSUMER_TOPIC", "BALENA_APP_NAME to be set"],
-            ["rule 1 (a => $aws/things/x)", "only $aws/rules/"],
-            ["rule 2 (b/+ => {topic:3})", "levels up to 2 only"],
+            [r#"rule 1 ("a => $aws/things/x")"#, "only $aws/rules/"],
+            [r#"rule 2 ("b/+ => {topic:3}")"#, "levels up to 2 only"],
         ]) {
             assert!(parts.iter().all(|part| line.contains(part)), "{line}");
         }

@@ -94,7 +94,7 @@ fn words(error: &RouteError) -> String {
     let fault = &error.fault;
     match &error.place {
         Place::Rule(rule) | Place::DefaultFor(rule) => {
-            format!("of rule {} ({}) {fault}", rule.0, excerpt(&rule.1))
+            format!("of rule {} ({:?}) {fault}", rule.0, excerpt(&rule.1))
         }
         Place::Default => fault.to_string(),
     }

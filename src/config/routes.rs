@@ -69,12 +69,12 @@ fn note(error: &RouteError, rules: &str, template: &str, reading: &mut Reading) 
         }
         Place::Rule(Numbered(number, text)) => {
             let rule = excerpt(text);
-            reading.fault(RULES, rules, format!("of rule {number} ({rule}) {fault}"));
+            reading.fault(RULES, rules, format!("of rule {number} ({rule:?}) {fault}"));
         }
         Place::Default => reading.fault(DEFAULT, template, fault.to_string()),
         Place::DefaultFor(Numbered(number, text)) => {
             let rule = excerpt(text);
-            let expected = format!("{fault} (for rule {number} of {RULES}: {rule})");
+            let expected = format!("{fault} (for rule {number} of {RULES}: {rule:?})");
             reading.fault(DEFAULT, template, expected);
         }
     }
