@@ -248,7 +248,7 @@ impl Config {
                 )
                 .unwrap_or(DEAD_LETTERS_BYTES_MAX),
             routes: routes::read(raw, provider, &device, reading),
-            subscriptions: downlink::subscriptions(raw, &device, reading),
+            subscriptions: downlink::subscriptions(raw, provider, &device, reading),
             status_topic: downlink::status_topic(raw, provider, &device, reading),
             device,
             provider,
