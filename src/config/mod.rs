@@ -31,9 +31,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
-pub use cloud::{
-    AwsConfig, AzureConfig, CloudConfig, CredentialVariables, GcpConfig, KeyMaker, Provider,
-};
+pub use cloud::{AwsConfig, CloudConfig, CredentialVariables, KeyMaker, Provider};
 pub use fault::{ConfigErrors, Fault};
 pub use http_url::HttpUrl;
 pub use local::{LocalConfig, LocalWebSocket};
