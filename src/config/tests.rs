@@ -195,9 +195,11 @@ fn names_of_variables() -> Vec<String> {
 
 #[test]
 fn the_readme_names_every_variable() {
-    let readme = include_str!("../../README.md");
+    let rows = include_str!("../../README.md").lines();
+    let cells = rows.filter_map(|row| row.strip_prefix('|')?.split('|').next());
+    let cells: String = cells.collect();
     for name in names_of_variables() {
-        let documented = readme.contains(&format!("`{name}`"));
+        let documented = cells.contains(&format!("`{name}`"));
         assert!(documented, "{name} has no row in README.md, Variables");
     }
 }

@@ -7,6 +7,10 @@ const SECRET: &str = "hunter2hunter2";
 const SECRET_BEARERS: &[(&str, &str)] = &[
     ("STATUS_PASSWORD", SECRET),
     ("STATUS_PASSWORD", "hunter2hunter2\u{FFFD}"),
+    // No secret: without it the password is a fault.
+    ("LOCAL_MQTT_USERNAME", "someone"),
+    ("LOCAL_MQTT_PASSWORD", SECRET),
+    ("LOCAL_MQTT_PASSWORD", "hunter2hunter2\u{FFFD}"),
     // Not a secret's place, but it sounds like one.
     ("PROVISION_KEY", SECRET),
     ("AWS_CERT", SECRET),
