@@ -50,11 +50,6 @@ impl CredentialNames {
         cert: "AWS_CERT",
         private_key: "AWS_PRIVATE_KEY",
     };
-    /// The variables for Azure.
-    pub const AZURE: Self = CredentialNames {
-        cert: "AZURE_CERT",
-        private_key: "AZURE_PRIVATE_KEY",
-    };
 }
 
 /// A certificate chain and its private key. `Debug` shows neither.

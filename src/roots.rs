@@ -1,12 +1,15 @@
 //! Which certificates a TLS peer's is traced back to: those of a PEM file, or the built-in ones.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 
-/// Why a file of roots cannot be used. Trying again does not help.
+/// Most that is read of the file, in bytes. Mozilla's roots take a quarter of it.
+const BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why a file of roots cannot be used. Trying again helps if whoever writes it has not finished.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// It cannot be read.
@@ -17,6 +20,16 @@ pub enum RootsError {
         /// The file.
         path: PathBuf,
         /// What the system said.
+        source: io::Error,
+    },
+    /// It is cut off or damaged.
+    #[error("{variable}: {} is no PEM: {source}", path.display())]
+    NoPem {
+        /// The variable that names it.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the reader of PEM said.
         source: io::Error,
     },
     /// It holds none.
@@ -57,10 +70,21 @@ pub(crate) fn read(variable: &'static str, path: &Path) -> Result<RootCertStore,
         path: path.to_owned(),
         source,
     };
-    let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
+    let mut pem = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut pem))
+        .map_err(unreadable)?;
+    if pem.len() as u64 > BYTES_MAX {
+        let too_large = io::Error::new(ErrorKind::FileTooLarge, "it has more than 1 MiB");
+        return Err(unreadable(too_large));
+    }
     let mut roots = RootCertStore::empty();
-    for certificate in rustls_pemfile::certs(&mut reader) {
-        let certificate = certificate.map_err(unreadable)?;
+    for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {
+        let certificate = certificate.map_err(|source| RootsError::NoPem {
+            variable,
+            path: path.to_owned(),
+            source,
+        })?;
         roots
             .add(certificate)
             .map_err(|source| RootsError::BadRoot {
@@ -90,6 +114,11 @@ mod tests {
         assert!(complaint().starts_with("AWS_ROOT_CA_PATH: cannot read"));
         std::fs::write(&path, "no PEM").unwrap();
         assert!(complaint().contains("roots.pem holds no certificate"));
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nbm9u").unwrap();
+        assert!(complaint().contains("roots.pem is no PEM: "));
+        let large = File::create(&path).unwrap();
+        large.set_len(BYTES_MAX + 1).unwrap();
+        assert!(complaint().ends_with("roots.pem: it has more than 1 MiB"));
         let nonsense = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
         std::fs::write(&path, nonsense).unwrap();
         let text = complaint();

@@ -34,7 +34,7 @@ pub enum State {
         /// Why, in words a person can act on.
         reason: String,
     },
-    /// Something is wrong that somebody has to put right, most likely a setting.
+    /// Something is wrong that somebody has to put right, a setting or a file. If it is tried again, `reason` says so.
     Misconfigured {
         /// What it is, and what is expected.
         reason: String,

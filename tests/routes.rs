@@ -158,10 +158,10 @@ fn the_program_explains_its_rules_without_a_relay() {
     assert_eq!(
         lines(&table.stdout),
         [
-            "1  alarms/# -> $aws/rules/alarms/{topic:2..}",
-            "2  rooms/+/co2 -> site/c0ffee/air/{topic:2}",
-            "3  rooms/# -> fleet/greenhouse/{topic}",
-            "4  plain -> fleet/greenhouse/plain",
+            "1  alarms/# => $aws/rules/alarms/{topic:2..}",
+            "2  rooms/+/co2 => site/c0ffee/air/{topic:2}",
+            "3  rooms/# => fleet/greenhouse/{topic}",
+            "4  plain => fleet/greenhouse/plain",
         ]
     );
     let explained = run(&["routes", "explain", "rooms/7/co2", "sensors"], &variables);
@@ -169,14 +169,14 @@ fn the_program_explains_its_rules_without_a_relay() {
     assert_eq!(
         lines(&explained.stdout),
         [
-            "rooms/7/co2: goes to site/c0ffee/air/7 by rule 2 (rooms/+/co2 -> site/c0ffee/air/{topic:2})",
+            "rooms/7/co2: goes to site/c0ffee/air/7 by rule 2 (rooms/+/co2 => site/c0ffee/air/{topic:2})",
             "sensors: stays on the device: no rule matches",
         ]
     );
     let plain = run(&["routes", "explain", "sensors"], &[]);
     assert_eq!(
         lines(&plain.stdout),
-        ["sensors: goes to sensors by rule 1 (sensors -> sensors)"]
+        ["sensors: goes to sensors by rule 1 (sensors => sensors)"]
     );
 }
 
@@ -191,8 +191,8 @@ fn rules_that_cannot_work_end_the_program_with_the_rule_and_the_remedy() {
         assert_eq!(found.len(), 3, "{found:?}");
         for (line, parts) in found.iter().zip([
             ["CLOUD_CONSUMER_TOPIC", "BALENA_APP_NAME to be set"],
-            ["rule 1 (a => $aws/things/x)", "only $aws/rules/"],
-            ["rule 2 (b/+ => {topic:3})", "levels up to 2 only"],
+            [r#"rule 1 ("a => $aws/things/x")"#, "only $aws/rules/"],
+            [r#"rule 2 ("b/+ => {topic:3}")"#, "levels up to 2 only"],
         ]) {
             assert!(parts.iter().all(|part| line.contains(part)), "{line}");
         }

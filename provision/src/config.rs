@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use reqwest::Url;
+use url::{Host, Url};
 
 use crate::access::Access;
 use crate::balena::ApiOptions;
@@ -85,6 +85,21 @@ impl Reader<'_> {
         Some(Secret::new(token))
     }
 
+    /// Those that are listed. A list of none would let in all, as no list does.
+    fn fleets(&mut self) -> Vec<String> {
+        let Some(text) = self.text("FLEETS") else {
+            return Vec::new();
+        };
+        let fleets = text.split(',').map(str::trim);
+        let fleets = fleets.filter(|fleet| !fleet.is_empty()).map(str::to_owned);
+        let fleets: Vec<_> = fleets.collect();
+        if fleets.is_empty() {
+            self.faults
+                .push("FLEETS: expected at least one fleet; unset, it lets in all".to_owned());
+        }
+        fleets
+    }
+
     fn api_url(&mut self) -> Url {
         let text = self.text("BALENA_API_URL");
         let text = text.as_deref().unwrap_or(BALENA_API_URL);
@@ -114,8 +129,6 @@ impl Config {
             "AWS_REGION",
             "the region of AWS IoT Core, such as eu-central-1",
         );
-        let fleets = reader.text("FLEETS").unwrap_or_default();
-        let fleets = fleets.split(',').map(str::trim);
         let config = Config {
             policy,
             balena: ApiOptions {
@@ -124,10 +137,7 @@ impl Config {
             },
             access: Access {
                 token: reader.token(),
-                fleets: fleets
-                    .filter(|fleet| !fleet.is_empty())
-                    .map(str::to_owned)
-                    .collect(),
+                fleets: reader.fleets(),
                 delete: reader.flag("ALLOW_DELETE"),
                 test: reader.flag("ALLOW_TEST"),
             },
@@ -138,6 +148,30 @@ impl Config {
             Err(ConfigErrors(reader.faults))
         }
     }
+
+    /// What the owner may not have meant, each in one line.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let anybody = "PROVISION_TOKEN is not set: whoever knows a device's UUID may register it";
+        let exposed = "BALENA_API_URL is plain http: whoever is on the way can read BALENA_API_KEY; use https";
+        let token = self.access.token.is_none().then_some(anybody);
+        let url = is_exposed(&self.balena.url).then_some(exposed);
+        token.into_iter().chain(url).collect()
+    }
+}
+
+/// Whether requests to it can be read on networks of others: without TLS, and to a host that is not near.
+fn is_exposed(url: &Url) -> bool {
+    let is_near = url.host().is_some_and(|host| match host {
+        Host::Domain(name) => {
+            !name.contains('.')
+                || name
+                    .rsplit_once('.')
+                    .is_some_and(|(_, last)| last == "local")
+        }
+        Host::Ipv4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        Host::Ipv6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    });
+    url.scheme() == "http" && !is_near
 }
 
 #[cfg(test)]
@@ -172,6 +206,7 @@ mod tests {
             ("BALENA_API_URL", "sesame"),
             ("PROVISION_TOKEN", "sesame"),
             ("ALLOW_DELETE", "sesame"),
+            ("FLEETS", " ,"),
         ]);
         let text = errors.unwrap_err().to_string();
         for name in [
@@ -181,10 +216,37 @@ mod tests {
             "BALENA_API_URL",
             "PROVISION_TOKEN",
             "ALLOW_DELETE",
+            "FLEETS",
         ] {
             assert!(text.contains(name), "{name}: {text}");
         }
         assert!(!text.contains("sesame"), "{text}");
+    }
+
+    #[test]
+    fn what_lets_in_anybody_or_shows_the_key_is_warned_of() {
+        let warnings = |pairs: &[(&str, &str)]| {
+            let config = read(&[&LEAST[..], pairs].concat()).unwrap();
+            config.warnings().join("\n")
+        };
+        let token = ("PROVISION_TOKEN", "0123456789abcdef");
+        assert!(warnings(&[]).starts_with("PROVISION_TOKEN is not set"));
+        assert_eq!(warnings(&[token]), "");
+        for (url, is_far) in [
+            ("http://balena.example.com", true),
+            ("http://8.8.8.8", true),
+            ("http://[2001:db8::1]", true),
+            ("https://balena.example.com", false),
+            ("http://localhost:8080", false),
+            ("http://balena-api", false),
+            ("http://openbalena.local", false),
+            ("http://127.0.0.1:8080", false),
+            ("http://10.0.0.7", false),
+            ("http://[::1]", false),
+        ] {
+            let text = warnings(&[token, ("BALENA_API_URL", url)]);
+            assert_eq!(text.starts_with("BALENA_API_URL"), is_far, "{url}: {text}");
+        }
     }
 
     #[test]

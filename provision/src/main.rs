@@ -67,6 +67,9 @@ async fn run(config: Config, listen: Option<SocketAddr>) -> Result<(), AnyError>
         .with_target(false)
         .with_writer(std::io::stderr)
         .init();
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let function = Arc::new(Function {
         parties: Parties {
             iot: Aws::from_environment().await,

@@ -11,6 +11,6 @@ async fn the_template_is_sound_and_planted_faults_are_found() {
     let output = run(&python, &[&script]).await;
     println!("{}", output.join("\n"));
     let caught = output.iter().filter(|line| line.starts_with("caught "));
-    assert_eq!(caught.count(), 7);
+    assert_eq!(caught.count(), 8);
     assert_eq!(output.last().map(String::as_str), Some("template is sound"));
 }

@@ -1,17 +1,24 @@
 //! What leads to the cloud: which task it is depends on what the configuration has. How the tasks end together is not
 //! decided here.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
 use crate::clock;
 use crate::clock_gate::ClockGate;
-use crate::cloud::{self, Endpoint, Extras, Source, tls};
+use crate::cloud::tls::{self, TlsError};
+use crate::cloud::{self, Endpoint, Extras, Source};
 use crate::config::{AwsConfig, CloudConfig, Config, KeyMaker, Readiness};
-use crate::credentials::{CredentialNames, Credentials, UnpairedError};
+use crate::credentials::{CredentialNames, Credentials, DeviceKeyError, UnpairedError};
 use crate::local::Publisher;
 use crate::provisioning;
 use crate::state::{State, StateBoard};
+
+/// How long after a file that could not be used it is tried again.
+const FILE_RETRY: Duration = Duration::from_mins(1);
 
 /// What leads to the cloud: depending on the configuration, nothing, provisioning or the egress.
 pub(super) async fn run(
@@ -22,24 +29,55 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), AppError> {
     let stuck = match config.readiness() {
-        Readiness::NeedsCredentials => return provision(config, None, state, shutdown).await,
+        Readiness::NeedsCredentials => match set_aside(config) {
+            Some(reason) => State::Misconfigured { reason },
+            None => return provision(config, None, state, shutdown).await,
+        },
         Readiness::Unconfigured { missing } => State::Unconfigured { missing },
-        Readiness::Ready => match endpoint(config, publisher) {
-            Ok(endpoint) => {
-                cloud::run(endpoint, source, state, shutdown).await;
-                return Ok(());
+        Readiness::Ready => loop {
+            match endpoint(config, publisher.clone()) {
+                Ok(endpoint) => {
+                    cloud::run(endpoint, source, state, shutdown).await;
+                    return Ok(());
+                }
+                Err(NoEndpoint::Unpaired(error)) if error.is_cured_by_registering() => {
+                    return provision(config, Some(&error), state, shutdown).await;
+                }
+                Err(error) if error.may_pass() => {
+                    let reason = format!("{error}; tried again every minute");
+                    state.set(State::Misconfigured { reason });
+                    if (shutdown.run_until_cancelled(sleep(FILE_RETRY)).await).is_none() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    break State::Misconfigured { reason };
+                }
             }
-            Err(NoEndpoint::Unpaired(error)) if error.is_cured_by_registering() => {
-                return provision(config, Some(&error), state, shutdown).await;
-            }
-            Err(error) => State::Misconfigured {
-                reason: error.to_string(),
-            },
         },
     };
     state.set(stuck);
     shutdown.cancelled().await;
     Ok(())
+}
+
+/// What to say of a certificate for the device's own key where the cloud function is to make the key. That one only
+/// answers that the device exists.
+fn set_aside(config: &Config) -> Option<String> {
+    let aws = match &config.cloud {
+        Some(CloudConfig::Aws(aws)) if config.key_maker == KeyMaker::Cloud => aws,
+        _ => return None,
+    };
+    let (Some(cert), None) = (&aws.cert, &aws.private_key) else {
+        return None;
+    };
+    let own = Credentials::of_device(cert, None, &config.data_dir).ok()?;
+    Some(format!(
+        "PROVISION_KEY is \"cloud\", but AWS_CERT belongs to {}: set PROVISION_KEY=device, or remove AWS_CERT from the \
+         variables in balenaCloud to register anew",
+        own.key_name()
+    ))
 }
 
 /// Asks for credentials, once the clock is right enough for TLS.
@@ -71,7 +109,18 @@ enum NoEndpoint {
     Unpaired(#[from] UnpairedError),
     /// The roots.
     #[error(transparent)]
-    Tls(#[from] tls::TlsError),
+    Tls(#[from] TlsError),
+}
+
+impl NoEndpoint {
+    /// Whether it may pass by itself: a process never sees its variables change, but it does see files change.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            NoEndpoint::Unpaired(UnpairedError::Key(DeviceKeyError::Io { .. }))
+                | NoEndpoint::Tls(TlsError::Roots(_))
+        )
+    }
 }
 
 /// The cloud's endpoint.
@@ -106,6 +155,7 @@ fn aws_endpoint(
     publisher: Publisher,
 ) -> Result<Endpoint, NoEndpoint> {
     let credentials = aws_credentials(aws, config)?;
+    let tls = tls::client_config(&credentials, aws.root_ca_path.as_deref(), aws.port)?;
     let names = CredentialNames::AWS;
     if config.key_maker == KeyMaker::Device && credentials.key_name() == names.private_key {
         tracing::warn!(
@@ -116,7 +166,6 @@ fn aws_endpoint(
             cert = names.cert,
         );
     }
-    let tls = tls::client_config(&credentials, aws.root_ca_path.as_deref(), aws.port)?;
     Ok(Endpoint {
         host: aws.endpoint.clone(),
         port: aws.port,
@@ -134,3 +183,6 @@ fn aws_endpoint(
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

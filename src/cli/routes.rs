@@ -84,10 +84,10 @@ mod tests {
     fn the_table_has_a_numbered_line_for_each_rule() {
         assert_eq!(
             answer(&RoutesCommand::Table),
-            "1  alarms -> $aws/rules/alarms\n\
-             2  a/# -> site/{topic:2..}\n\
-             3  +/deep/# -> {topic}\n\
-             4  +/state -> site/data\n"
+            "1  alarms => $aws/rules/alarms\n\
+             2  a/# => site/{topic:2..}\n\
+             3  +/deep/# => {topic}\n\
+             4  +/state => site/data\n"
         );
     }
 
@@ -105,9 +105,9 @@ mod tests {
         let text = answer(&RoutesCommand::Explain(topics.map(str::to_owned).to_vec()));
         let expected = [
             "cloud-relay/state: goes nowhere: only the relay publishes to it",
-            "alarms: goes to $aws/rules/alarms by rule 1 (alarms -> $aws/rules/alarms)",
-            "a/b/c: goes to site/b/c by rule 2 (a/# -> site/{topic:2..})",
-            "x/deep/3/4/5/6/7/8/9: becomes a dead letter: rule 3 (+/deep/# -> {topic}) leads to \
+            "alarms: goes to $aws/rules/alarms by rule 1 (alarms => $aws/rules/alarms)",
+            "a/b/c: goes to site/b/c by rule 2 (a/# => site/{topic:2..})",
+            "x/deep/3/4/5/6/7/8/9: becomes a dead letter: rule 3 (+/deep/# => {topic}) leads to \
              x/deep/3/4/5/6/7/8/9, and a topic there has at most 7 slashes, which is the limit of AWS IoT Core",
             "x: stays on the device: no rule matches",
             "$SYS/a: goes nowhere: topics that start with $ are the broker's own",

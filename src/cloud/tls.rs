@@ -13,7 +13,7 @@ const HTTPS_PORT: u16 = 443;
 /// The ALPN name for MQTT with client certificates on port 443 (AWS IoT Core developer guide).
 const ALPN_AWS_MQTT: &[u8] = b"x-amzn-mqtt-ca";
 
-/// Why no TLS configuration can be made. Trying again does not help.
+/// Why no TLS configuration can be made. Trying again helps only where the roots are not written yet.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file of roots.

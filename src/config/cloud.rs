@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::fault::Reading;
 use super::raw::Raw;
@@ -16,10 +15,6 @@ const AWS_PORT_DEFAULT: u16 = 8883;
 const GCP_HOST_DEFAULT: &str = "mqtt.googleapis.com";
 /// `GCP_TOKEN_LIFETIME`: default and longest, 24 hours in minutes.
 const GCP_TOKEN_LIFETIME_MINUTES_MAX: u64 = 1_440;
-/// `GCP_RENEWAL_START`, in minutes before expiry.
-const GCP_RENEWAL_START_MINUTES_DEFAULT: u64 = 15;
-/// `CONNECT_TIMEOUT_SEC`.
-const CONNECT_TIMEOUT_S_DEFAULT: u64 = 30;
 /// `CONNECT_TIMEOUT_SEC`: longer waits hide a dead link.
 const CONNECT_TIMEOUT_S_MAX: u64 = 600;
 
@@ -191,10 +186,10 @@ impl CredentialVariables {
 pub enum CloudConfig {
     /// AWS.
     Aws(AwsConfig),
-    /// Azure.
-    Azure(AzureConfig),
-    /// Google or ClearBlade.
-    Gcp(GcpConfig),
+    /// `AZURE_HUB_HOST`, a bare host name.
+    Azure(String),
+    /// `MESSAGING_HOST`, a bare host name.
+    Gcp(String),
 }
 
 /// AWS.
@@ -212,45 +207,13 @@ pub struct AwsConfig {
     pub private_key: Option<Secret>,
 }
 
-/// Azure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AzureConfig {
-    /// `AZURE_HUB_HOST`, a bare host name.
-    pub host: String,
-    /// `AZURE_CERT`, base64 of PEM, not decoded here.
-    pub cert: Option<Secret>,
-    /// `AZURE_PRIVATE_KEY`, base64 of PEM, not decoded here.
-    pub private_key: Option<Secret>,
-}
-
-/// Google or ClearBlade.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GcpConfig {
-    /// `MESSAGING_HOST`, a bare host name.
-    pub host: String,
-    /// `GCP_CLIENT_PATH`: the MQTT client id.
-    pub client_path: Option<String>,
-    /// `GCP_DATA_TOPIC_ROOT`: what precedes `/<CLOUD_CONSUMER_TOPIC>`.
-    pub data_topic_root: Option<String>,
-    /// `GCP_PROJECT_ID`: the audience of the token.
-    pub project_id: Option<String>,
-    /// `GCP_PRIVATE_KEY`, base64 of PEM, not decoded here.
-    pub private_key: Option<Secret>,
-    /// `GCP_TOKEN_LIFETIME`, given in minutes.
-    pub token_lifetime: Duration,
-    /// `GCP_RENEWAL_START`, given in minutes before expiry; shorter than the lifetime.
-    pub renewal_start: Duration,
-    /// `CONNECT_TIMEOUT_SEC`, given in seconds.
-    pub connect_timeout: Duration,
-}
-
 impl CloudConfig {
     /// Checks the variables of every cloud, so that a fault is seen whichever is chosen, and
     /// returns the chosen one if its host name is known.
     pub(super) fn read(raw: &Raw, provider: Provider, reading: &mut Reading) -> Option<Self> {
         let aws = AwsConfig::read(raw, reading);
-        let azure = AzureConfig::read(raw, reading);
-        let gcp = GcpConfig::read(raw, reading);
+        let azure = read_azure(raw, reading);
+        let gcp = read_gcp(raw, reading);
         match provider {
             Provider::Aws => aws.map(CloudConfig::Aws),
             Provider::Azure => azure.map(CloudConfig::Azure),
@@ -288,75 +251,48 @@ impl AwsConfig {
     }
 }
 
-impl AzureConfig {
-    fn read(raw: &Raw, reading: &mut Reading) -> Option<Self> {
-        let host = reading.parse("AZURE_HUB_HOST", raw.azure_hub_host.as_deref(), value::host);
-        let cert = reading.parse_hidden("AZURE_CERT", raw.azure_cert.as_deref(), value::secret);
-        let private_key = reading.parse_hidden(
-            "AZURE_PRIVATE_KEY",
-            raw.azure_private_key.as_deref(),
-            value::secret,
-        );
-        Some(AzureConfig {
-            host: host?,
-            cert,
-            private_key,
-        })
-    }
+/// The host name for Azure, if it is set. The rest is checked and not kept: nothing is sent there yet.
+fn read_azure(raw: &Raw, reading: &mut Reading) -> Option<String> {
+    let host = reading.parse("AZURE_HUB_HOST", raw.azure_hub_host.as_deref(), value::host);
+    reading.parse_hidden("AZURE_CERT", raw.azure_cert.as_deref(), value::secret);
+    let private_key = raw.azure_private_key.as_deref();
+    reading.parse_hidden("AZURE_PRIVATE_KEY", private_key, value::secret);
+    host
 }
 
-impl GcpConfig {
-    fn read(raw: &Raw, reading: &mut Reading) -> Self {
-        let host = reading.parse("MESSAGING_HOST", raw.messaging_host.as_deref(), value::host);
-        let lifetime_minutes = reading
-            .parse(
-                "GCP_TOKEN_LIFETIME",
-                raw.gcp_token_lifetime.as_deref(),
-                value::number(1..=GCP_TOKEN_LIFETIME_MINUTES_MAX, "minutes"),
-            )
-            .unwrap_or(GCP_TOKEN_LIFETIME_MINUTES_MAX);
-        // An unset start follows a short lifetime down; only one that was set can be a fault.
-        let renewal_minutes = reading
-            .parse(
-                "GCP_RENEWAL_START",
-                raw.gcp_renewal_start.as_deref(),
-                value::number(
-                    0..=lifetime_minutes.saturating_sub(1),
-                    "minutes before expiry (less than GCP_TOKEN_LIFETIME)",
-                ),
-            )
-            .unwrap_or(GCP_RENEWAL_START_MINUTES_DEFAULT.min(lifetime_minutes / 2));
-        let connect_timeout_s = reading
-            .parse(
-                "CONNECT_TIMEOUT_SEC",
-                raw.connect_timeout_sec.as_deref(),
-                value::number(1..=CONNECT_TIMEOUT_S_MAX, "seconds"),
-            )
-            .unwrap_or(CONNECT_TIMEOUT_S_DEFAULT);
-        let mut text =
-            |name, value: &Option<String>| reading.parse(name, value.as_deref(), value::plain_text);
-        let client_path = text("GCP_CLIENT_PATH", &raw.gcp_client_path);
-        let data_topic_root = text("GCP_DATA_TOPIC_ROOT", &raw.gcp_data_topic_root);
-        let project_id = text("GCP_PROJECT_ID", &raw.gcp_project_id);
-        GcpConfig {
-            host: host.unwrap_or_else(|| GCP_HOST_DEFAULT.to_owned()),
-            client_path,
-            data_topic_root,
-            project_id,
-            private_key: reading.parse_hidden(
-                "GCP_PRIVATE_KEY",
-                raw.gcp_private_key.as_deref(),
-                value::secret,
-            ),
-            token_lifetime: minutes(lifetime_minutes),
-            renewal_start: minutes(renewal_minutes),
-            connect_timeout: Duration::from_secs(connect_timeout_s),
-        }
+/// The host name for Google or ClearBlade. The rest is checked and not kept: nothing is sent there yet.
+fn read_gcp(raw: &Raw, reading: &mut Reading) -> String {
+    let host = reading.parse("MESSAGING_HOST", raw.messaging_host.as_deref(), value::host);
+    let lifetime_minutes = reading
+        .parse(
+            "GCP_TOKEN_LIFETIME",
+            raw.gcp_token_lifetime.as_deref(),
+            value::number(1..=GCP_TOKEN_LIFETIME_MINUTES_MAX, "minutes"),
+        )
+        .unwrap_or(GCP_TOKEN_LIFETIME_MINUTES_MAX);
+    reading.parse(
+        "GCP_RENEWAL_START",
+        raw.gcp_renewal_start.as_deref(),
+        value::number(
+            0..=lifetime_minutes.saturating_sub(1),
+            "minutes before expiry (less than GCP_TOKEN_LIFETIME)",
+        ),
+    );
+    reading.parse(
+        "CONNECT_TIMEOUT_SEC",
+        raw.connect_timeout_sec.as_deref(),
+        value::number(1..=CONNECT_TIMEOUT_S_MAX, "seconds"),
+    );
+    for (name, value) in [
+        ("GCP_CLIENT_PATH", &raw.gcp_client_path),
+        ("GCP_DATA_TOPIC_ROOT", &raw.gcp_data_topic_root),
+        ("GCP_PROJECT_ID", &raw.gcp_project_id),
+    ] {
+        reading.parse(name, value.as_deref(), value::plain_text);
     }
-}
-
-fn minutes(count: u64) -> Duration {
-    Duration::from_secs(60 * count)
+    let private_key = raw.gcp_private_key.as_deref();
+    reading.parse_hidden("GCP_PRIVATE_KEY", private_key, value::secret);
+    host.unwrap_or_else(|| GCP_HOST_DEFAULT.to_owned())
 }
 
 impl fmt::Display for CloudConfig {
@@ -369,8 +305,7 @@ impl fmt::Display for CloudConfig {
                     None => f.write_str("built-in"),
                 }
             }
-            CloudConfig::Azure(azure) => f.write_str(&azure.host),
-            CloudConfig::Gcp(gcp) => f.write_str(&gcp.host),
+            CloudConfig::Azure(host) | CloudConfig::Gcp(host) => f.write_str(host),
         }
     }
 }

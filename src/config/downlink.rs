@@ -15,7 +15,12 @@ const STATUS: &str = "CLOUD_STATUS_TOPIC";
 
 /// `CLOUD_SUBSCRIBE`: rules as in `PRODUCER_TOPIC`, the other way round. In their filters too `{uuid}`, `{service}` and
 /// `{app}` stand for the device, so that a fleet needs one variable only.
-pub(super) fn subscriptions(raw: &Raw, device: &Device, reading: &mut Reading) -> Option<Routes> {
+pub(super) fn subscriptions(
+    raw: &Raw,
+    provider: Provider,
+    device: &Device,
+    reading: &mut Reading,
+) -> Option<Routes> {
     let value = raw.cloud_subscribe.as_deref()?;
     let text = reading.parse(SUBSCRIBE, Some(value), |text| Ok(named(text, device)))?;
     let routes = match Routes::parse(&text, None, device.names(), Rulebook::Mqtt) {
@@ -41,6 +46,12 @@ pub(super) fn subscriptions(raw: &Raw, device: &Device, reading: &mut Reading) -
                 format!("in the filter of rule {n} only {known}"),
             );
         }
+        if let (Rulebook::Aws, Err(fault)) =
+            (provider.rulebook(), topic::check_aws_limits(rule.filter()))
+        {
+            let expected = format!("in the filter of rule {n} {fault}");
+            reading.fault(SUBSCRIBE, value, expected);
+        }
         if rule.form().is_some() {
             let expected = format!("of rule {n} no {{pack:…}}, which is for PRODUCER_TOPIC");
             reading.fault(SUBSCRIBE, value, expected);
@@ -65,6 +76,9 @@ pub(super) fn status_topic(
 ) -> Option<String> {
     reading.parse(STATUS, raw.cloud_status_topic.as_deref(), |text| {
         let template = Template::parse(text, device.names()).map_err(|fault| fault.to_string())?;
+        if template.form().is_some() {
+            return Err("a topic without {pack:…}, which is for PRODUCER_TOPIC".to_owned());
+        }
         let topic = template.as_fixed().ok_or_else(|| {
             "a topic with {uuid}, {service} or {app} at most, for there is no message whose {topic} it could be"
                 .to_owned()
@@ -94,7 +108,7 @@ fn words(error: &RouteError) -> String {
     let fault = &error.fault;
     match &error.place {
         Place::Rule(rule) | Place::DefaultFor(rule) => {
-            format!("of rule {} ({}) {fault}", rule.0, excerpt(&rule.1))
+            format!("of rule {} ({:?}) {fault}", rule.0, excerpt(&rule.1))
         }
         Place::Default => fault.to_string(),
     }
@@ -121,7 +135,7 @@ mod tests {
     #[test]
     fn the_device_is_filled_into_filters_and_templates() {
         let rules = subscriptions("cmd/{uuid}/#=>commands/{topic:3..}, all=>{uuid}/all").unwrap();
-        assert_eq!(rules, "cmd/abc/# -> commands/{topic:3..}, all -> abc/all");
+        assert_eq!(rules, "cmd/abc/# => commands/{topic:3..}, all => abc/all");
         assert_eq!(subscriptions("").unwrap(), "");
         let config = read("CLOUD_STATUS_TOPIC", "devices/{uuid}/status").unwrap();
         assert_eq!(config.status_topic.as_deref(), Some("devices/abc/status"));
@@ -141,6 +155,11 @@ mod tests {
             ("a=>cloud-relay/state", "of rule 1 a local topic"),
             ("a=>b/#", "wildcards"),
             ("a=>b{pack:json}", "of rule 1 no {pack:…}"),
+            ("a=>b, 1/2/3/4/5/6/7/8/9=>c", "of rule 2 at most 7 slashes"),
+            (
+                &format!("{}/#=>b", "a".repeat(255)),
+                "of rule 1 at most 256 bytes",
+            ),
         ] {
             let said = subscriptions(value).unwrap_err();
             assert!(
@@ -162,6 +181,7 @@ mod tests {
         for (value, expected) in [
             ("status/{topic}", "for there is no message"),
             ("status/#", "wildcards"),
+            ("status {pack:json}", "without {pack:…}"),
             ("$aws/things/x/shadow", "AWS reserves"),
             ("{service}/status", "BALENA_SERVICE_NAME"),
         ] {

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// How much of a faulty value is shown. Fewer than the 42 characters that the first line of a
-/// base64-coded RSA key takes, so that a key pasted into the wrong variable stays private.
-const FOUND_CHARS_MAX: usize = 40;
+/// How much of a faulty value is shown. Less than what can be used of a key that was pasted into the wrong variable: one of
+/// balenaCloud's API has 32 characters, and the first line of a base64-coded RSA key takes 42.
+const FOUND_CHARS_MAX: usize = 20;
 
 /// What `String::from_utf8_lossy` puts where bytes were not UTF-8.
 const NOT_UTF8: char = '\u{FFFD}';
@@ -62,12 +62,15 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The beginning of a value, to be shown.
+/// The beginning of a value, to be shown: without what may be the login before a URL's `@`, or the token behind its `?`.
 pub(super) fn excerpt(value: &str) -> String {
-    match value.char_indices().nth(FOUND_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", value.split_at(end).0),
-        None => value.to_owned(),
-    }
+    let harmless = match value.split_once('@') {
+        Some((before, _)) => before.split_once("://").map_or("", |(scheme, _)| scheme),
+        None => value.split('?').next().unwrap_or_default(),
+    };
+    let shown: String = harmless.chars().take(FOUND_CHARS_MAX).collect();
+    let rest = if shown == value { "" } else { "…" };
+    shown + rest
 }
 
 /// Reads values and gathers the faults.

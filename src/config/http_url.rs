@@ -1,5 +1,6 @@
 //! An `http://` or `https://` address whose query, password and user name stay out of logs.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use url::{Host, Url};
@@ -74,16 +75,14 @@ impl HttpUrl {
             .filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
         let values = self.0.query_pairs().map(|(_, value)| value.into_owned());
         let password = self.0.password().unwrap_or_default();
-        [
-            query.to_owned(),
-            password.to_owned(),
-            self.0.username().to_owned(),
-        ]
-        .into_iter()
-        .chain(raw_values)
-        .chain(values)
-        .filter(|secret| secret.chars().count() >= MASKED_CHARS_MIN)
-        .fold(text.to_owned(), |text, secret| text.replace(&secret, "***"))
+        let whole = [query, password, self.0.username()].map(str::to_owned);
+        let mut secrets: Vec<_> = (whole.into_iter().chain(raw_values))
+            .chain(values)
+            .filter(|secret| secret.chars().count() >= MASKED_CHARS_MIN)
+            .collect();
+        // The longest first: of one that contains another, the rest would stay.
+        secrets.sort_unstable_by_key(|secret| Reverse(secret.len()));
+        (secrets.iter()).fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 }
 
@@ -151,6 +150,12 @@ mod tests {
             url.mask_in("no route /p?token=t0k%21en&x=1, t0k!en, t0k%21en or s3cr3t"),
             "no route /p?***, ***, *** or ***"
         );
+    }
+
+    #[test]
+    fn a_value_that_is_part_of_a_longer_one_does_not_keep_it_from_being_masked() {
+        let url = HttpUrl::parse("http://admin@a.b/p?fleet=prod&token=prod-s3cr3t").unwrap();
+        assert_eq!(url.mask_in("prod-s3cr3t, prod, admin"), "***, ***, ***");
     }
 
     #[test]

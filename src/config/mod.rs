@@ -31,9 +31,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
-pub use cloud::{
-    AwsConfig, AzureConfig, CloudConfig, CredentialVariables, GcpConfig, KeyMaker, Provider,
-};
+pub use cloud::{AwsConfig, CloudConfig, CredentialVariables, KeyMaker, Provider};
 pub use fault::{ConfigErrors, Fault};
 pub use http_url::HttpUrl;
 pub use local::{LocalConfig, LocalWebSocket};
@@ -248,7 +246,7 @@ impl Config {
                 )
                 .unwrap_or(DEAD_LETTERS_BYTES_MAX),
             routes: routes::read(raw, provider, &device, reading),
-            subscriptions: downlink::subscriptions(raw, &device, reading),
+            subscriptions: downlink::subscriptions(raw, provider, &device, reading),
             status_topic: downlink::status_topic(raw, provider, &device, reading),
             device,
             provider,

@@ -42,6 +42,13 @@ pub(super) fn read(
             );
             reading.fault(RULES, &rules, expected);
         }
+        if route.filter().contains(['{', '}']) {
+            let expected = format!(
+                "placeholders only in the topic behind =>; the filter {:?} has a brace",
+                excerpt(route.filter())
+            );
+            reading.fault(RULES, &rules, expected);
+        }
     }
     routes
 }
@@ -62,12 +69,12 @@ fn note(error: &RouteError, rules: &str, template: &str, reading: &mut Reading) 
         }
         Place::Rule(Numbered(number, text)) => {
             let rule = excerpt(text);
-            reading.fault(RULES, rules, format!("of rule {number} ({rule}) {fault}"));
+            reading.fault(RULES, rules, format!("of rule {number} ({rule:?}) {fault}"));
         }
         Place::Default => reading.fault(DEFAULT, template, fault.to_string()),
         Place::DefaultFor(Numbered(number, text)) => {
             let rule = excerpt(text);
-            let expected = format!("{fault} (for rule {number} of {RULES}: {rule})");
+            let expected = format!("{fault} (for rule {number} of {RULES}: {rule:?})");
             reading.fault(DEFAULT, template, expected);
         }
     }

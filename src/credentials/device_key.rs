@@ -93,6 +93,15 @@ pub enum UnpairedError {
         /// The file of the device's key.
         path: PathBuf,
     },
+    /// One key, of something else, and the other is not there.
+    #[error(
+        "AWS_PRIVATE_KEY does not belong to AWS_CERT, and there is no {}: was the volume replaced? Remove AWS_CERT and AWS_PRIVATE_KEY from the variables in balenaCloud, and the relay registers again",
+        path.display()
+    )]
+    StaleAndLost {
+        /// Where the device's key would be.
+        path: PathBuf,
+    },
     /// No key at all.
     #[error(
         "AWS_CERT is set, but its key is lost: AWS_PRIVATE_KEY is not set and there is no {}; was the volume replaced?",
@@ -203,6 +212,9 @@ impl Credentials {
             (_, Ok(Some(credentials))) => Ok(credentials),
             (Err(CredentialsError::Mismatch { .. }), Err(CredentialsError::Mismatch { .. })) => {
                 Err(UnpairedError::Neither { path })
+            }
+            (Err(CredentialsError::Mismatch { .. }), Ok(None)) => {
+                Err(UnpairedError::StaleAndLost { path })
             }
             (Ok(_), Ok(None)) => Err(UnpairedError::Lost { path }),
             (Ok(_), Err(CredentialsError::Mismatch { .. })) => Err(UnpairedError::Foreign { path }),

@@ -8,7 +8,7 @@ use tracing::{Event, Level};
 
 use super::Format;
 use crate::clock::Timestamp;
-use crate::printable::escaped;
+use crate::printable::{escaped, is_harmful};
 
 /// What the targets of this crate's own events start with.
 const OUR_PREFIX: &str = "cloud_relay::";
@@ -116,7 +116,15 @@ impl Line {
         object.insert("module".to_owned(), self.module.as_str().into());
         object.insert("message".to_owned(), self.message.as_str().into());
         object.insert("time_unix_ms".to_owned(), time.unix_ms.into());
-        let mut text = Value::Object(object).to_string();
+        let mut text = String::new();
+        for character in Value::Object(object).to_string().chars() {
+            if is_harmful(character) {
+                // Inside of a string, as everything is that is not ASCII. Writing to a string cannot fail.
+                let _infallible = write!(text, "\\u{:04x}", u32::from(character));
+            } else {
+                text.push(character);
+            }
+        }
         text.push('\n');
         text
     }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::capture::Captured;
 use super::*;
+use crate::printable::is_harmful;
 
 #[test]
 fn an_event_is_one_plain_line_with_its_fields() {
@@ -51,6 +52,7 @@ fn at_error_level_only_errors_show() {
 
 #[test]
 fn a_line_of_json_keeps_numbers_and_cannot_be_broken_by_a_value() {
+    const HARMFUL: &str = "\u{1b}\u{7f}\u{85}\u{9b}\u{61c}\u{200f}\u{2028}\u{202e}\u{2069}";
     let captured = Captured::default();
     let (subscriber, _) = subscriber(Level::INFO, Format::Json, captured.clone());
     tracing::subscriber::with_default(subscriber, || {
@@ -59,17 +61,20 @@ fn a_line_of_json_keeps_numbers_and_cannot_be_broken_by_a_value() {
             ok = true,
             topic = "x\n\"y",
             level = "none",
-            "up"
+            title = HARMFUL,
+            "up{HARMFUL}"
         );
     });
     let text = captured.text();
     assert_eq!(text.lines().count(), 1, "{text:?}");
+    assert!(!text.trim_end().contains(is_harmful), "{text:?}");
     let line: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(line["attempts"], 2);
     assert_eq!(line["ok"], true);
     assert_eq!(line["topic"], "x\n\"y");
     assert_eq!(line["level"], "INFO");
-    assert_eq!(line["message"], "up");
+    assert_eq!(line["title"], HARMFUL);
+    assert_eq!(line["message"], format!("up{HARMFUL}"));
     assert!(line["time_unix_ms"].as_u64().is_some());
 }
 

@@ -99,7 +99,7 @@ impl Route {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {}", self.filter, self.template)
+        write!(f, "{} => {}", self.filter, self.template)
     }
 }
 

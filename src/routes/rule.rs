@@ -11,6 +11,8 @@ pub const RULES_MAX: usize = 64;
 const SEPARATOR: char = ',';
 /// Between a rule's filter and its template.
 const ARROW: &str = "=>";
+/// What is written in its place by mistake. Without the spaces it may be part of a topic.
+const LIKE_ARROW: &str = " -> ";
 
 /// One rule as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,9 @@ pub enum RuleFault {
     /// `a=>b=>c`.
     #[error("one => only, and a comma before the next rule")]
     Arrows,
+    /// `a -> b`.
+    #[error("=> between filter and topic, not ->")]
+    Arrow,
     /// A filter without a template where there is none for all.
     #[error("a => and a topic behind the filter")]
     NoTemplate,
@@ -60,6 +65,9 @@ pub(super) fn split(text: &str) -> impl Iterator<Item = Result<Rule<'_>, (&str, 
 fn parse(text: &str) -> Result<Rule<'_>, RuleFault> {
     if text.is_empty() {
         return Err(RuleFault::Empty);
+    }
+    if text.contains(LIKE_ARROW) {
+        return Err(RuleFault::Arrow);
     }
     let (filter, template) = match text.split_once(ARROW) {
         Some((_, template)) if template.contains(ARROW) => return Err(RuleFault::Arrows),
@@ -108,6 +116,8 @@ mod tests {
         assert_eq!(fault("a,,b"), RuleFault::Empty);
         assert_eq!(fault("a,"), RuleFault::Empty);
         assert_eq!(fault("a=>b=>c"), RuleFault::Arrows);
+        assert_eq!(fault("a -> b"), RuleFault::Arrow);
+        assert_eq!(rules("a->b"), [("a->b", None)]);
         assert_eq!(fault("=>b"), RuleFault::Filter(Fault::Empty));
         assert_eq!(fault("a, b+"), RuleFault::Filter(Fault::MisplacedWildcard));
         assert_eq!(fault("a\tb"), RuleFault::Filter(Fault::Control));

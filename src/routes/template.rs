@@ -66,7 +66,7 @@ pub enum TemplateFault {
     Brace,
     /// No such placeholder.
     #[error(
-        "{{topic}}, {{topic:N}} or {{topic:N..}} with N from 1, {{uuid}}, {{service}} or {{app}} in place of {{{0}}}"
+        "{{topic}}, {{topic:N}} or {{topic:N..}} with N from 1, {{uuid}}, {{service}} or {{app}} in place of {0:?}"
     )]
     Unknown(String),
     /// `{pack:…}` where it is not the last, or with an unknown form.
@@ -325,7 +325,8 @@ const LEVEL_DIGITS_MAX: usize = 5;
 const SHOWN_CHARS_MAX: usize = 20;
 
 fn shown(placeholder: &str) -> String {
-    placeholder.chars().take(SHOWN_CHARS_MAX).collect()
+    let beginning: String = placeholder.chars().take(SHOWN_CHARS_MAX).collect();
+    format!("{{{beginning}}}")
 }
 
 #[cfg(test)]
@@ -407,13 +408,13 @@ mod tests {
             ("", "at least one character"),
             ("a/{topic", "a } for every {"),
             ("a/topic}", "a { for every }"),
-            ("{{topic}}", "in place of {{topic}"),
+            ("{{topic}}", "in place of \"{{topic}\""),
             ("{topic:0}", "N from 1"),
             ("{topic:+1}", "N from 1"),
             ("{topic:1..2}", "N from 1"),
             ("{topic:123456}", "N from 1"),
-            ("{topics}", "in place of {topics}"),
-            ("{}", "in place of {}"),
+            ("{topics}", "in place of \"{topics}\""),
+            ("{}", "in place of \"{}\""),
             ("a/+/{topic}", "no wildcards"),
             ("a/#", "no wildcards"),
             ("a\tb", "no control characters"),

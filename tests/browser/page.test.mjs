@@ -35,7 +35,7 @@ const SNAPSHOT = {
   uptime_s: 266_400,
   health: { ok: true, state: 'connected', since_s: 1_180, reason: 'messages go to the cloud', remedy: null },
   setup: {
-    device: '0c57d3e8a9f14b6d8e7f6a5b4c3d2e1f', broker: '127.0.0.1:1883', route: 'sensors -> sensors', provider: 'AWS',
+    device: '0c57d3e8a9f14b6d8e7f6a5b4c3d2e1f', broker: '127.0.0.1:1883', route: 'sensors => sensors', provider: 'AWS',
     cloud: 'xxxxxxxx-ats.iot.eu-west-1.amazonaws.com:8883 roots=built-in', certificate_expires_unix_s: 2_524_607_999,
   },
   ledger: { accepted: 1_904_311, delivered: 1_904_296, dead_lettered: 0, dropped_full: 0, dropped_damaged: 0, dropped_expired: 0, spooled: 15 },

@@ -1,7 +1,7 @@
 """The SAM template as CloudFormation gets it: transformed by AWS's own translator, then linted.
 
 Linting the source alone lets faults pass, so each run also plants some and must find every one. Checks besides that the
-role may do exactly what the function's client calls. Prints what it found wrong and ends with 1, or `template is sound`.
+role may do exactly what the function's client calls, and that each action is allowed on resources that it knows. Prints what it found wrong and ends with 1, or `template is sound`.
 """
 
 import json
@@ -11,6 +11,7 @@ import pathlib
 import re
 import sys
 
+import cfnlint
 from cfnlint.api import ManualArgs, lint
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
@@ -19,6 +20,9 @@ HERE = pathlib.Path(__file__).parent
 PROVISION = HERE.parent.parent
 SOURCE = (PROVISION / "template.yaml").read_text()
 REGION = "eu-central-1"
+# the Service Authorization Reference, as cfn-lint has it: which resources an action knows
+REFERENCE = pathlib.Path(cfnlint.__file__).parent / "data/AdditionalSpecs/Policies.json"
+KNOWN = json.loads(REFERENCE.read_text())["iot"]["Actions"]
 
 # what is planted: the text, and what it becomes
 PLANTED = {
@@ -28,6 +32,7 @@ PLANTED = {
     "a misspelt property of the log group": ("RetentionInDays", "RetentionDays"),
     "a retention that cannot be had": ("RetentionInDays: 30", "RetentionInDays: 31"),
     "a statement that is no statement": ("Sid: KeepDevices\n              Effect: Allow", "Sid: KeepDevices\n              Effect: Permit"),
+    "an action on resources that it does not know": ("- iot:CreateThing\n", "- iot:CreateThing\n                - iot:ListAttachedPolicies\n"),
     "an output of nothing": ("https://${Api}.", "https://${HttpApi}."),
 }
 
@@ -48,7 +53,27 @@ def faults(source):
     except Exception as error:  # the translator has no common error
         return [f"samtranslator: {error}"], None
     matches = lint(json.dumps(translated), config=ManualArgs(regions=[REGION]))
-    return [f"{match.rule.id} {match.message}" for match in matches], translated
+    found = [f"{match.rule.id} {match.message}" for match in matches]
+    return found + resource_faults(translated), translated
+
+
+def resource_faults(translated):
+    """Actions that their statement allows on resources that they do not know: in effect, not at all."""
+    found = []
+    for resource in translated["Resources"].values():
+        properties = resource.get("Properties", {})
+        policies = properties.get("Policies", []) + [properties]
+        for statement in (each for policy in policies for each in policy.get("PolicyDocument", {}).get("Statement", [])):
+            kinds = set(re.findall(r":(\w+)/", json.dumps(statement["Resource"]))) or {"*"}
+            for action in (name for name in as_list(statement["Action"]) if name.startswith("iot:")):
+                known = set(KNOWN[action.removeprefix("iot:").lower()].get("Resources", ["*"]))
+                if not known & kinds:
+                    found.append(f"{action} knows {sorted(known)}, not {sorted(kinds)}")
+    return found
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
 
 
 def role_faults():

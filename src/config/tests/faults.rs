@@ -1,6 +1,7 @@
 //! Which values are taken, and what is said of the others.
 
 use super::*;
+use crate::printable::is_harmful;
 
 #[test]
 fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
@@ -19,7 +20,11 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
         ("LOCAL_MQTT_LISTEN", "broker:1883", "IP address"),
         ("LOCAL_MQTT_LISTEN", "localhost:99999", "a port"),
         ("PRODUCER_TOPIC", "sensors#", "only as whole levels"),
-        ("PRODUCER_TOPIC", "a, b/#/c => x", "of rule 2 (b/#/c => x)"),
+        (
+            "PRODUCER_TOPIC",
+            "a, b/#/c => x",
+            "of rule 2 (\"b/#/c => x\")",
+        ),
         ("PRODUCER_TOPIC", "a => b/+", "no wildcards"),
         ("PRODUCER_TOPIC", "a => b => c", "one => only"),
         ("PRODUCER_TOPIC", "a,", "between any two commas"),
@@ -27,13 +32,39 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
         ("PRODUCER_TOPIC", "$SYS/x", "do not start with $"),
         ("PRODUCER_TOPIC", "a, $SYS/x", "\"$SYS/x\" does"),
         ("PRODUCER_TOPIC", "a => b {pack:xml}", "{pack:json} or"),
+        (
+            "PRODUCER_TOPIC",
+            "a {pack:json}",
+            "only in the topic behind =>",
+        ),
+        (
+            "PRODUCER_TOPIC",
+            "a, b/{uuid}/#",
+            "\"b/{uuid}/#\" has a brace",
+        ),
+        ("PRODUCER_TOPIC", "a -> b", "=> between filter and topic"),
+        (
+            "PRODUCER_TOPIC",
+            "x,\na => b\nc => d",
+            "(\"a => b\\nc => d\") one =>",
+        ),
+        (
+            "PRODUCER_TOPIC",
+            "a => {\u{1b}}",
+            "in place of \"{\\u{1b}}\"",
+        ),
+        (
+            "CLOUD_SUBSCRIBE",
+            "x=>y,\na=>b\nc=>d",
+            "(\"a=>b\\nc=>d\") one =>",
+        ),
         ("PACK_MAX_BYTES", "131073", "bytes from 256 to 131072"),
         ("PACK_MAX_MS", "60001", "milliseconds from 0 to 60000"),
         ("CLOUD_CONSUMER_TOPIC", "{topic", "a } for every {"),
         (
             "CLOUD_CONSUMER_TOPIC",
             "{topic:2}",
-            "rule 1 of PRODUCER_TOPIC: sensors",
+            "rule 1 of PRODUCER_TOPIC: \"sensors\"",
         ),
         ("CLOUD_CONSUMER_TOPIC", "a/+", "wildcards"),
         ("CLOUD_CONSUMER_TOPIC", "1/2/3/4/5/6/7/8/9", "7 slashes"),
@@ -71,6 +102,7 @@ fn every_bad_value_is_a_fault_that_names_its_variable_and_what_is_expected() {
             "{name}={value}: {text}"
         );
         assert_eq!(text.lines().count(), 1, "{text:?}");
+        assert!(!text.contains(is_harmful), "{text:?}");
         assert!(text.len() < 300, "{text}");
     }
 }

@@ -7,6 +7,10 @@ const SECRET: &str = "hunter2hunter2";
 const SECRET_BEARERS: &[(&str, &str)] = &[
     ("STATUS_PASSWORD", SECRET),
     ("STATUS_PASSWORD", "hunter2hunter2\u{FFFD}"),
+    // No secret: without it the password is a fault.
+    ("LOCAL_MQTT_USERNAME", "someone"),
+    ("LOCAL_MQTT_PASSWORD", SECRET),
+    ("LOCAL_MQTT_PASSWORD", "hunter2hunter2\u{FFFD}"),
     // Not a secret's place, but it sounds like one.
     ("PROVISION_KEY", SECRET),
     ("AWS_CERT", SECRET),
@@ -69,6 +73,22 @@ fn a_key_pasted_into_the_wrong_variable_shows_only_its_header() {
 }
 
 #[test]
+fn a_token_pasted_into_the_wrong_variable_is_not_shown_whole() {
+    let token = format!("0123456789abcdef012{SECRET}");
+    for (value, shown) in [
+        (token.as_str(), "\"0123456789abcdef012h…\""),
+        ("https://a.b/p?token=hunter2", "\"https://a.b/p…\""),
+        ("https://me:hunter2@a.b", "\"https…\""),
+        ("hunter2@a.b?c", "\"…\""),
+    ] {
+        for variable in ["AWS_PORT", "LOCAL_MQTT_LISTEN"] {
+            let text = faults(&[(variable, value)]).to_string();
+            assert!(text.contains(shown) && !text.contains("hunter2"), "{text}");
+        }
+    }
+}
+
+#[test]
 fn the_summary_is_one_line_that_tells_secrets_only_as_set_or_unset() {
     let summary = config(&[
         ("AWS_DATA_ENDPOINT", "a.b"),
@@ -83,7 +103,7 @@ fn the_summary_is_one_line_that_tells_secrets_only_as_set_or_unset() {
         "device=c0ffee ",
         "provider=AWS ",
         "cloud=a.b:8883 roots=built-in ",
-        "route=sensors -> sensors ",
+        "route=sensors => sensors ",
         "AWS_CERT=set ",
         "AWS_PRIVATE_KEY=unset ",
         "PROVISION_URL=https://example.com/p?*** ",

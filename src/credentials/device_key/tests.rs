@@ -117,6 +117,18 @@ fn a_lost_key_and_a_damaged_certificate_are_told_apart() {
     let lost = Credentials::of_device(&cert, None, dir.path()).unwrap_err();
     assert!(lost.to_string().contains("was the volume replaced?"));
     assert!(lost.is_cured_by_registering());
+    let (_, stale) = made_elsewhere();
+    let stale = Credentials::of_device(&cert, Some(&stale), dir.path()).unwrap_err();
+    let text = stale.to_string();
+    for part in [
+        "AWS_PRIVATE_KEY does not belong to AWS_CERT",
+        "there is no",
+        "device-key.pem",
+        "Remove AWS_CERT and AWS_PRIVATE_KEY",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!stale.is_cured_by_registering());
     DeviceKey::load_or_create(dir.path()).unwrap();
     let damaged = Credentials::of_device(&Secret::new("%"), None, dir.path()).unwrap_err();
     assert!(damaged.to_string().starts_with("AWS_CERT"), "{damaged}");
