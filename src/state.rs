@@ -34,7 +34,7 @@ pub enum State {
         /// Why, in words a person can act on.
         reason: String,
     },
-    /// A setting, or a file that it names, is wrong. Only the file is tried again, and `reason` says so.
+    /// A setting, or a file that it names, is wrong. What may come right without a restart is tried again.
     Misconfigured {
         /// Which one, and what is expected.
         reason: String,
