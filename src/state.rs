@@ -34,7 +34,8 @@ pub enum State {
         /// Why, in words a person can act on.
         reason: String,
     },
-    /// Something is wrong that somebody has to put right, a setting or a file. If it is tried again, `reason` says so.
+    /// Something is wrong that somebody has to put right, a setting or a file. What may come right without a restart is
+    /// tried again.
     Misconfigured {
         /// What it is, and what is expected.
         reason: String,
