@@ -29,7 +29,7 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), AppError> {
     let stuck = match config.readiness() {
-        Readiness::NeedsCredentials => match set_aside(config) {
+        Readiness::NeedsCredentials => match key_left_behind(config) {
             Some(reason) => State::Misconfigured { reason },
             None => return provision(config, None, state, shutdown).await,
         },
@@ -64,7 +64,7 @@ pub(super) async fn run(
 
 /// What to say of a certificate for the device's own key where the cloud function is to make the key. That one only
 /// answers that the device exists.
-fn set_aside(config: &Config) -> Option<String> {
+fn key_left_behind(config: &Config) -> Option<String> {
     let aws = match &config.cloud {
         Some(CloudConfig::Aws(aws)) if config.key_maker == KeyMaker::Cloud => aws,
         _ => return None,
