@@ -228,8 +228,8 @@ fn note_version(negotiation: &mut Negotiation, connected: &Result<Connection, Co
                     "the cloud does not take the version of CLOUD_MQTT_VERSION: MQTT {version} is used"
                 ),
                 Some(Fallback::Closed) => tracing::warn!(
-                    "the cloud closed connections of the version of CLOUD_MQTT_VERSION, and takes this one with MQTT \
-                     {version}: perhaps it does not speak the other, which the next connection tries again"
+                    "the cloud closed connections of the version of CLOUD_MQTT_VERSION, so MQTT {version} is used: perhaps it \
+                     does not speak the other, which the next connection tries again"
                 ),
                 None => {}
             }
