@@ -175,12 +175,12 @@ async fn damage_ends_verify_with_code_1_and_its_place() {
     relay.terminate().await.unwrap();
     let segment = relay.data_dir().join("spool/0000000000000001.seg");
     let mut bytes = fs::read(&segment).unwrap();
-    bytes[50] ^= 1;
+    bytes[90] ^= 1;
     fs::write(&segment, &bytes).unwrap();
     let output = run(relay.data_dir(), &["verify"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(
-        text(&output.stdout).starts_with("0000000000000001.seg offset 32 length "),
+        text(&output.stdout).starts_with("0000000000000001.seg offset 71 length "),
         "{output:?}"
     );
     let export = run(relay.data_dir(), &["export"]);

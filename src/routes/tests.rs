@@ -164,6 +164,9 @@ proptest! {
                 let target = route.target(&name);
                 prop_assert!(!topic::has_wildcards(&target), "{target}");
             }
+            // A topic that an empty placeholder leaves with white space at an end cannot be written down.
+            let mut targets = routes.as_slice().iter().filter_map(Route::fixed_target);
+            prop_assume!(targets.all(|target| target.trim() == target));
             let shown = routes.to_string();
             let again = Routes::parse(&shown, None, NAMES, Rulebook::Aws);
             prop_assert_eq!(again, Ok(routes));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::super::ledger::{DropReason, Ledger, Outcome};
 use super::super::{AppendError, Delivery, Message, Options, Seq, segment};
-use super::model::{Model, Operation};
+use super::model::{Effect, Model, Operation};
 use super::stepped::Stepped;
 use crate::clock::Timestamp;
 
@@ -173,7 +173,12 @@ impl World {
         let cursor = |model: &Model, operation| model.done(operation, "cursor");
         let written = cursor(&self.model, Operation::Write);
         let synced = cursor(&self.model, Operation::SyncData);
+        let full = self.model.fired_as(Effect::Enospc);
         work(self.stepped());
+        if self.model.fired_as(Effect::Enospc) > full {
+            // It may have torn the slot of the cursor that was written before, and not synced.
+            self.cursor_written.clone_from(&self.cursor_synced);
+        }
         if cursor(&self.model, Operation::Write) > written {
             self.cursor_written.clone_from(&self.settled);
         }
@@ -393,6 +398,7 @@ impl World {
     /// Delivers all that is left; afterwards nothing is spooled.
     pub(super) fn drain(&mut self) {
         self.model.set_capacity(None);
+        self.model.clear_faults();
         self.rewind();
         self.run_late();
         let limit = self.alive.len() + 1;
