@@ -20,7 +20,6 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use super::acks::Owed;
 use super::aliases::Aliases;
-use super::counters::{Clients, ConnectedClient, Counters};
 use super::deadlines::{Deadlines, Expired};
 use super::ending::End;
 use super::handshake::{self, Admitted};
@@ -81,7 +80,7 @@ where
     let (client_id, peer) = (connection.client.id.clone(), connection.client.peer);
     tracing::debug!(client_id, %peer, "client connected");
     let end = {
-        let _present = Present::new(&shared.counters, &client_id, peer);
+        let _present = shared.counters.clients.add(&client_id, peer);
         let kept = &mut connection.client.kept;
         let is_there = |kept: &Seq| awaits.is_none_or(|number| number < *kept);
         // The broker has the other end, and lives longer.
@@ -114,26 +113,6 @@ where
         (End::SpoolFailed, _) => Err(LocalError::SpoolFailed),
         (_, Some(will)) => wills::publish(&shared, &client_id, &will).await,
         _ => Ok(()),
-    }
-}
-
-/// Counts a client as connected for as long as it lives.
-struct Present<'a>(&'a Clients, u64);
-
-impl<'a> Present<'a> {
-    fn new(counters: &'a Counters, client_id: &str, peer: SocketAddr) -> Self {
-        let client = ConnectedClient {
-            id: client_id.to_owned(),
-            peer,
-            since: Instant::now(),
-        };
-        Present(&counters.clients, counters.clients.add(client))
-    }
-}
-
-impl Drop for Present<'_> {
-    fn drop(&mut self) {
-        self.0.remove(self.1);
     }
 }
 

@@ -52,16 +52,30 @@ impl Clients {
         self.lock().values().take(count_max).cloned().collect()
     }
 
-    /// Adds one and returns what to [`Clients::remove`] it by.
-    pub(super) fn add(&self, client: ConnectedClient) -> u64 {
+    /// Adds one, for as long as the answer lives.
+    pub(super) fn add(&self, id: &str, peer: SocketAddr) -> Present<'_> {
+        let client = ConnectedClient {
+            id: id.to_owned(),
+            peer,
+            since: Instant::now(),
+        };
         let mut clients = self.lock();
         let key = clients.last_key_value().map_or(0, |(last, _)| last + 1);
         clients.insert(key, client);
-        key
+        Present { all: self, key }
     }
+}
 
-    pub(super) fn remove(&self, key: u64) {
-        self.lock().remove(&key);
+/// See [`Clients::add`].
+#[derive(Debug)]
+pub(super) struct Present<'a> {
+    all: &'a Clients,
+    key: u64,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.key);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod access;
 mod delivery;
+mod filters;
 mod handshakes;
 mod hostile;
 mod kept;

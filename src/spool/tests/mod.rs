@@ -3,10 +3,11 @@
 //! * `settling`, `reopening`, `storages`: one contract suite over a real directory and over the [`model`].
 //! * `random`, `power_cuts`: the [`promise`] under random sequences, and under a power cut at every
 //!   operation, in steps that the test decides ([`stepped`]).
-//! * `damage`: every flipped byte and every cut. `faults`: a disk that fails or is full.
+//! * `damage`: every flipped byte and every cut. `forged`: what no relay has written. `faults`: a disk that fails or is full.
 
 mod damage;
 mod faults;
+mod forged;
 mod full;
 pub(crate) mod model;
 mod power_cuts;
