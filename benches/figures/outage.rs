@@ -19,8 +19,8 @@ pub(crate) const PUBLISHERS: u32 = 8;
 pub(crate) const MESSAGES: u64 = 50_000;
 /// How long an outage takes at the least: long enough for every system to be between two tries.
 const OUTAGE: Duration = Duration::from_secs(10);
-/// A record as the relay defines it: 32 bytes of header, the topic, the payload.
-const RECORD_BYTES: usize = 32 + TOPIC.len() + PAYLOAD_BYTES;
+/// A record as the relay defines it: 32 bytes of header, the topic, 7 bytes of salt, the payload.
+const RECORD_BYTES: usize = 32 + TOPIC.len() + 7 + PAYLOAD_BYTES;
 /// How long the first message after an event may take.
 const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
 
