@@ -29,7 +29,9 @@ async fn site(valid: Range<SystemTime>) -> Site {
 
 #[tokio::test]
 async fn a_clock_before_the_certificates_start_is_waited_for_while_messages_are_accepted() {
-    let from = SystemTime::now() + Duration::from_secs(4);
+    // Certificates know whole seconds only.
+    let now_s = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let from = SystemTime::UNIX_EPOCH + Duration::from_secs(now_s + 5);
     let site = site(from..from + HOUR).await;
     let waits = "state: clock-unset: this device's clock says ";
     site.relay().wait_for_log(waits, PATIENCE).await.unwrap();
