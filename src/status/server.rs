@@ -255,14 +255,12 @@ async fn converse(stream: TcpStream, peer: SocketAddr, site: Site, is_live: Arc<
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answer(&request, &site);
         is_live.store(matches!(answer.body(), Content::Live(_)), Ordering::Relaxed);
-        let delay = if has_login(&request) {
-            let is_wrong = answer.status() == StatusCode::UNAUTHORIZED;
-            site.hold_back(peer, is_wrong)
-        } else {
-            Duration::ZERO
-        };
+        let is_wrong = answer.status() == StatusCode::UNAUTHORIZED;
+        let delay = has_login(&request).then(|| site.hold_back(peer, is_wrong));
         async move {
-            tokio::time::sleep(delay).await;
+            if let Some(delay) = delay {
+                tokio::time::sleep(delay).await;
+            }
             Ok::<_, Infallible>(answer)
         }
     });
