@@ -32,6 +32,19 @@ const PINGREQ: [u8; 2] = [0xC0, 0];
 const PINGRESP: [u8; 2] = [0xD0, 0];
 const DISCONNECT: [u8; 2] = [0xE0, 0];
 
+/// A connection that the cloud has accepted on these terms, and the cloud's end of it.
+fn connection(version: MqttVersion, terms: Terms) -> (Connection<DuplexStream>, DuplexStream) {
+    let (cloud, stream) = duplex(1024 * 1024);
+    let connection = Connection {
+        stream,
+        version,
+        terms,
+        received: BytesMut::new(),
+        with_will: false,
+    };
+    (connection, cloud)
+}
+
 /// A session at work, and the cloud's end of its connection.
 struct Running {
     cloud: DuplexStream,
@@ -73,14 +86,7 @@ impl Running {
             };
             store.append(&message).unwrap();
         }
-        let (cloud, stream) = duplex(1024 * 1024);
-        let connection = Connection {
-            stream,
-            version,
-            terms,
-            received: BytesMut::new(),
-            with_will: false,
-        };
+        let (connection, cloud) = connection(version, terms);
         let source = Source {
             store: store.clone(),
             routes: Arc::new(Routes::new("sensors", "site/data")),

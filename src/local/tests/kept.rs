@@ -22,6 +22,20 @@ fn sync(recorder: &Recorder) {
     recorder.keep(recorder.next());
 }
 
+/// Publishes to `a` at `QoS` 2, and waits until `keeper` has it under identifier 1. Returns the publisher.
+async fn deliver_at_qos_2(
+    bench: &Bench,
+    recorder: &Recorder,
+    keeper: &mut TestClient,
+) -> TestClient {
+    let mut client = bench.client("c").await;
+    client.send(&publish("a", "x", 2, 1)).await;
+    client.expect_nothing().await;
+    sync(recorder);
+    keeper.expect(&publish("a", "x", 2, 1)).await;
+    client
+}
+
 /// A restart from what the disk has.
 fn restarted(bench: &Bench) -> (Bench, Recorder) {
     let mut image = Image::default();
@@ -71,11 +85,7 @@ async fn no_pubrel_overtakes_one_that_waits() {
     keeper.expect_nothing().await;
     sync(&recorder);
     keeper.expect(&[0x90, 3, 0, 9, 2]).await;
-    let mut client = bench.client("c").await;
-    client.send(&publish("a", "x", 2, 1)).await;
-    client.expect_nothing().await;
-    sync(&recorder);
-    keeper.expect(&publish("a", "x", 2, 1)).await;
+    let _publisher = deliver_at_qos_2(&bench, &recorder, &mut keeper).await;
     // Its PUBREL waits for the journal; that of the other waits for nothing.
     keeper.send(&publish(ROUTED, "x", 1, 1)).await;
     keeper.send(&[pubrec(1), pubrec(77)].concat()).await;
@@ -98,11 +108,7 @@ async fn what_waits_for_the_spool_holds_up_nothing_that_waits_for_the_journal() 
     keeper.expect_nothing().await;
     sync(&recorder);
     keeper.expect(&[0x90, 3, 0, 9, 2]).await;
-    let mut client = bench.client("c").await;
-    client.send(&publish("a", "x", 2, 1)).await;
-    client.expect_nothing().await;
-    sync(&recorder);
-    keeper.expect(&publish("a", "x", 2, 1)).await;
+    let _publisher = deliver_at_qos_2(&bench, &recorder, &mut keeper).await;
     keeper.send(&pubrec(1)).await;
     keeper.expect_nothing().await;
     sync(&recorder);

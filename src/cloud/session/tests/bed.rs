@@ -80,14 +80,7 @@ impl Bed {
         time: Duration,
         does: impl FnMut(&Bytes) -> Does,
     ) -> Vec<Bytes> {
-        let (cloud, stream) = duplex(1024 * 1024);
-        let connection = Connection {
-            stream,
-            version,
-            terms: Terms::default(),
-            received: BytesMut::new(),
-            with_will: false,
-        };
+        let (connection, cloud) = connection(version, Terms::default());
         let stop = CancellationToken::new();
         let cloud = serve(cloud, version, Instant::now() + time, does);
         let (ended, accepted) = tokio::join!(self.session.run(connection, &stop), cloud);

@@ -3,19 +3,6 @@
 use super::bed::*;
 use super::*;
 
-/// A connection to a cloud, and the cloud's end of it.
-fn connection(version: MqttVersion) -> (Connection<DuplexStream>, DuplexStream) {
-    let (cloud, stream) = duplex(1024 * 1024);
-    let connection = Connection {
-        stream,
-        version,
-        terms: Terms::default(),
-        received: BytesMut::new(),
-        with_will: false,
-    };
-    (connection, cloud)
-}
-
 #[tokio::test(start_paused = true)]
 async fn whatever_the_cloud_says_when_it_ends_connections_for_an_errand_relaying_goes_on() {
     for code in [0x81, 0x82, 0x87, 0x90, 0x95, 0x99, 0x9A, 0x9B, 0xA2] {
@@ -23,7 +10,7 @@ async fn whatever_the_cloud_says_when_it_ends_connections_for_an_errand_relaying
         bed.session.aside = Aside::new(&extras().0);
         bed.append(b"x");
         for _ in 0..2 {
-            let (connection, mut cloud) = connection(MqttVersion::V5);
+            let (connection, mut cloud) = connection(MqttVersion::V5, Terms::default());
             let refuse = async {
                 cloud.read_u8().await.unwrap();
                 cloud.write_all(&[0xE0, 1, code]).await.unwrap();
@@ -63,7 +50,7 @@ async fn a_connection_without_the_will_is_made_anew_after_the_pause_when_nothing
         ..extras
     });
     bed.session.aside.errands.refused_on_connect(true);
-    let (connection, mut cloud) = connection(MqttVersion::V311);
+    let (connection, mut cloud) = connection(MqttVersion::V311, Terms::default());
     let store = bed.store.clone();
     let publishes = async {
         sleep(Duration::from_secs(PAUSE_S - 2)).await;
